@@ -1,0 +1,1 @@
+"""priorscope depth: a photograph in, a depth map out."""

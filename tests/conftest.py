@@ -1,0 +1,82 @@
+"""Fixtures shared by all tests: where the golden cases lie, and how much of the machine a test may take."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def golden_folders() -> list[Path]:
+    """Folders that may hold golden cases: PRIORSCOPE_GOLDEN, else tests/golden and ../shared/golden."""
+    named = os.environ.get("PRIORSCOPE_GOLDEN")
+    if named:
+        return [Path(part) if Path(part).is_absolute() else ROOT / part for part in named.split(os.pathsep) if part]
+    return [folder for folder in (ROOT / "tests/golden", ROOT.parent / "shared/golden") if folder.is_dir()]
+
+
+@pytest.fixture(scope="session")
+def golden_files() -> Callable[[str, str], list[Path]]:
+    """``golden_files(folder, pattern)``: the files of a golden family, by name pattern, in every golden folder.
+
+    A case that lies in two folders is taken from the first. With PRIORSCOPE_GOLDEN set, no file is a failure;
+    without it, the test skips and says so.
+    """
+
+    def find(folder: str, pattern: str) -> list[Path]:
+        found: dict[str, Path] = {}
+        for root in golden_folders():
+            for path in sorted((root / folder).glob("*")):
+                if fnmatch.fnmatch(path.name, pattern):
+                    found.setdefault(path.name, path)
+        if not found:
+            message = f"no golden case {folder}/{pattern} in {[str(f) for f in golden_folders()]}"
+            if os.environ.get("PRIORSCOPE_GOLDEN"):
+                pytest.fail(message)
+            pytest.skip(message)
+        return [found[name] for name in sorted(found)]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """``shared_data(domain)``: the folder of real samples of a domain; skips where there is none."""
+
+    def find(domain: str) -> Path:
+        folder = ROOT.parent / "shared/data" / domain
+        if not folder.is_dir():
+            pytest.skip(f"no real samples at {folder}")
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def read_json() -> Callable[[Path], dict]:
+    return lambda path: json.loads(Path(path).read_text())
+
+
+@pytest.fixture(scope="session")
+def read_manifest() -> Callable[[Path], dict[str, list[int]]]:
+    """Read a manifest (key, shape, dtype; tab-separated) as key -> shape."""
+
+    def read(path: Path) -> dict[str, list[int]]:
+        with open(path, newline="") as file:
+            return {row[0]: json.loads(row[1]) for row in csv.reader(file, delimiter="\t") if row}
+
+    return read
