@@ -1,0 +1,79 @@
+"""Files that are either whole or absent, and that never replace another one silently."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+from priorscope.errors import InputError
+
+
+def refuse_overwrite(path: str | PathLike[str], *, remedy: str | None = None) -> Path:
+    """Return ``path`` as a Path, or raise if something is there already.
+
+    Raises
+    ------
+    InputError
+        If the path exists (a dangling link counts: writing through it would surprise).
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise InputError(
+            "exists already and would be overwritten",
+            path=path,
+            remedy=remedy or "Choose another output, remove it, or ask for overwriting.",
+        )
+    return path
+
+
+@contextmanager
+def atomic_path(path: str | PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; when the block ends well, rename it to ``path``.
+
+    A reader, or a run that was killed half-way, never sees a half-written file. The temporary name keeps
+    the suffix, since Pillow and numpy choose the format by it. Missing parent folders are made.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    InputError
+        If the file exists and ``overwrite`` is false, or if it cannot be written there.
+    """
+    path = Path(path)
+    if not overwrite:
+        refuse_overwrite(path)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        yield temporary
+        if not overwrite:
+            refuse_overwrite(path)  # again: another process may have been quicker
+        os.replace(temporary, path)
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        raise InputError(
+            f"cannot be written: {error.strerror or error}",
+            path=path,
+            remedy="Choose a folder you may write to.",
+        ) from error
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | PathLike[str], text: str, *, overwrite: bool = False) -> Path:
+    """Write a UTF-8 text file atomically and return its path."""
+    path = Path(path)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,325 @@
+"""The folder a training or an evaluation leaves behind: what was asked, on what machine, what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+from priorscope.data.files import write_text
+from priorscope.errors import InputError
+from priorscope.evaluation.config import config_from_plain, plain
+from priorscope.evaluation.processes import process_index_and_count
+
+ConfigT = TypeVar("ConfigT")
+_PACKAGES = (
+    "priorscope",
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "scikit-image",
+)
+
+
+class RunFolder:
+    """A run folder; make one with :meth:`create`.
+
+    Files: ``config.yaml`` (fully resolved, can be fed back), ``environment.json``, ``metrics.jsonl`` (one
+    line a step or image), ``metrics.json`` (the result), ``items.jsonl`` (rows of an evaluation, written as
+    they come), ``figures/``, ``checkpoints/``, ``report.html``. Only the first process of a run writes.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | PathLike[str],
+        config: Any,
+        *,
+        resume: bool = False,
+        may_differ: Collection[str] = ("resume",),
+    ) -> RunFolder:
+        """Make a run folder, or take up the one that is there.
+
+        Parameters
+        ----------
+        path : path-like
+            Must not exist, or be empty, unless ``resume``.
+        config : dataclass instance or dict
+            What defines the run; written to config.yaml. A key ``seed`` is noted in environment.json too.
+        resume : bool
+            Go on with an existing run of the same configuration; where there is none, start it.
+        may_differ : collection of str
+            Dotted keys in which the configurations may differ on resuming.
+
+        Raises
+        ------
+        InputError
+            If the folder holds something else, holds a run and ``resume`` is false, or holds a run of
+            another configuration (the differing keys are named).
+        """
+        run = cls(path)
+        if process_index_and_count()[0] > 0:
+            return run  # the first process checks and writes
+        wanted = plain(config)
+        if run.path.exists() and not run.path.is_dir():
+            raise InputError("is a file, a run folder was expected", path=run.path)
+        if not run.path.is_dir() or not any(run.path.iterdir()):
+            run._start(wanted)
+            return run
+        if not run.config_path.is_file():
+            raise InputError(
+                "the folder is not empty and holds no run (no config.yaml)",
+                path=run.path,
+                remedy="Choose another output folder.",
+            )
+        if not resume:
+            raise InputError(
+                "the folder holds a run already",
+                path=run.path,
+                remedy="Resume it (--resume) or choose another output folder.",
+            )
+        differing = _differing_keys(read_yaml(run.config_path), wanted)
+        differing = [key for key in differing if key not in may_differ]
+        if differing:
+            raise InputError(
+                f"the run there was started with another configuration; these keys differ: "
+                f"{', '.join(differing)}",
+                path=run.path,
+                remedy="Use the same settings or choose another output folder.",
+            )
+        run._note_resumed(wanted)
+        return run
+
+    def _start(self, config: Any) -> None:
+        import yaml
+
+        for folder in (self.path, self.figures, self.checkpoints):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"cannot be made: {error.strerror}", path=folder) from error
+        seed = config.get("seed") if isinstance(config, dict) else None
+        _write_json(self.environment_path, environment() | {"seed": seed})
+        # last: a folder with config.yaml is a run
+        write_text(
+            self.config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), overwrite=True
+        )
+
+    def _note_resumed(self, config: Any) -> None:
+        for folder in (self.figures, self.checkpoints):
+            folder.mkdir(exist_ok=True)
+        noted = json.loads(self.environment_path.read_text()) if self.environment_path.is_file() else {}
+        noted.setdefault("resumed", []).append(environment())
+        _write_json(self.environment_path, noted)
+
+    config_path = property(lambda self: self.path / "config.yaml")
+    environment_path = property(lambda self: self.path / "environment.json")
+    metrics_path = property(lambda self: self.path / "metrics.json")
+    history_path = property(lambda self: self.path / "metrics.jsonl")
+    items_path = property(lambda self: self.path / "items.jsonl")
+    report_path = property(lambda self: self.path / "report.html")
+    figures = property(lambda self: self.path / "figures")
+    checkpoints = property(lambda self: self.path / "checkpoints")
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one row to metrics.jsonl; it is on disk when the call returns, also if the run is killed."""
+        if process_index_and_count()[0] == 0:
+            append_jsonl(self.history_path, row)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl."""
+        return read_jsonl(self.history_path)
+
+    def drop_history_after(self, step: int) -> None:
+        """Forget rows of metrics.jsonl whose ``step`` is beyond ``step``: those a resumed run does again."""
+        if process_index_and_count()[0] == 0 and self.history_path.is_file():
+            write_jsonl(self.history_path, [row for row in self.history() if row.get("step", 0) <= step])
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json, atomically; an earlier one of the same run is replaced."""
+        if process_index_and_count()[0] == 0:
+            _write_json(self.metrics_path, metrics)
+
+    def metrics(self) -> dict[str, Any]:
+        """Read metrics.json."""
+        return _read_json(self.metrics_path)
+
+    def environment(self) -> dict[str, Any]:
+        """Read environment.json."""
+        return _read_json(self.environment_path)
+
+
+def load_config(path: str | PathLike[str], cls: type[ConfigT]) -> ConfigT:
+    """Read a config.yaml back into its dataclass.
+
+    Parameters
+    ----------
+    path : path-like
+        A config.yaml, or the run folder that holds one.
+    cls : type
+        The dataclass (nested ones, Path, Enum, Literal, tuple, dict and unions are understood).
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no YAML, has unknown keys, lacks required ones, or a value has another type.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "config.yaml"
+    return config_from_plain(cls, read_yaml(path), path=path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping (safe loader)."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no such file", path=path) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"is not a YAML file that can be read ({error})", path=path) from error
+    if not isinstance(value, dict):
+        raise InputError("holds no configuration (a mapping of keys to values)", path=path)
+    return value
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON line and flush. A torn last line, left by a killed run, is cut off first."""
+    line = json.dumps(plain(row), ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)  # on another machine the folder may not exist yet
+    with open(path, "a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode())
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines atomically, replacing the file."""
+    write_text(
+        path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows), overwrite=True
+    )
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; a torn last line is dropped, no file is no rows.
+
+    Raises
+    ------
+    InputError
+        If a line before the last is not JSON.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # after the last newline: nothing, or a torn line
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(f"line {number} is not JSON", path=path, remedy="Remove that line.") from error
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware, command and git commit of this process, JSON-able.
+
+    GPUs are listed where torch has been imported already: a run without torch uses none.
+    """
+    versions: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    torch = sys.modules.get("torch")
+    gpus = []
+    if torch is not None and torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor_name(),
+        "cpu_count": os.cpu_count(),
+        "gpus": gpus,
+        "processes": process_index_and_count()[1],
+        "versions": versions,
+        "git": _git_state(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of priorscope's own checkout; None for an installed copy, even inside another repository."""
+    folder, name = os.path.split(os.path.abspath(__file__))
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", name)
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "changed_files": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", overwrite=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no such file; has the run finished?", path=path) from error
+    except ValueError as error:
+        raise InputError("is not JSON", path=path) from error
+
+
+def _differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted keys in which two plain configurations differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        missing = object()
+        return [
+            name
+            for key in keys
+            for name in _differing_keys(old.get(key, missing), new.get(key, missing), f"{prefix}{key}.")
+        ]
+    return [] if old == new else [prefix.rstrip(".")]
