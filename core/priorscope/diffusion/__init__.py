@@ -1,1 +1,32 @@
+"""The mathematics of diffusion: schedules, denoisers, solvers and the loop. Needs torch and nothing else."""
 
+from priorscope.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Schedule": "schedule",
+        "VPSchedule": "schedule",
+        "VESchedule": "schedule",
+        "EDMSchedule": "schedule",
+        "FlowSchedule": "schedule",
+        "FunctionSchedule": "schedule",
+        "spaced_times": "spacing",
+        "Condition": "condition",
+        "Noise": "noise",
+        "item_seed": "noise",
+        "Denoiser": "denoiser",
+        "Prediction": "denoiser",
+        "StepInfo": "denoiser",
+        "ClassifierFreeGuidance": "guidance",
+        "Constrained": "sampling",
+        "sample": "sampling",
+        "ddim": "solvers",
+        "ddpm_ancestral": "solvers",
+        "euler": "solvers",
+        "euler_ancestral": "solvers",
+        "heun": "solvers",
+        "dpmpp_2m": "solvers",
+        "SOLVERS": "solvers",
+    },
+)

@@ -1,0 +1,155 @@
+"""Solvers: one step of the way from level t to level s, as small functions.
+
+``step(model, x, t, s, state, noise) -> (x, state)``. ``model`` is asked once or more; ``state`` is what a
+multi-step solver remembers (None at the start of a run); ``noise`` is drawn only by stochastic solvers.
+
+All are written in alpha and sigma, so each serves VP, VE, EDM and flow schedules alike. In the coordinates
+(x / alpha, sigma / alpha) the probability-flow ODE is dx = eps dsigma, and Euler's step there is
+alpha_s x0 + sigma_s eps, which stays finite where alpha = 0. Two identities follow and are tested: Euler is
+DDIM, and Euler-ancestral is DDIM with eta = 1, which is DDPM's ancestral step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+
+from priorscope.diffusion.denoiser import Model
+from priorscope.diffusion.noise import Noise
+from priorscope.errors import InputError
+
+Step = Callable[[Model, torch.Tensor, float, float, Any, Noise | None], tuple[torch.Tensor, Any]]
+
+
+def ddim(
+    model: Model, x: torch.Tensor, t: float, s: float, state: Any, noise: Noise | None, *, eta: float = 0.0
+) -> tuple[torch.Tensor, Any]:
+    """DDIM (Song, Meng and Ermon 2021, equation 12), for any schedule.
+
+    ``eta`` scales the fresh noise: 0 is deterministic, 1 is DDPM's ancestral step. Order 1. With s above t
+    and eta 0 it is DDIM inversion.
+    """
+    x0, eps = model(x, t)
+    alpha_t, sigma_t = model.schedule(t)
+    alpha_s, sigma_s = model.schedule(s)
+    fresh = eta * _posterior_std(alpha_t, sigma_t, alpha_s, sigma_s) if eta else 0.0
+    kept = math.sqrt(max(sigma_s**2 - fresh**2, 0.0))
+    x = alpha_s * x0 + kept * eps
+    return (x + fresh * _draw(noise, x) if fresh > 0 else x), state
+
+
+def ddpm_ancestral(
+    model: Model,
+    x: torch.Tensor,
+    t: float,
+    s: float,
+    state: Any,
+    noise: Noise | None,
+    *,
+    variance: Literal["small", "large"] = "small",
+) -> tuple[torch.Tensor, Any]:
+    """DDPM's ancestral sampling (Ho et al. 2020, algorithm 2) over any jump t -> s.
+
+    ``variance="small"`` uses that of the posterior q(x_s | x_t, x_0), ``"large"`` that of q(x_t | x_s) (called
+    beta in the paper); both end without noise at a clean level.
+    """
+    if variance not in ("small", "large"):
+        raise InputError(f"variance {variance!r}", remedy="Use 'small' or 'large'.")
+    x0, eps = model(x, t)
+    alpha_t, sigma_t = model.schedule(t)
+    alpha_s, sigma_s = model.schedule(s)
+    posterior = _posterior_std(alpha_t, sigma_t, alpha_s, sigma_s)
+    mean = alpha_s * x0 + math.sqrt(max(sigma_s**2 - posterior**2, 0.0)) * eps
+    std = posterior
+    if variance == "large" and sigma_s > 0:
+        std = posterior * sigma_t / sigma_s
+    return (mean + std * _draw(noise, mean) if std > 0 else mean), state
+
+
+def euler(
+    model: Model,
+    x: torch.Tensor,
+    t: float,
+    s: float,
+    state: Any,
+    noise: Noise | None,
+) -> tuple[torch.Tensor, Any]:
+    """Euler's step of the probability-flow ODE in (x / alpha, sigma / alpha). Order 1; equal to DDIM."""
+    return ddim(model, x, t, s, state, noise)
+
+
+def euler_ancestral(
+    model: Model, x: torch.Tensor, t: float, s: float, state: Any, noise: Noise | None, *, eta: float = 1.0
+) -> tuple[torch.Tensor, Any]:
+    """Euler's step to a lower level, then fresh noise up to s (k-diffusion's ``sample_euler_ancestral``)."""
+    return ddim(model, x, t, s, state, noise, eta=eta)
+
+
+def heun(
+    model: Model, x: torch.Tensor, t: float, s: float, state: Any, noise: Noise | None
+) -> tuple[torch.Tensor, Any]:
+    """Heun's method (Karras et al. 2022, algorithm 1 without churn): two calls, order 2.
+
+    The last step to a noise-free level, and a first step from alpha = 0, are Euler's.
+    """
+    x0, eps = model(x, t)
+    alpha_t, sigma_t = model.schedule(t)
+    alpha_s, sigma_s = model.schedule(s)
+    euler_x = alpha_s * x0 + sigma_s * eps
+    if sigma_s == 0.0 or alpha_t == 0.0 or alpha_s == 0.0:
+        return euler_x, state
+    # x / alpha + (sigma_s / alpha_s - sigma_t / alpha_t) * mean of the two slopes, times alpha_s
+    slope = 0.5 * (eps + model(euler_x, s).eps)
+    return alpha_s / alpha_t * x + (sigma_s - sigma_t * alpha_s / alpha_t) * slope, state
+
+
+def dpmpp_2m(
+    model: Model, x: torch.Tensor, t: float, s: float, state: Any, noise: Noise | None
+) -> tuple[torch.Tensor, Any]:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): one call, order 2, remembers the last x0.
+
+    In half log-SNR lambda with h = lambda_s - lambda_t: x_s = sigma_s / sigma_t x + alpha_s (1 - e^-h) D,
+    where D extrapolates x0 with the previous one. Steps from alpha = 0 and to sigma = 0, where h is infinite,
+    are of first order.
+    """
+    x0, _ = model(x, t)
+    alpha_s, sigma_s = model.schedule(s)
+    lambda_t, lambda_s = model.schedule.log_snr(t), model.schedule.log_snr(s)
+    h = lambda_s - lambda_t
+    extrapolated = x0
+    if state is not None and math.isfinite(h) and h != 0:
+        last_x0, last_lambda = state
+        if math.isfinite(last_lambda):
+            ratio = h / (2 * (lambda_t - last_lambda))
+            extrapolated = x0 + ratio * (x0 - last_x0)
+    decay = 0.0 if math.isinf(h) else math.exp(-h)
+    x = sigma_s / model.schedule(t)[1] * x + alpha_s * (1.0 - decay) * extrapolated
+    return x, (x0, lambda_t)
+
+
+def _posterior_std(alpha_t: float, sigma_t: float, alpha_s: float, sigma_s: float) -> float:
+    """Standard deviation of q(x_s | x_t, x_0) on the way down, 0 on the way up."""
+    if sigma_s == 0.0 or sigma_t == 0.0 or alpha_s == 0.0:
+        return 0.0
+    between = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
+    return sigma_s / sigma_t * math.sqrt(max(between, 0.0))
+
+
+def _draw(noise: Noise | None, x: torch.Tensor) -> torch.Tensor:
+    if noise is None:
+        raise InputError("a stochastic solver was run without noise", remedy="Pass noise=Noise.per_item(seeds).")
+    return noise.like(x)
+
+
+#: Solvers by the names the command lines use.
+SOLVERS: dict[str, Step] = {
+    "ddim": ddim,
+    "ddpm": ddpm_ancestral,
+    "euler": euler,
+    "euler-ancestral": euler_ancestral,
+    "heun": heun,
+    "dpmpp-2m": dpmpp_2m,
+}
