@@ -281,9 +281,7 @@ def _files_below(root: Path, recursive: bool) -> Iterable[Path]:
 def _unique_stems(files: Sequence[tuple[Path, Path]]) -> list[str]:
     def candidates(path: Path, relative: Path) -> list[str]:
         absolute = Path(os.path.abspath(path))
-        above = absolute.parts[
-            1 : len(absolute.parts) - len(relative.parts)
-        ]  # without the file system's root
+        above = absolute.parts[1 : len(absolute.parts) - len(relative.parts)]  # without the file system's root
         plain = [relative.with_suffix("").as_posix(), relative.as_posix()]
         return plain + [Path(*above[-depth:], relative).as_posix() for depth in range(1, len(above) + 1)]
 
@@ -335,8 +333,7 @@ def write_png(path: str | PathLike[str], image: NDArray[Any], *, overwrite: bool
     eight, sixteen = image.dtype == np.uint8, image.dtype == np.uint16
     if not image.size or not ((eight and (image.ndim == 2 or colour)) or (sixteen and image.ndim == 2)):
         raise InputError(
-            f"a PNG holds uint8 [H, W], [H, W, 3 or 4] or uint16 [H, W], "
-            f"not {image.dtype} {list(image.shape)}",
+            f"a PNG holds uint8 [H, W], [H, W, 3 or 4] or uint16 [H, W], not {image.dtype} {list(image.shape)}",
             path=path,
         )
     if path.suffix.lower() != ".png":
