@@ -68,9 +68,7 @@ def _build_dataclass(cls: Any, values: Any, where: str, path: Path | None) -> An
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     unknown = [f"{where}{key}" for key in values if key not in fields]
     if unknown:
-        raise InputError(
-            f"unknown keys: {', '.join(unknown)}", path=path, remedy=f"Known keys: {', '.join(fields)}."
-        )
+        raise InputError(f"unknown keys: {', '.join(unknown)}", path=path, remedy=f"Known keys: {', '.join(fields)}.")
     hints = get_type_hints(cls)
     arguments = {key: _build(hints[key], value, f"{where}{key}", path) for key, value in values.items()}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from typing import TypeVar
@@ -35,6 +36,14 @@ def gather_objects(value: T) -> list[T]:
         from accelerate import PartialState
 
         PartialState()  # joins the process group that the launcher described, with the right device
+        atexit.register(_leave)  # gloo may abort a process that ends while its group still stands
     gathered: list[T | None] = [None] * count
     distributed.all_gather_object(gathered, value)
     return gathered  # type: ignore[return-value]
+
+
+def _leave() -> None:
+    import torch.distributed as distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -96,8 +96,7 @@ class RunFolder:
         differing = [key for key in differing if key not in may_differ]
         if differing:
             raise InputError(
-                f"the run there was started with another configuration; these keys differ: "
-                f"{', '.join(differing)}",
+                f"the run there was started with another configuration; these keys differ: {', '.join(differing)}",
                 path=run.path,
                 remedy="Use the same settings or choose another output folder.",
             )
@@ -115,9 +114,7 @@ class RunFolder:
         seed = config.get("seed") if isinstance(config, dict) else None
         _write_json(self.environment_path, environment() | {"seed": seed})
         # last: a folder with config.yaml is a run
-        write_text(
-            self.config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), overwrite=True
-        )
+        write_text(self.config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), overwrite=True)
 
     def _note_resumed(self, config: Any) -> None:
         for folder in (self.figures, self.checkpoints):
@@ -215,9 +212,7 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines atomically, replacing the file."""
-    write_text(
-        path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows), overwrite=True
-    )
+    write_text(path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows), overwrite=True)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -284,9 +279,7 @@ def _git_state() -> dict[str, Any] | None:
     folder, name = os.path.split(os.path.abspath(__file__))
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 
     try:

@@ -87,9 +87,7 @@ def run_items(
         raise InputError(f"two items have the same key {twice!r}")
     rank, count = process_index_and_count()
     done = _finished_rows(run, set(keys))
-    batches = [
-        range(start, min(start + batch_size, len(items))) for start in range(0, len(items), batch_size)
-    ]
+    batches = [range(start, min(start + batch_size, len(items))) for start in range(0, len(items), batch_size)]
     rows: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
     with _progress_bar(progress if rank == 0 else False, len(items)) as advance:
