@@ -70,8 +70,8 @@ class AffineFit:
 
 
 def clip_depth(depth: NDArray[np.floating], min_depth: float, max_depth: float) -> NDArray[np.floating]:
-    """Clip to the range of a data set, then to at least 1e-6 m, in the depth's own dtype."""
-    return np.maximum(np.clip(depth, min_depth, max_depth), SMALLEST_DEPTH).astype(depth.dtype, copy=False)
+    """Clip to the range of a data set and to at least 1e-6 m, in the depth's own dtype."""
+    return np.clip(depth, max(min_depth, SMALLEST_DEPTH), max_depth)
 
 
 def fit_affine(

@@ -150,9 +150,7 @@ class DepthSample:
                 "must be [H, W, 3], [H, W] and [H, W]"
             )
         if self.rgb.dtype != np.uint8 or not np.issubdtype(self.depth.dtype, np.floating):
-            raise InputError(
-                f"{self.key}: rgb must be uint8 and depth float, not {self.rgb.dtype}, {self.depth.dtype}"
-            )
+            raise InputError(f"{self.key}: rgb must be uint8 and depth float, not {self.rgb.dtype}, {self.depth.dtype}")
 
     def load(self) -> DepthSample:
         """Return itself, so that samples in memory and in archives are used alike."""

@@ -55,22 +55,37 @@ def oracle_baseline(
         raise InputError(f"depth {list(g.shape)} and mask {list(m.shape)} must be one [H, W]")
     if space == "disparity":
         m = m & (g > 0)
-    y, x = np.nonzero(m)
-    if y.size == 0:
+    if not m.any():
         raise InputError("no pixel counts: the mask is empty")
-    target = g[m].astype(np.float64)
+    target = np.where(m, g, 1).astype(np.float64)
     if not np.all(np.isfinite(target)):
         raise InputError("the ground truth is NaN or infinite within the mask")
     if space == "disparity":
         target = 1.0 / target
+    target[~m] = 0
     if kind == "constant":
-        values = np.full(g.shape, target.mean())
+        values = np.full(g.shape, target.sum() / np.count_nonzero(m))
     else:
-        # centred and scaled: well-conditioned; the pseudo-inverse copes with pixels on one line
-        terms = np.stack([np.ones(y.size), x / g.shape[1] - 0.5, y / g.shape[0] - 0.5])
-        a, b, c = np.linalg.pinv(terms @ terms.T, hermitian=True) @ (terms @ target)
-        rows, columns = np.arange(g.shape[0])[:, None], np.arange(g.shape[1])
-        values = a + b * (columns / g.shape[1] - 0.5) + c * (rows / g.shape[0] - 0.5)
+        values = _plane(target, m)
     if space == "disparity":
         values = 1.0 / np.maximum(values, SMALLEST_DISPARITY)
     return clip_depth(values, min_depth, max_depth).astype(np.float32)
+
+
+def _plane(target: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Least-squares plane through ``target`` (0 outside the mask), from sums along rows and columns."""
+    # centred and scaled positions keep the normal equations well-conditioned
+    y, x = (np.arange(size) / size - 0.5 for size in mask.shape)
+    in_row, in_column = mask.sum(axis=1), mask.sum(axis=0)
+    sum_x, sum_y, sum_xy = in_column @ x, in_row @ y, y @ np.where(mask, x, 0).sum(axis=1)
+    normal = np.array(
+        [
+            [in_row.sum(), sum_x, sum_y],
+            [sum_x, in_column @ x**2, sum_xy],
+            [sum_y, sum_xy, in_row @ y**2],
+        ]
+    )
+    right = np.array([target.sum(), target.sum(axis=0) @ x, target.sum(axis=1) @ y])
+    # the pseudo-inverse copes with pixels on one line
+    a, b, c = np.linalg.pinv(normal, hermitian=True) @ right
+    return a + b * x + c * y[:, None]

@@ -87,7 +87,7 @@ def evaluate_depth(
     baselines : bool
         Add the oracle baselines of :mod:`priorscope_depth.baselines`, in every space asked for.
     run : RunFolder, optional
-        Where rows are kept; a run that was cut off goes on from there.
+        Where rows are kept; a run that was cut off goes on from there. One data set a folder.
     progress : bool or str
         Show a progress bar on a terminal; a string is its title.
 
@@ -104,7 +104,8 @@ def evaluate_depth(
 
     Notes
     -----
-    Memory is bounded by a batch of images; aligning one of 24 megapixels (ETH3D) takes about 1 GB.
+    Memory is bounded by a batch of images: 0.3 GB for one of 24 megapixels (ETH3D), 0.8 GB with baselines, beside
+    the image and the predictor.
     """
     from priorscope.evaluation.suite import run_items
 
@@ -129,6 +130,11 @@ def evaluate_depth(
             "which fits it anyway.",
         )
 
+    conditions = {"data_set": protocol.name, "convention": options.name}
+    wanted = {f"prediction/{space}" for space in spaces}
+    if baselines:
+        wanted |= {f"{kind}/{space}" for kind in BASELINES for space in alignments}
+
     def evaluate(items: list[LoadsDepth]) -> list[dict[str, Any]]:
         loaded = [item.load() for item in items]
         predictions = predict_at_own_size(predictor, loaded, protocol, options) if spaces else [None] * len(loaded)
@@ -136,24 +142,23 @@ def evaluate_depth(
         for sample, prediction in zip(loaded, predictions, strict=True):
             results: dict[str, dict[str, float]] = {}
             if prediction is not None:
-                results = {
-                    f"prediction/{s}": score_image(prediction, sample, protocol, s, options) for s in spaces
-                }
+                results = {f"prediction/{s}": score_image(prediction, sample, protocol, s, options) for s in spaces}
             if baselines:
-                results |= {
-                    f"{b}/{s}": _score_baseline(b, sample, protocol, s) for b in BASELINES for s in alignments
-                }
-            rows.append({"valid_pixels": int(sample.valid.sum()), "results": results})
+                results |= {f"{b}/{s}": _score_baseline(b, sample, protocol, s) for b in BASELINES for s in alignments}
+            rows.append({**conditions, "valid_pixels": int(sample.valid.sum()), "results": results})
         return rows
 
-    result = run_items(
-        samples, evaluate, key=lambda item: item.key, batch_size=batch_size, run=run, progress=progress
-    )
+    result = run_items(samples, evaluate, key=lambda item: item.key, batch_size=batch_size, run=run, progress=progress)
     if not result.rows:
         first = result.failures[0]
-        raise InputError(
-            f"none of {len(samples)} images could be evaluated; the first, {first.key}: {first.error}"
-        )
+        raise InputError(f"none of {len(samples)} images could be evaluated; the first, {first.key}: {first.error}")
+    for row in result.rows:  # those of an earlier call are taken over as they are
+        if set(row["results"]) != wanted or any(row[name] != value for name, value in conditions.items()):
+            raise InputError(
+                f"holds rows of another evaluation (set, convention, alignments or baselines; first: {row['key']})",
+                path=None if run is None else run.path,
+                remedy="Choose another run folder.",
+            )
     return DepthEvaluation(protocol, options, predictor.space, result.rows, result.failures, undefined)
 
 
@@ -182,9 +187,7 @@ def score_image(
     """
     options = get_compat(compat)
     if prediction.shape != sample.depth.shape:
-        raise InputError(
-            f"prediction {list(prediction.shape)} and depth {list(sample.depth.shape)} differ in size"
-        )
+        raise InputError(f"prediction {list(prediction.shape)} and depth {list(sample.depth.shape)} differ in size")
     fit = fit_affine(
         prediction,
         sample.depth,
@@ -221,9 +224,7 @@ def predict_at_own_size(
     import torch.nn.functional as F
 
     options = get_compat(compat)
-    inputs = [
-        resized_input(s.rgb, protocol.resolution(options), rounded=options.rounds_resized_input) for s in samples
-    ]
+    inputs = [resized_input(s.rgb, protocol.resolution(options), rounded=options.rounds_resized_input) for s in samples]
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(inputs):
         groups.setdefault(tuple(image.shape), []).append(index)

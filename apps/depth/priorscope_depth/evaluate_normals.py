@@ -175,14 +175,10 @@ def evaluate_normals(
                 store.add(sample.key, errors)
         return rows
 
-    result = run_items(
-        samples, evaluate, key=lambda item: item.key, batch_size=batch_size, run=run, progress=progress
-    )
+    result = run_items(samples, evaluate, key=lambda item: item.key, batch_size=batch_size, run=run, progress=progress)
     if not result.rows:
         first = result.failures[0]
-        raise InputError(
-            f"none of {len(samples)} images could be evaluated; the first, {first.key}: {first.error}"
-        )
+        raise InputError(f"none of {len(samples)} images could be evaluated; the first, {first.key}: {first.error}")
     if pooling == "pixels":
         means = normal_metrics(store.collect([row["key"] for row in result.rows]))
     else:
@@ -209,9 +205,7 @@ def predict_normals(
             batch = pad_centred(batch, official=options.official_normal_padding)
             predicted = predictor(batch if device is None else batch.to(device))
             if predicted.shape != batch.shape:
-                raise ValueError(
-                    f"the predictor gave {list(predicted.shape)} where {list(batch.shape)} is expected"
-                )
+                raise ValueError(f"the predictor gave {list(predicted.shape)} where {list(batch.shape)} is expected")
             left, _, top, _ = centred_padding(height, width)
             cropped = predicted[..., top : top + height, left : left + width].float().cpu().numpy()
             found.update(zip(indices, cropped, strict=True))

@@ -36,9 +36,7 @@ NORMALS_SETS: dict[str, int] = {"nyuv2": 654, "scannet": 300, "ibims": 100, "sin
 OFFICIAL_PAD = tuple(-mean / std for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225)))
 
 _IMAGE = re.compile(r"^(?P<stem>.+?)(_img|_image|_rgb)?\.(png|jpe?g)$", re.IGNORECASE)
-_TRUTH = re.compile(
-    r"^(?P<stem>.+?)(_normals?)\.(png|exr)$|^(?P<pickle>.+?)(_normals?)?\.(pkl|pickle)$", re.IGNORECASE
-)
+_TRUTH = re.compile(r"^(?P<stem>.+?)(_normals?)\.(png|exr)$|^(?P<pickle>.+?)(_normals?)?\.(pkl|pickle)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,7 @@ class NormalsItem:
         else:
             normals, valid = decode_normals_pickle(data, (rgb.shape[0], rgb.shape[1]), where)
         if valid.shape != rgb.shape[:2]:
-            raise InputError(
-                f"the normals are {list(valid.shape)} but the image {list(rgb.shape[:2])}", path=where
-            )
+            raise InputError(f"the normals are {list(valid.shape)} but the image {list(rgb.shape[:2])}", path=where)
         return NormalsSample(self.key, rgb, normals, valid)
 
 
@@ -209,9 +205,7 @@ def decode_normals_pickle(
     except InputError as error:
         raise InputError(error.fact, path=where, remedy=error.remedy) from error
     except Exception as error:  # a broken pickle raises almost anything
-        raise InputError(
-            f"is not a pickle that can be read ({type(error).__name__}: {error})", path=where
-        ) from error
+        raise InputError(f"is not a pickle that can be read ({type(error).__name__}: {error})", path=where) from error
     try:
         region = np.asarray(found["normal"], dtype=np.float32)
         top, left = int(found["min_y"]), int(found["min_x"])
@@ -225,9 +219,7 @@ def decode_normals_pickle(
             f"the region {top}:{bottom}, {left}:{right} does not fit the image {size[0]} x {size[1]}", path=where
         )
     normals = np.zeros((3, *size), dtype=np.float32)
-    normals[:, top:bottom, left:right] = (
-        region.transpose(2, 0, 1) * np.array([-1, -1, 1], np.float32)[:, None, None]
-    )
+    normals[:, top:bottom, left:right] = region.transpose(2, 0, 1) * np.array([-1, -1, 1], np.float32)[:, None, None]
     return normals, np.linalg.norm(normals, axis=0) > 0.5
 
 

@@ -58,7 +58,16 @@ class Compat:
     normal_digits: int | None = None
 
 
-_OFFICIAL = Compat("lotus", True, "width", True, True, "lstsq", True, "float32")
+_OFFICIAL = Compat(
+    "lotus",
+    rounds_resized_input=True,
+    subsampling="width",
+    positive_only=True,
+    any_space=True,
+    solver="lstsq",
+    official_normal_padding=True,
+    normal_precision="float32",
+)
 
 #: Parity with EnVision-Research/Lotus@b737e122 evaluation/ and prs-eth/Marigold@b1dffaaa script/depth/eval.py,
 #: whose alignment and metrics are the same functions. The golden cases cover Lotus's whole path; that Marigold

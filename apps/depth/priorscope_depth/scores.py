@@ -53,8 +53,8 @@ class DepthEvaluation:
     compat : Compat
     predictor_space : {"depth", "disparity"}
     rows : list of dict
-        One an image: ``key``, ``valid_pixels`` and ``results``: "METHOD/SPACE" -> the ten metrics, and for a
-        prediction ``scale``, ``shift`` and ``fit_pixels`` of its alignment.
+        One an image: ``key``, ``data_set``, ``convention``, ``valid_pixels`` and ``results``: "METHOD/SPACE" -> the
+        ten metrics, and for a prediction ``scale``, ``shift`` and ``fit_pixels`` of its alignment.
     failures : list of Failure
         Images that could not be evaluated: (key, one-line error). They are in no mean.
     undefined : dict
@@ -82,9 +82,7 @@ class DepthEvaluation:
         check_space(alignment)
         if alignment not in self.alignments(method):
             reason = (
-                self.undefined.get(alignment, "it was not asked for")
-                if method == "prediction"
-                else "not asked for"
+                self.undefined.get(alignment, "it was not asked for") if method == "prediction" else "not asked for"
             )
             raise InputError(f"there is no result of {method!r} aligned in {alignment} space: {reason}")
         return [
@@ -103,7 +101,9 @@ class DepthEvaluation:
         return DepthScore(label or method, alignment, self.compat, self.protocol, self.images, means)
 
     def published(self, alignment: Space) -> list[PublishedRow]:
-        """Return published figures of the same protocol, alignment and convention; often there are none."""
+        """Return published figures of the same protocol, images, alignment and convention; often there are none."""
+        if self.images != self.protocol.images:
+            return []
         return published_depth(self.protocol, alignment, self.compat)
 
     def summary(self) -> dict[str, Any]:
