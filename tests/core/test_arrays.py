@@ -93,9 +93,9 @@ def test_objects_are_not_written(tmp_path):
 def test_cut_text_and_empty_files(tmp_path, suffix):
     whole = tmp_path / f"whole{suffix}"
     values = np.random.default_rng(0).integers(0, 65535, (40, 40)).astype(np.uint16)
-    {".npy": np.save, ".npz": lambda p, a: np.savez(p, a=a), ".png": lambda p, a: Image.fromarray(a).save(p)}[
-        suffix
-    ](whole, values)
+    {".npy": np.save, ".npz": lambda p, a: np.savez(p, a=a), ".png": lambda p, a: Image.fromarray(a).save(p)}[suffix](
+        whole, values
+    )
     data = whole.read_bytes()
     for name, content in {"cut": data[: len(data) // 2], "text": b"hello, world", "empty": b""}.items():
         path = tmp_path / f"{name}{suffix}"
@@ -108,9 +108,7 @@ def test_cut_text_and_empty_files(tmp_path, suffix):
 def test_a_header_that_promises_too_much(tmp_path):
     path = tmp_path / "a.npy"
     with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)}
-        )
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
         file.write(bytes(100))
     with pytest.raises(InputError, match=r"a\.npy"):
         read_array(path)

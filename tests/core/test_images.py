@@ -53,9 +53,7 @@ def test_grey_palette_and_bilevel(tmp_path, colours):
     three = np.repeat(grey[..., None], 3, axis=2)
     np.testing.assert_array_equal(read_image(saved(tmp_path / "l.png", Image.fromarray(grey))), three)
     palette = Image.fromarray(colours).quantize(256)
-    np.testing.assert_array_equal(
-        read_image(saved(tmp_path / "p.png", palette)), np.asarray(palette.convert("RGB"))
-    )
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "p.png", palette)), np.asarray(palette.convert("RGB")))
     bilevel = Image.fromarray(grey > 127)
     np.testing.assert_array_equal(read_image(saved(tmp_path / "1.png", bilevel)), (three > 127) * 255)
 
@@ -255,9 +253,7 @@ def test_is_video():
     assert not is_video("a.png")
 
 
-@pytest.mark.parametrize(
-    ("shape", "dtype"), [((5, 7), "u1"), ((5, 7, 3), "u1"), ((5, 7, 4), "u1"), ((5, 7), "u2")]
-)
+@pytest.mark.parametrize(("shape", "dtype"), [((5, 7), "u1"), ((5, 7, 3), "u1"), ((5, 7, 4), "u1"), ((5, 7), "u2")])
 def test_png_round_trip(tmp_path, shape, dtype):
     values = np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
     path = write_png(tmp_path / "new/folder/a.png", values)

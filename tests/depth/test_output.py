@@ -62,9 +62,7 @@ def test_every_format_of_disparity(tmp_path, ramp):
     assert said["model"] == "tiny"
     assert said["size"] == {"height": 5, "width": 7}
     assert said["valid_pixels"] == 32
-    assert {note["name"] for note in said["files"].values()} | {"x_disparity.json"} == set(
-        written(tmp_path / "sub")
-    )
+    assert {note["name"] for note in said["files"].values()} | {"x_disparity.json"} == set(written(tmp_path / "sub"))
     with np.load(npz, allow_pickle=False) as arrays:
         assert json.loads(str(arrays["meaning"]))["space"] == "disparity"
 
@@ -209,9 +207,7 @@ def test_field_of_view():
 def test_stretching_over_a_range():
     values = np.array([0, 0.5, 1])
     np.testing.assert_allclose(to_depth(values, disparity=False, depth_range=DepthRange(2, 8)), [2, 5, 8])
-    np.testing.assert_allclose(
-        to_depth(values, disparity=True, depth_range=DepthRange(2, 8)), [8, 3.2, 2], rtol=1e-6
-    )
+    np.testing.assert_allclose(to_depth(values, disparity=True, depth_range=DepthRange(2, 8)), [8, 3.2, 2], rtol=1e-6)
 
 
 def test_ply_is_read_by_others(tmp_path):

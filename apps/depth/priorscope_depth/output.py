@@ -117,9 +117,7 @@ def to_png_values(
     return np.where(shown, np.maximum(pixels, 1), 0).astype(np.uint16)
 
 
-def to_colours(
-    values: NDArray[Any], meaning: Meaning, *, valid: NDArray[np.bool_] | None = None
-) -> NDArray[np.uint8]:
+def to_colours(values: NDArray[Any], meaning: Meaning, *, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """A picture to look at, uint8 [H, W, 3]: near is warm (red), far is cold, for depth and disparity alike.
 
     The colours span the least to the greatest valid value of this one map.
@@ -203,9 +201,7 @@ def write_result(
             refuse_overwrite(stem.parent / name)
 
     # what can fail for its values fails before the first file is there
-    pixels = (
-        to_png_values(values, meaning, valid=shown, steps_per_metre=steps_per_metre) if "png" in names else None
-    )
+    pixels = to_png_values(values, meaning, valid=shown, steps_per_metre=steps_per_metre) if "png" in names else None
     if half_precision and np.abs(values[shown]).max(initial=0.0) > np.finfo(np.float16).max:
         raise InputError("values are beyond the range of float16", remedy="Use float32.")
 
@@ -252,9 +248,7 @@ def checked(
     layout = "[H, W, 3]" if meaning.space == "normals" else "[H, W]"
     right = values.ndim == 3 and values.shape[2] == 3 if meaning.space == "normals" else values.ndim == 2
     if not right or not values.size or values.dtype.kind != "f":
-        raise InputError(
-            f"{meaning.space} is a floating-point array {layout}, not {values.dtype} {list(values.shape)}"
-        )
+        raise InputError(f"{meaning.space} is a floating-point array {layout}, not {values.dtype} {list(values.shape)}")
     if valid is None:
         shown = np.ones(values.shape[:2], bool)
     else:

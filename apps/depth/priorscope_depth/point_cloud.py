@@ -28,9 +28,7 @@ class DepthRange:
             raise InputError(f"the range {self.near:g} to {self.far:g} is not 0 < near < far")
 
 
-def to_depth(
-    values: NDArray[Any], *, disparity: bool, depth_range: DepthRange | None = None
-) -> NDArray[np.float32]:
+def to_depth(values: NDArray[Any], *, disparity: bool, depth_range: DepthRange | None = None) -> NDArray[np.float32]:
     """Stretch an affine-invariant map over a range of distances, which makes it depth to look at.
 
     Depth: near + value * (far - near). Disparity: 1 / (1/far + value * (1/near - 1/far)). Where the true

@@ -158,18 +158,14 @@ def _read_png(path: Path, key: str | None, max_gigabytes: float) -> NDArray[Any]
     except InputError:
         raise
     except Exception as error:  # a decoder given broken bytes raises whatever it likes
-        raise InputError(
-            f"is truncated or no PNG file ({' '.join(str(error).split())[:150]})", path=path
-        ) from error
+        raise InputError(f"is truncated or no PNG file ({' '.join(str(error).split())[:150]})", path=path) from error
 
 
 def _read_exr(path: Path, key: str | None, max_gigabytes: float) -> NDArray[Any]:
     try:
         import OpenEXR
     except ImportError as error:
-        raise InputError(
-            "reading .exr needs OpenEXR", path=path, remedy="pip install 'priorscope[depth]'"
-        ) from error
+        raise InputError("reading .exr needs OpenEXR", path=path, remedy="pip install 'priorscope[depth]'") from error
     try:
         header = OpenEXR.File(str(path), header_only=True).header()
         low, high = header["dataWindow"]
@@ -179,9 +175,7 @@ def _read_exr(path: Path, key: str | None, max_gigabytes: float) -> NDArray[Any]
     except InputError:
         raise
     except Exception as error:  # the binding raises RuntimeError, ValueError and others for broken files
-        raise InputError(
-            f"is truncated or no EXR file ({' '.join(str(error).split())[:150]})", path=path
-        ) from error
+        raise InputError(f"is truncated or no EXR file ({' '.join(str(error).split())[:150]})", path=path) from error
     letters = {  # "RGB" is one array of three channels; a single "R" may be asked for
         letter: pixels[..., index]
         for name, pixels in channels.items()

@@ -166,8 +166,7 @@ def _check_size(width: int, height: int, path: Path | None, max_megapixels: floa
         raise InputError(f"has no pixels ({width} x {height})", path=path)
     if width * height > max_megapixels * 1e6:
         raise InputError(
-            f"has {width} x {height} = {width * height / 1e6:.0f} megapixels; "
-            f"at most {max_megapixels:g} are accepted",
+            f"has {width} x {height} = {width * height / 1e6:.0f} megapixels; at most {max_megapixels:g} are accepted",
             path=path,
             remedy="Scale or crop it first.",
         )

@@ -132,9 +132,7 @@ class VideoWriter:
         installed.
     """
 
-    def __init__(
-        self, path: str | PathLike[str], fps: float, *, quality: int = 18, overwrite: bool = False
-    ) -> None:
+    def __init__(self, path: str | PathLike[str], fps: float, *, quality: int = 18, overwrite: bool = False) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != ".mp4":
             raise InputError("a video is written as .mp4", path=path, remedy="End its name in .mp4.")
@@ -214,9 +212,7 @@ def _av() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise InputError(
-            "reading and writing video needs PyAV", remedy="pip install 'priorscope[depth]'"
-        ) from error
+        raise InputError("reading and writing video needs PyAV", remedy="pip install 'priorscope[depth]'") from error
     return av
 
 

@@ -6,9 +6,15 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "Failure": "suite",
+        "Panel": "figures",
+        "Report": "report",
         "RunFolder": "run_folder",
         "SuiteResult": "suite",
+        "colourise": "figures",
+        "error_map": "figures",
+        "figure_to_image": "figures",
         "load_config": "run_folder",
         "run_items": "suite",
+        "side_by_side": "figures",
     },
 )

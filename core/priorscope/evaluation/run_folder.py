@@ -42,6 +42,14 @@ class RunFolder:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
+        self.config_path = self.path / "config.yaml"
+        self.environment_path = self.path / "environment.json"
+        self.metrics_path = self.path / "metrics.json"
+        self.history_path = self.path / "metrics.jsonl"
+        self.items_path = self.path / "items.jsonl"
+        self.report_path = self.path / "report.html"
+        self.figures = self.path / "figures"
+        self.checkpoints = self.path / "checkpoints"
 
     @classmethod
     def create(
@@ -122,15 +130,6 @@ class RunFolder:
         noted = json.loads(self.environment_path.read_text()) if self.environment_path.is_file() else {}
         noted.setdefault("resumed", []).append(environment())
         _write_json(self.environment_path, noted)
-
-    config_path = property(lambda self: self.path / "config.yaml")
-    environment_path = property(lambda self: self.path / "environment.json")
-    metrics_path = property(lambda self: self.path / "metrics.json")
-    history_path = property(lambda self: self.path / "metrics.jsonl")
-    items_path = property(lambda self: self.path / "items.jsonl")
-    report_path = property(lambda self: self.path / "report.html")
-    figures = property(lambda self: self.path / "figures")
-    checkpoints = property(lambda self: self.path / "checkpoints")
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl; it is on disk when the call returns, also if the run is killed."""

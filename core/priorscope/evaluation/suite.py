@@ -57,7 +57,8 @@ def run_items(
     Parameters
     ----------
     items : sequence
-        The same on every process.
+        The same on every process. Light descriptions, such as paths: loading belongs in `evaluate`, where a
+        failure costs one item.
     evaluate : callable
         Takes a list of at most ``batch_size`` items, returns a row for each: a dict that JSON can hold (numpy
         and torch numbers are converted).
