@@ -283,6 +283,26 @@ def test_batches_group_images_of_one_size_and_change_nothing():
         assert a["results"]["prediction/depth"] == pytest.approx(b["results"]["prediction/depth"], rel=1e-5)
 
 
+def test_noise_follows_the_image_whatever_the_batch_and_the_order():
+    class Generative(Luma):
+        def __call__(self, rgb, items=None):
+            noise = [torch.rand(rgb.shape[2:], generator=torch.Generator().manual_seed(int(k[1:]))) for k in items]
+            return rgb.mean(dim=1) + torch.stack(noise)
+
+    samples = make_samples(4)
+    one, many = run(Generative(), samples), run(Generative(), samples[::-1], batch_size=3)
+    for a, b in zip(one.per_image("depth"), many.per_image("depth")[::-1], strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    seen = []
+
+    def normals(rgb, items):
+        seen.append(items)
+        return rgb
+
+    evaluate_normals(normals, normal_samples(2), batch_size=2, progress=False)
+    assert seen == [["n/0", "n/1"]]
+
+
 def test_the_protocol_resizes_and_the_official_resize_rounds():
     rgb = make_samples(1)[0].rgb
     assert resized_input(rgb, 0).shape == (3, 30, 40)

@@ -10,7 +10,8 @@ all the same: "least_square_disparity" fits whatever p is to 1/d. ``compat="lotu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from typing import Protocol as TypingProtocol
 
@@ -44,7 +45,11 @@ class DepthPredictor(TypingProtocol):
     def space(self) -> Space: ...
 
     def __call__(self, rgb: torch.Tensor) -> torch.Tensor:
-        """Map float32 [B, 3, H, W] in [0, 1] to [B, H, W], without resizing inside."""
+        """Map float32 [B, 3, H, W] in [0, 1] to [B, H, W], without resizing inside.
+
+        A predictor that draws noise should also take ``items``, the keys of the images, and derive the noise of each
+        from its key: then results depend neither on batches nor on processes nor on where a run was resumed.
+        """
         ...
 
 
@@ -229,11 +234,10 @@ def predict_at_own_size(
     for index, image in enumerate(inputs):
         groups.setdefault(tuple(image.shape), []).append(index)
     found: dict[int, NDArray[np.float32]] = {}
-    device = getattr(predictor, "device", None)
     with torch.inference_mode():
         for indices in groups.values():
             batch = torch.stack([inputs[i] for i in indices])
-            predicted = predictor(batch if device is None else batch.to(device))
+            predicted = call_predictor(predictor, batch, [samples[i].key for i in indices])
             expected = (len(indices), *batch.shape[2:])
             if tuple(predicted.shape) != expected:
                 raise ValueError(f"the predictor gave {list(predicted.shape)} where {list(expected)} is expected")
@@ -245,6 +249,15 @@ def predict_at_own_size(
                     )[0, 0]
                 found[i] = values.cpu().numpy()
     return [found[i] for i in range(len(samples))]
+
+
+def call_predictor(predictor: Callable[..., torch.Tensor], batch: torch.Tensor, keys: list[str]) -> torch.Tensor:
+    """Call a predictor on its device; one that takes ``items`` is told the keys, to derive each image's noise from."""
+    device = getattr(predictor, "device", None)
+    batch = batch if device is None else batch.to(device)
+    if "items" in inspect.signature(predictor).parameters:
+        return predictor(batch, items=keys)
+    return predictor(batch)
 
 
 def resized_input(rgb: NDArray[np.uint8], resolution: int, *, rounded: bool = False) -> torch.Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
+from priorscope_depth.evaluate import call_predictor
 from priorscope_depth.metrics import NORMAL_METRICS, angular_errors, mean_over_images, normal_metrics
 from priorscope_depth.normals_data import NormalsSample, centred_padding, pad_centred
 from priorscope_depth.protocols import Compat, get_compat
@@ -28,7 +29,10 @@ POOLINGS: tuple[Pooling, ...] = ("pixels", "images")
 
 
 class NormalsPredictor(TypingProtocol):
-    """Map float32 [B, 3, H, W] in [0, 1] to normals [B, 3, H, W], y up, z towards the camera, of any length."""
+    """Map float32 [B, 3, H, W] in [0, 1] to normals [B, 3, H, W], y up, z towards the camera, of any length.
+
+    ``items`` as for :class:`priorscope_depth.evaluate.DepthPredictor`.
+    """
 
     def __call__(self, rgb: torch.Tensor) -> torch.Tensor: ...
 
@@ -197,13 +201,12 @@ def predict_normals(
     for index, sample in enumerate(samples):
         groups.setdefault(sample.rgb.shape, []).append(index)
     found: dict[int, NDArray[np.float32]] = {}
-    device = getattr(predictor, "device", None)
     with torch.inference_mode():
         for (height, width, _), indices in groups.items():
             rgb = np.stack([samples[i].rgb.transpose(2, 0, 1) for i in indices])
             batch = torch.from_numpy(rgb).float() / 255.0
             batch = pad_centred(batch, official=options.official_normal_padding)
-            predicted = predictor(batch if device is None else batch.to(device))
+            predicted = call_predictor(predictor, batch, [samples[i].key for i in indices])
             if predicted.shape != batch.shape:
                 raise ValueError(f"the predictor gave {list(predicted.shape)} where {list(batch.shape)} is expected")
             left, _, top, _ = centred_padding(height, width)
