@@ -17,11 +17,13 @@ for (const cloud of document.querySelectorAll(".cloud")) {
     const picture = context.createImageData(width, height), pixels = new Uint32Array(picture.data.buffer);
     const nearest = new Float32Array(width * height).fill(Infinity);
     const [ct, st, ci, si] = [Math.cos(view.turn), Math.sin(view.turn), Math.cos(view.tilt), Math.sin(view.tilt)];
-    const focal = height * 1.3 * view.zoom, dot = Math.max(1, Math.round(1.6 * scale * Math.sqrt(view.zoom)));
+    const focal = height * 1.7 * view.zoom;
+    const gap = Math.sqrt((0.5 * width * height * view.zoom) / (points.length / 3)); // so that surfaces look closed
+    const dot = Math.max(1, Math.round(Math.min(gap, 4 * scale)));
     for (let i = 0, n = points.length / 3; i < n; i++) {
       const px = points[3 * i], py = points[3 * i + 1], pz = points[3 * i + 2];
       const x = ct * px + st * pz, back = -st * px + ct * pz;
-      const y = ci * py - si * back, z = 3 - (si * py + ci * back);
+      const y = ci * py - si * back, z = 4 - (si * py + ci * back);
       if (z < 0.1) continue;
       const u = Math.round(width / 2 + (focal * x) / z), v = Math.round(height / 2 - (focal * y) / z);
       const colour = 0xff000000 | (colours[3 * i + 2] << 16) | (colours[3 * i + 1] << 8) | colours[3 * i];

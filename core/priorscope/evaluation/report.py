@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Picture = NDArray[Any] | Image.Image | Figure | str | PathLike[str]
 
 MAX_CLOUD_POINTS = 60_000
-_VIEW_SHAPE = (1.67, 1.0, 1.67)
+_VIEW_SHAPE = (1.67, 1.0, 1.0)
 _JPEG_FROM_PIXELS = 65_536
 """Larger pictures are stored as JPEG: a report with forty photographs would else weigh 30 MB."""
 
@@ -314,14 +314,15 @@ def _still_view(points: NDArray[Any], colours: NDArray[np.uint8]) -> NDArray[np.
     x = math.cos(turn) * points[:, 0] + math.sin(turn) * points[:, 2]
     back = -math.sin(turn) * points[:, 0] + math.cos(turn) * points[:, 2]
     y = math.cos(tilt) * points[:, 1] - math.sin(tilt) * back
-    z = 3 - (math.sin(tilt) * points[:, 1] + math.cos(tilt) * back)
+    z = 4 - (math.sin(tilt) * points[:, 1] + math.cos(tilt) * back)
     picture = np.full((height, width, 3), 255, np.uint8)
     order = np.argsort(-z)  # far ones first: near ones are painted over them
     order = order[z[order] > 0.1]
-    columns = np.rint(width / 2 + height * 1.3 * x[order] / z[order]).astype(int)
-    rows = np.rint(height / 2 - height * 1.3 * y[order] / z[order]).astype(int)
-    for down in (0, 1):
-        for right in (0, 1):
+    columns = np.rint(width / 2 + height * 1.7 * x[order] / z[order]).astype(int)
+    rows = np.rint(height / 2 - height * 1.7 * y[order] / z[order]).astype(int)
+    dot = min(4, max(1, round(math.sqrt(0.5 * height * width / len(points)))))
+    for down in range(dot):
+        for right in range(dot):
             inside = (rows + down >= 0) & (rows + down < height) & (columns + right >= 0) & (columns + right < width)
             picture[rows[inside] + down, columns[inside] + right] = colours[order][inside]
     return picture
