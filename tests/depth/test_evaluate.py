@@ -292,6 +292,7 @@ def test_noise_follows_the_image_whatever_the_batch_and_the_order():
     samples = make_samples(4)
     one, many = run(Generative(), samples), run(Generative(), samples[::-1], batch_size=3)
     for a, b in zip(one.per_image("depth"), many.per_image("depth")[::-1], strict=True):
+        assert a.pop("key") == b.pop("key")
         assert a == pytest.approx(b, rel=1e-5)
     seen = []
 
