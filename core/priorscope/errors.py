@@ -20,9 +20,7 @@ class InputError(ValueError):
         What the user can do.
     """
 
-    def __init__(
-        self, fact: str, *, path: str | PathLike[str] | None = None, remedy: str | None = None
-    ) -> None:
+    def __init__(self, fact: str, *, path: str | PathLike[str] | None = None, remedy: str | None = None) -> None:
         self.fact = fact
         self.path = None if path is None else str(path)
         self.remedy = remedy

@@ -201,8 +201,7 @@ def test_ddpm_variances_are_those_of_the_paper():
     beta = 1 - bar[500] / bar[499]
     for variance, expected in (("large", beta), ("small", beta * (1 - bar[499]) / (1 - bar[500]))):
         steps = [
-            ddpm_ancestral(model, zero, 500, 499, None, Noise.recorded([n]), variance=variance)[0]
-            for n in (zero, one)
+            ddpm_ancestral(model, zero, 500, 499, None, Noise.recorded([n]), variance=variance)[0] for n in (zero, one)
         ]
         assert float(steps[1] - steps[0]) ** 2 == pytest.approx(expected, rel=1e-9)
 

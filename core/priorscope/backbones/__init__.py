@@ -1,1 +1,27 @@
+"""Networks and latent spaces: Stable-Diffusion-shaped backbones from diffusers' classes, and strict loading."""
 
+from priorscope.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "LatentSpace": "latents",
+        "PixelSpace": "latents",
+        "PatchSpace": "latents",
+        "AutoencoderSpace": "latents",
+        "load_latent_space": "latents",
+        "load_component": "loading",
+        "locate": "loading",
+        "read_config": "loading",
+        "PublishedModel": "table",
+        "published_models": "table",
+        "find_published": "table",
+        "empty_prompt_state": "prompt",
+        "UNetNetwork": "stable_diffusion",
+        "SD2_UNET": "stable_diffusion",
+        "SD_VAE": "stable_diffusion",
+        "expand_conv_in": "stable_diffusion",
+        "sincos_embedding": "stable_diffusion",
+        "load_unet": "stable_diffusion",
+    },
+)

@@ -1,0 +1,461 @@
+"""Lotus, Marigold, E2E-FT and GenPercept: one predictor for depth and normals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from priorscope.backbones.latents import LatentSpace, Posterior, load_latent_space
+from priorscope.backbones.loading import locate, read_config
+from priorscope.backbones.prompt import empty_prompt_state
+from priorscope.backbones.stable_diffusion import UNetNetwork, load_unet, sincos_embedding
+from priorscope.backbones.table import find_published, unknown_model
+from priorscope.device import Precision, resolve_device, resolve_dtype
+from priorscope.diffusion.condition import Condition
+from priorscope.diffusion.denoiser import Denoiser
+from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.schedule import VPSchedule
+from priorscope.diffusion.spacing import spaced_times
+from priorscope.errors import InputError
+from priorscope.predictors.batching import equal_batches
+from priorscope.predictors.ensemble import ensemble_affine, ensemble_normals
+from priorscope.predictors.geometry import Geometry
+from priorscope.predictors.latent import LatentPredictor
+from priorscope.predictors.tiling import predict_tiled
+from priorscope_depth.families import MODELS, Recipe, recognise
+from priorscope_depth.results import DepthResult, NormalsResult
+
+Result = DepthResult | NormalsResult
+
+
+class DepthPredictor:
+    """Predict depth, disparity or surface normals from photographs.
+
+    ``predictor = DepthPredictor.from_pretrained("lotus-depth-d-v2-0-disparity")``, then ``predictor(image)``.
+
+    Parameters
+    ----------
+    latent : LatentPredictor
+        The model, image in [-1, 1] to prediction in [-1, 1].
+    recipe : Recipe
+        Its family, task and space.
+    geometry : Geometry
+        How images are brought to a size that the network takes.
+    name : str
+        For results.
+    device, dtype
+        Where and in which precision ``latent`` works.
+    """
+
+    def __init__(
+        self,
+        latent: LatentPredictor,
+        recipe: Recipe,
+        *,
+        geometry: Geometry | None = None,
+        name: str = "",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.latent = latent
+        self.recipe = recipe
+        self.geometry = geometry or Geometry()
+        self.name = name
+        self.device = torch.device(device)
+        self.dtype = dtype
+
+    @property
+    def task(self) -> Literal["depth", "normals"]:
+        return self.recipe.task
+
+    @property
+    def space(self) -> Literal["depth", "disparity"]:
+        """The space of depth values; "depth" for normals, where it says nothing."""
+        return self.recipe.space
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = "tiny-depth",
+        *,
+        family: str | None = None,
+        task: str | None = None,
+        space: str | None = None,
+        steps: int | None = None,
+        posterior: Posterior | None = None,
+        geometry: Geometry | None = None,
+        resolution: int | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        tiled_vae: bool = False,
+        revision: str | None = None,
+    ) -> DepthPredictor:
+        """Load a model by its name in the model table, from a hub id or from a folder.
+
+        Parameters
+        ----------
+        source : str or Path
+            ``priorscope models`` lists the names. Published folders are in diffusers' layout; only ``unet``,
+            ``vae``, ``scheduler`` and, once, ``text_encoder`` and ``tokenizer`` are read.
+        family, task, space : str, optional
+            For folders whose name does not tell.
+        steps : int, optional
+            Solver steps, for Marigold; the others are one-step models.
+        posterior : {"mode", "sample"}, optional
+            How the image is encoded. Default: the mode, deterministic; Lotus' own code samples.
+        geometry : Geometry, optional
+            Default: longer side at the model's resolution, padded to a multiple of 8, bilinear back.
+        resolution : int, optional
+            Processing resolution; 0 keeps each image's size. Default 768, or what the model folder says.
+        device, precision : str
+        tiled_vae : bool
+            Bounds the autoencoder's memory on large images.
+        revision : str, optional
+            On the hub.
+
+        Raises
+        ------
+        InputError
+            Unknown names, incomplete folders, weights of another family.
+        """
+        row = find_published(str(source), MODELS)
+        if row is not None and row.bundled:
+            folder = Path(__file__).parent / row.source
+        else:
+            target = row.source if row is not None else source
+            if row is None and not Path(source).exists() and "/" not in str(source):
+                raise unknown_model(str(source), MODELS)
+            folder = locate(target, _PARTS, revision=revision)
+        recipe = recognise(folder, name=str(source), family=family, task=task, space=space)
+        where = resolve_device(device)
+        dtype = resolve_dtype(precision, where)
+        settings = _own_settings(folder)
+        latents = load_latent_space(folder / "vae", dtype=dtype, tiled=tiled_vae)
+        expected = {
+            "in_channels": latents.channels * len(recipe.family.inputs),
+            "class_embed_type": "projection" if recipe.family.task_switcher else None,
+        }
+        unet = load_unet(folder / "unet", dtype=dtype, expect=expected)
+        unet.to(where, memory_format=torch.channels_last)
+        latents.to(where)
+        latent = build_predictor(
+            unet,
+            latents.to(memory_format=torch.channels_last) if where.type == "cuda" else latents,
+            empty_prompt_state(folder, padding=recipe.family.prompt),
+            recipe,
+            scheduler=_scheduler_config(folder, recipe),
+            steps=steps or settings.get("steps"),
+            posterior=posterior or "mode",
+            device=where,
+            dtype=dtype,
+        )
+        if geometry is None:
+            geometry = Geometry(settings.get("resolution", 768), multiple=settings.get("multiple", 8))
+        if resolution is not None:
+            geometry = replace(geometry, resolution=resolution)
+        name = row.name if row is not None else str(source)
+        return cls(latent, recipe, geometry=geometry, name=name, device=where, dtype=dtype)
+
+    def __call__(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        *,
+        seed: int = 0,
+        items: Sequence[int | str] | None = None,
+        ensemble: int = 1,
+        batch_size: int = 1,
+        tile: int = 0,
+    ) -> Any:
+        """Predict for one image or several.
+
+        Parameters
+        ----------
+        images : uint8 array (H, W, 3), or a sequence of such arrays of any sizes
+            RGB.
+        seed : int
+        items : sequence of int or str, optional
+            Identity of each image (a file name); its noise derives from (seed, identity), so that results do
+            not depend on the order or the batch. Default: the position.
+        ensemble : int
+            Predictions an image, aligned and reduced; needs a generative model.
+        batch_size : int
+            Images a batch, among those of equal processing size. Memory grows with ``batch_size * ensemble``.
+        tile : int
+            Side of tiles for images larger than this, at full resolution; 0: none.
+
+        Returns
+        -------
+        DepthResult or NormalsResult, or a list of them for a sequence.
+        """
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            return self([images], seed=seed, items=items, ensemble=ensemble, batch_size=batch_size, tile=tile)[0]
+        images = list(images)
+        names: Sequence[int | str] = list(range(len(images))) if items is None else items
+        if len(names) != len(images):
+            raise InputError(f"{len(names)} item names for {len(images)} images")
+        if ensemble > 1 and not self.latent.stochastic:
+            raise InputError(
+                f"an ensemble of {ensemble} from {self.name}, whose answer does not depend on noise",
+                remedy="Use --ensemble 1, or a generative model.",
+            )
+        if tile and ensemble > 1:
+            raise InputError("tiles and ensembles cannot be combined yet", remedy="Use one of --tile, --ensemble.")
+        for image in images:
+            _check_image(image)
+        results: list[Result | None] = [None] * len(images)
+        entries = list(zip(images, names, strict=True))
+        for batch in equal_batches(entries, lambda entry: entry[0].shape, batch_size):
+            rgb = torch.stack([_to_tensor(image) for _, (image, _) in batch])
+            seeds = [name for _, (_, name) in batch]
+            if tile and max(rgb.shape[-2:]) > tile:
+                predictions = [
+                    (self.predict_tiled(rgb[i : i + 1], tile=tile, seed=seed, items=[seeds[i]]), None)
+                    for i in range(len(batch))
+                ]
+            else:
+                predictions = self.predict(rgb, seed=seed, items=seeds, ensemble=ensemble)
+            for (index, _), (values, uncertainty) in zip(batch, predictions, strict=True):
+                results[index] = self._result(values, uncertainty)
+        return results
+
+    def predict(
+        self, rgb: torch.Tensor, *, seed: int = 0, items: Sequence[int | str] = (0,), ensemble: int = 1
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Predict for a batch of tensors.
+
+        Parameters
+        ----------
+        rgb : Tensor (B, 3, H, W) in [0, 1]
+
+        Returns
+        -------
+        list of (values, uncertainty) an image
+            Values (K, H, W) at the image's size: K = 1 in [0, 1] for depth and disparity; K = 3, unit vectors,
+            for normals. Uncertainty (1, H, W), None without an ensemble.
+        """
+        image, frame = self.geometry.prepare(rgb.to(self.device, torch.float32) * 2 - 1)
+        raw = self.raw(image, seed=seed, items=items, ensemble=ensemble)
+        fields = self.geometry.crop(self.read(raw), frame)
+        predictions = []
+        for members in fields.split(ensemble):
+            uncertainty = None
+            if ensemble > 1:
+                reduce = ensemble_affine if self.task == "depth" else ensemble_normals
+                members, uncertainty = reduce(members)
+                uncertainty = self.geometry.restore(uncertainty, frame)[0]
+            values = self.geometry.restore(members, frame)[0]
+            predictions.append((self._unit(values), uncertainty))
+        return predictions
+
+    def raw(self, image: torch.Tensor, *, seed: int, items: Sequence[int | str], ensemble: int = 1) -> torch.Tensor:
+        """The decoded prediction (B * ensemble, 3, h, w) in about [-1, 1] for prepared images in [-1, 1]."""
+        members = [f"{item}/{member}" for item in items for member in range(ensemble)]
+        decoded = self.latent(
+            image.to(self.dtype),
+            Noise.for_items(seed, members),
+            posterior_noise=Noise.for_items(seed, [f"{item}/posterior" for item in items]),
+            members=ensemble,
+        )
+        return decoded.float()
+
+    def read(self, decoded: torch.Tensor) -> torch.Tensor:
+        """Values out of a decoded image (B, 3, h, w): depth (B, 1, h, w) in [0, 1] or normals (B, 3, h, w)."""
+        if self.task == "depth":
+            if self.recipe.family.clamp_channels:
+                decoded = decoded.clamp(-1, 1)
+            return (decoded.mean(1, keepdim=True).clamp(-1, 1) + 1) / 2
+        normals = decoded.clamp(-1, 1)
+        if self.recipe.family.normals_x == "left":
+            normals = normals * torch.tensor([-1.0, 1.0, 1.0], device=normals.device).reshape(1, 3, 1, 1)
+        return self._unit(normals, dim=1)
+
+    def predict_tiled(
+        self,
+        rgb: torch.Tensor,
+        *,
+        tile: int,
+        overlap: int | None = None,
+        seed: int = 0,
+        items: Sequence[int | str] = (0,),
+    ) -> torch.Tensor:
+        """Predict one large image in tiles at its own resolution, each aligned to a prediction of the whole.
+
+        Parameters
+        ----------
+        rgb : Tensor (1, 3, H, W) in [0, 1]
+        tile, overlap : int
+            Side of the tiles and least overlap (default a quarter), in pixels.
+
+        Returns
+        -------
+        Tensor (K, H, W)
+        """
+        whole = self.predict(rgb, seed=seed, items=items)[0][0][None]
+        native = DepthPredictor(
+            self.latent, self.recipe, geometry=self.geometry.native(), device=self.device, dtype=self.dtype
+        )
+
+        def predict(tiles: torch.Tensor) -> torch.Tensor:
+            # the same noise in every tile would repeat its pattern; its own place gives each tile its own
+            predict.done += 1  # type: ignore[attr-defined]
+            names = [f"{items[0]}/tile{predict.done}"]  # type: ignore[attr-defined]
+            return native.predict(tiles, seed=seed, items=names)[0][0][None]
+
+        predict.done = 0  # type: ignore[attr-defined]
+        blended = predict_tiled(
+            rgb.to(self.device, torch.float32),
+            predict,
+            tile=tile,
+            overlap=tile // 4 if overlap is None else overlap,
+            reference=whole if self.task == "depth" else None,
+        )[0]
+        return self._unit(blended) if self.task == "normals" else blended
+
+    def _unit(self, values: torch.Tensor, dim: int = 0) -> torch.Tensor:
+        if self.task == "depth":
+            return values
+        return values / values.norm(dim=dim, keepdim=True).clamp(min=1e-6)
+
+    def _result(self, values: torch.Tensor, uncertainty: torch.Tensor | None) -> Result:
+        spread = None if uncertainty is None else uncertainty[0].cpu().numpy()
+        array = values.cpu().numpy()
+        if self.task == "depth":
+            return DepthResult(array[0], self.space, uncertainty=spread, model=self.name)
+        return NormalsResult(np.ascontiguousarray(array.transpose(1, 2, 0)), uncertainty=spread, model=self.name)
+
+
+class NativePredictor:
+    """A :class:`DepthPredictor` as the evaluation asks it: tensors in, tensors out, at the input's own size.
+
+    The protocol resizes outside; the noise of an image derives from the seed and the number of images before it.
+    """
+
+    def __init__(self, predictor: DepthPredictor, *, seed: int = 0, ensemble: int = 1) -> None:
+        self.predictor = DepthPredictor(
+            predictor.latent,
+            predictor.recipe,
+            geometry=predictor.geometry.native(),
+            name=predictor.name,
+            device=predictor.device,
+            dtype=predictor.dtype,
+        )
+        self.space = predictor.space
+        self.seed = seed
+        self.ensemble = ensemble
+
+    def __call__(self, rgb: torch.Tensor, items: Sequence[int | str] | None = None) -> torch.Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, H, W) depth or disparity, or (B, 3, H, W) normals."""
+        names = list(range(len(rgb))) if items is None else items
+        values = [
+            prediction
+            for prediction, _ in self.predictor.predict(rgb, seed=self.seed, items=names, ensemble=self.ensemble)
+        ]
+        stacked = torch.stack(values)
+        return stacked[:, 0] if self.predictor.task == "depth" else stacked
+
+
+def build_predictor(
+    unet: Any,
+    latents: LatentSpace,
+    prompt: torch.Tensor,
+    recipe: Recipe,
+    *,
+    scheduler: dict[str, Any] | None = None,
+    steps: int | None = None,
+    posterior: Posterior = "mode",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LatentPredictor:
+    """Assemble a family's predictor from its parts.
+
+    Parameters
+    ----------
+    unet : UNet2DConditionModel
+    prompt : Tensor (1, tokens, width)
+        State of the empty prompt.
+    recipe : Recipe
+    scheduler : dict, optional
+        diffusers scheduler configuration, for families that follow one.
+    steps : int, optional
+        Only generative families with a schedule (Marigold) take another number than 1.
+    """
+    family = recipe.family
+    condition = {"text": prompt}
+    if family.task_switcher:
+        condition["task"] = sincos_embedding([1, 0])
+    times: Sequence[float]
+    if family.schedule == "zero":
+        schedule = VPSchedule(np.zeros(1000))
+    elif family.schedule == "sd2":
+        schedule = VPSchedule.from_betas()
+    else:
+        config = scheduler or {}
+        schedule = VPSchedule.from_scheduler_config(config)
+    if family.schedule == "config" and family.generative:
+        config = scheduler or {}
+        times = spaced_times(
+            schedule,
+            steps or family.steps,
+            config.get("timestep_spacing", "leading"),
+            offset=config.get("steps_offset", 0),
+        )
+    else:
+        if steps not in (None, 1):
+            raise InputError(f"{steps} steps of {family.name}, which is a one-step model", remedy="Use --steps 1.")
+        times = [schedule.start, schedule.end] if family.generative else [schedule.start]
+    denoiser = Denoiser(UNetNetwork(unet, family.inputs), schedule, family.prediction_type, time_label=family.label)
+    shared = Condition(condition, shared=condition).to(device, dtype)
+    return LatentPredictor(denoiser, latents, shared, times, posterior=posterior)
+
+
+_PARTS: list[str] = [
+    "model_index.json",
+    "priorscope.json",
+    "empty_prompt.safetensors",
+    "unet",
+    "vae",
+    "scheduler",
+    "text_encoder",
+    "tokenizer",
+]
+
+
+def _own_settings(folder: Path) -> dict[str, Any]:
+    """Settings that a folder states: ours in priorscope.json, Marigold's defaults in model_index.json."""
+    settings: dict[str, Any] = {}
+    for name in ("model_index.json", "priorscope.json"):
+        if (folder / name).exists():
+            config = read_config(folder, name)
+            for key, ours in (
+                ("default_denoising_steps", "steps"),
+                ("default_processing_resolution", "resolution"),
+            ):
+                if config.get(key) is not None:
+                    settings[ours] = config[key]
+            settings.update({key: config[key] for key in ("resolution", "multiple", "steps") if key in config})
+    return settings
+
+
+def _scheduler_config(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    if recipe.family.schedule != "config":
+        return None
+    return read_config(folder / "scheduler", "scheduler_config.json")
+
+
+def _check_image(image: Any) -> None:
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        what = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(
+            f"an image must be a uint8 array (H, W, 3), got {what}", remedy="priorscope.data.read_image gives one."
+        )
+    if 0 in image.shape:
+        raise InputError(f"the image is empty: {image.shape}")
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255

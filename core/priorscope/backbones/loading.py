@@ -1,0 +1,144 @@
+"""Strict loading: what a published folder holds must be what the module needs, to the last key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from priorscope.errors import InputError
+
+ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
+
+_WEIGHTS = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+)
+
+
+def locate(source: str | Path, parts: Sequence[str], *, revision: str | None = None) -> Path:
+    """The local folder of a model: ``source`` itself, or its copy in the Hugging Face cache.
+
+    Parameters
+    ----------
+    source : str or Path
+        A local folder, or a hub id ``owner/name``, which is downloaded once.
+    parts : sequence of str
+        Sub-folders and files needed (``"unet"``, ``"model_index.json"``); nothing else is downloaded.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+
+    Raises
+    ------
+    InputError
+        Neither a folder nor reachable: names what to do.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise InputError("is a file, not a model folder", path=folder, remedy="Give the folder that holds unet/.")
+    name = str(source)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError("no such model folder", path=name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [pattern for part in parts for pattern in (part, f"{part}/*")]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except LocalEntryNotFoundError:
+        raise InputError(
+            f"the model {name} is not in the local cache and the hub cannot be reached",
+            remedy=f"On a machine with network run `hf download {name}`, then give the folder it prints.",
+        ) from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"the model {name} could not be fetched from the hub: {reason}",
+            remedy=f"Check the name, or run `hf download {name}` elsewhere and give the folder it prints.",
+        ) from None
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The JSON file ``name`` of ``folder`` as a dictionary."""
+    path = folder / name
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            "is missing", path=path, remedy="Is this a model folder in diffusers' layout, downloaded completely?"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"is not valid JSON ({error})", path=path) from None
+    if not isinstance(config, dict):
+        raise InputError("does not hold a JSON object", path=path)
+    return config
+
+
+def load_component(
+    cls: type[ModuleT],
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    expect: dict[str, Any] | None = None,
+) -> ModuleT:
+    """Load a diffusers or transformers module from its sub-folder, and refuse any key that does not fit.
+
+    diffusers itself only warns about missing keys and leaves those weights random.
+
+    Parameters
+    ----------
+    cls : type
+        A class with ``from_pretrained``.
+    folder : Path
+        ``config.json`` and weights (safetensors, or a torch file read with ``weights_only=True``).
+    dtype : torch.dtype
+        Of the loaded weights.
+    expect : dict, optional
+        Values that the configuration must have, checked before the weights are read.
+
+    Returns
+    -------
+    module in evaluation mode, without gradients
+    """
+    config = read_config(folder)
+    for key, value in (expect or {}).items():
+        if config.get(key) != value:
+            raise InputError(
+                f"{cls.__name__} has {key} = {config.get(key)!r}, but this model family needs {value!r}",
+                path=folder,
+                remedy="These are the weights of another family: check --model and --family.",
+            )
+    if not any((folder / name).exists() for name in _WEIGHTS) and not list(folder.glob("*.fp16.safetensors")):
+        raise InputError("holds no weights", path=folder, remedy="Was the download complete?")
+    variant = None if any((folder / name).exists() for name in _WEIGHTS) else "fp16"
+    dtype_key = "torch_dtype" if "diffusers" in cls.__module__ else "dtype"
+    kwargs: dict[str, Any] = {dtype_key: dtype, "variant": variant, "output_loading_info": True}
+    try:
+        module, info = cls.from_pretrained(str(folder), local_files_only=True, **kwargs)  # type: ignore[attr-defined]
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise InputError(f"cannot be loaded as {cls.__name__}: {' '.join(lines[:3])[:400]}", path=folder) from error
+    problems = []
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in info.get(kind, []))
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            problems.append(f"{len(keys)} {kind.replace('_', ' ')} ({', '.join(keys[:3])}{more})")
+    if problems:
+        raise InputError(
+            f"the weights do not fit {cls.__name__}: {'; '.join(problems)}",
+            path=folder,
+            remedy="Is it the right model family and a complete download?",
+        )
+    module.eval()
+    module.requires_grad_(False)
+    return module

@@ -1,0 +1,106 @@
+"""Dense prediction by a diffusion model in a latent space: an image in, an image-like prediction out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from priorscope.backbones.latents import LatentSpace, Posterior
+from priorscope.diffusion.condition import Condition
+from priorscope.diffusion.denoiser import Denoiser
+from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.sampling import sample
+from priorscope.diffusion.solvers import Step, ddim
+from priorscope.errors import InputError
+
+
+class LatentPredictor:
+    """Lotus, Marigold, E2E-FT and GenPercept as settings of one function.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Its network takes the image latent as condition ``image``, and the noisy latent where it is generative.
+    latents : LatentSpace
+    condition : Condition
+        What holds for every image: the prompt's state, the task.
+    times : sequence of float
+        Levels of the run. One level: a regression, whose answer is the x0 of a single call on zeros; two or
+        more: a run of the loop from noise.
+    posterior : {"mode", "sample"}
+        How images are encoded; "sample" is Lotus' official behaviour.
+    solver : step function
+        For runs of more than one step.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        latents: LatentSpace,
+        condition: Condition,
+        times: Sequence[float],
+        *,
+        posterior: Posterior = "mode",
+        solver: Step = ddim,
+    ) -> None:
+        if not times:
+            raise InputError("a predictor needs at least one level")
+        self.denoiser = denoiser
+        self.latents = latents
+        self.condition = condition
+        self.times = [float(t) for t in times]
+        self.posterior: Posterior = posterior
+        self.solver = solver
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the answer depends on noise."""
+        return len(self.times) > 1 or self.posterior == "sample"
+
+    def encode(self, image: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """Latents of ``image`` (B, 3, H, W) in [-1, 1]."""
+        return self.latents.encode(image, self.posterior, noise)
+
+    def predict_latents(self, image_latents: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+        """The predicted latents (B, C, h, w) for image latents of the same size."""
+        condition = self.condition.merged(Condition({"image": image_latents}))
+        if len(self.times) == 1:
+            return self.denoiser(torch.zeros_like(image_latents), self.times[0], condition).x0
+        if noise is None:
+            raise InputError("a generative predictor needs noise", remedy="Pass noise=Noise.per_item(seeds).")
+        start = noise.like(image_latents)
+        return sample(self.denoiser, start, self.times, step=self.solver, noise=noise, condition=condition)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: torch.Tensor,
+        noise: Noise | None = None,
+        *,
+        posterior_noise: Noise | None = None,
+        members: int = 1,
+    ) -> torch.Tensor:
+        """Predict.
+
+        Parameters
+        ----------
+        image : Tensor (B, 3, H, W) in [-1, 1]
+            Sides as the latent space needs them (:class:`~priorscope.predictors.Geometry`).
+        noise : Noise, optional
+            For generative predictors: B * ``members`` rows, item-major.
+        posterior_noise : Noise, optional
+            For a sampled posterior: B rows.
+        members : int
+            Predictions an image; the image is encoded once.
+
+        Returns
+        -------
+        Tensor (B * members, 3, H, W), nominally in [-1, 1].
+        """
+        if members < 1:
+            raise InputError(f"an ensemble of {members}")
+        image_latents = self.encode(image, posterior_noise)
+        if members > 1:
+            image_latents = image_latents.repeat_interleave(members, 0)
+        return self.latents.decode(self.predict_latents(image_latents, noise))
