@@ -106,6 +106,12 @@ def test_a_folder_with_other_things_is_refused(tmp_path, config):
     assert RunFolder.create(tmp_path / "empty", config).config_path.is_file()
 
 
+def test_a_start_that_was_killed_can_be_repeated(tmp_path, config):
+    run = RunFolder.create(tmp_path / "run", config)
+    run.config_path.rename(run.path / ".config.01234567.part.yaml")
+    assert load_config(RunFolder.create(tmp_path / "run", config).path, Config) == config
+
+
 def test_resuming(tmp_path, config):
     run = RunFolder.create(tmp_path / "run", config, resume=True)  # nothing there yet: a start
     run.log({"step": 1})

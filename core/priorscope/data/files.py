@@ -53,22 +53,29 @@ def atomic_path(path: str | PathLike[str], *, overwrite: bool = False) -> Iterat
     if not overwrite:
         refuse_overwrite(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
-    try:
+    with _users_mistakes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
+    try:
         yield temporary
         if not overwrite:
             refuse_overwrite(path)  # again: another process may have been quicker
-        os.replace(temporary, path)
-    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        with _users_mistakes(path):
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _users_mistakes(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         raise InputError(
             f"cannot be written: {error.strerror or error}",
             path=path,
             remedy="Choose a folder you may write to.",
         ) from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | PathLike[str], text: str, *, overwrite: bool = False) -> Path:

@@ -85,7 +85,7 @@ class RunFolder:
         wanted = plain(config)
         if run.path.exists() and not run.path.is_dir():
             raise InputError("is a file, a run folder was expected", path=run.path)
-        if not run.path.is_dir() or not any(run.path.iterdir()):
+        if _is_blank(run.path):
             run._start(wanted)
             return run
         if not run.config_path.is_file():
@@ -289,6 +289,14 @@ def _git_state() -> dict[str, Any] | None:
         }
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether nothing is there, or only what a run leaves that was killed while it was being made."""
+    return not any(
+        entry.is_file() and entry.name != "environment.json" and ".part" not in entry.suffixes
+        for entry in path.rglob("*")
+    )
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
