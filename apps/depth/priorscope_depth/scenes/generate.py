@@ -232,19 +232,22 @@ def _smooth_borders(
     rows, columns = np.nonzero(border)
     if len(rows) == 0:
         return light
+    own = owner[rows, columns]
     padded = np.pad(owner, 1, constant_values=-2)
     colours = light.reshape(height, width, 3)
     total = np.zeros((len(rows), 3))
     offsets = (np.arange(supersample) + 0.5) / supersample
-    around = sorted(((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)), key=lambda d: d[0] ** 2 + d[1] ** 2)
+    around = ((-1, -1), (-1, 1), (1, -1), (1, 1), (-1, 0), (0, -1), (0, 1), (1, 0))
     for v in offsets:
         for u in offsets:
             part = caster.owners(camera.position, camera.rays(columns + u, rows + v, height, width))
-            # from the farthest neighbour to the pixel itself, so that the nearest has the last word
             row, column = rows.copy(), columns.copy()
-            for dy, dx in reversed(around):
-                same = padded[rows + 1 + dy, columns + 1 + dx] == part
-                row[same], column[same] = rows[same] + dy, columns[same] + dx
+            other = np.flatnonzero(part != own)
+            y, x, wanted = rows[other], columns[other], part[other]
+            # from the farthest neighbours to the nearest, so that the nearest has the last word
+            for dy, dx in around:
+                same = padded[y + 1 + dy, x + 1 + dx] == wanted
+                row[other[same]], column[other[same]] = y[same] + dy, x[same] + dx
             total += colours[row, column]
     result = colours.copy()
     result[rows, columns] = total / supersample**2

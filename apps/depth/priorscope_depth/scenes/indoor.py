@@ -143,6 +143,8 @@ def room(rng: np.random.Generator) -> Stage:
         at = plot.place(rng, thing, turn)
         if at is not None:
             world.put(thing, at[0], at[1], 0.0, turn)
+    for _ in range(int(rng.integers(0, 10)) if rng.uniform() < 0.6 else 0):
+        _stand(rng, world, plot, pick(rng, SMALL)(rng, look))
     if rng.uniform() < 0.35:
         _rug(rng, look, world, x, y)
     _lamps(rng, world, x, y, h, eye)
@@ -153,6 +155,14 @@ def room(rng: np.random.Generator) -> Stage:
         return random_view(rng, position, target)
 
     return Stage(world, propose)
+
+
+def _stand(rng: np.random.Generator, world: World, plot: Plot, thing: Thing) -> None:
+    """Stand a thing on the floor, turned at random, where the plot has a place for it."""
+    turn = rng.uniform(0, 2 * np.pi)
+    at = plot.place(rng, thing, turn)
+    if at is not None:
+        world.put(thing, at[0], at[1], 0.0, turn)
 
 
 def _along_walls(rng: np.random.Generator, look: Look, world: World, plot: Plot, x: float, y: float, h: float) -> None:
@@ -241,12 +251,9 @@ def _workshop(rng: np.random.Generator, look: Look, world: World, plot: Plot, ce
             world.put(thing, at[0], at[1], 0.0, turn)
     for _ in range(count):
         thing = pick(rng, FURNITURE if rng.uniform() < 0.55 else SMALL)(rng, look)
-        if rng.uniform() < 0.1:
-            thing = table(rng, look)
-        turn = rng.uniform(0, 2 * np.pi)
-        at = near.place(rng, thing, turn)
-        if at is not None:
-            world.put(thing, at[0], at[1], 0.0, turn)
+        _stand(rng, world, near, table(rng, look) if rng.uniform() < 0.1 else thing)
+    for _ in range(int(rng.integers(0, 16))):
+        _stand(rng, world, near, pick(rng, SMALL)(rng, look))
     for low, high in near.taken:
         plot.reserve(low, high)
     if rng.uniform() < 0.3:

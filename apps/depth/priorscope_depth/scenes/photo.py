@@ -22,12 +22,13 @@ def develop(light: NDArray[np.floating], valid: NDArray[np.bool_], rng: np.rando
     brightness = np.minimum(brightness, np.quantile(brightness, 0.97))
     level = brightness[valid].mean() if valid.mean() > 0.1 else brightness.mean()
     level = 0.75 * level + 0.25 * brightness.mean()
-    picture = light * (rng.uniform(0.18, 0.45) / (level + 1e-6))
+    picture = light.astype(np.float32) * np.float32(rng.uniform(0.18, 0.45) / (level + 1e-6))
     t, g = rng.normal(size=2) * [0.1, 0.03]
-    picture = picture * np.array([1 + t, 1 + g, 1 - t])
+    picture = picture * np.array([1 + t, 1 + g, 1 - t], dtype=np.float32)
     if rng.uniform() < 0.5:
-        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-        picture = picture / (1 + rng.uniform(0, 0.35) * (x**2 + y**2))[..., None]
+        y = np.linspace(-1, 1, height, dtype=np.float32)[:, None, None]
+        x = np.linspace(-1, 1, width, dtype=np.float32)[:, None]
+        picture = picture / (1 + rng.uniform(0, 0.35) * (x**2 + y**2))
     if rng.uniform() < 0.6:
         sigma = rng.uniform(0.25, 0.9) * height / 192
         picture = gaussian_filter(picture, (sigma, sigma, 0))

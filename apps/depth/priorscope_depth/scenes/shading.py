@@ -44,13 +44,13 @@ def shade(
 
     Returns
     -------
-    ndarray, float64, (H * W, 3)
+    ndarray, float32, (H * W, 3)
     """
-    colour = np.zeros((shape[0] * shape[1], 3))
+    colour = np.zeros((shape[0] * shape[1], 3), dtype=np.float32)
     if world.sky is not None:
         missed = np.ones(len(colour), dtype=bool)
         missed[hits.ray] = False
-        colour[missed] = sky_colour(world.sky, rays[missed])
+        colour[missed] = sky_colour(world.sky, rays[missed].astype(np.float32))
     if len(hits.ray) == 0:
         return colour
     # colours need no more than float32, which halves the time of what follows
@@ -79,10 +79,11 @@ def shade(
     shares = _smooth(np.stack(visible, axis=-1), hits.ray, flat, hits.part, shape)
 
     up = 0.5 + 0.5 * normal[:, 2:]
-    light_sum = (world.below + (world.above - world.below) * up) * (0.25 + 0.75 * shares[:, :1])
+    below, above = world.below.astype(np.float32), world.above.astype(np.float32)
+    light_sum = (below + (above - below) * up) * (0.25 + 0.75 * shares[:, :1])
     highlight = np.zeros_like(light_sum)
     for light, (directions, falloff), share in zip(world.lights, toward, shares.T[1:], strict=True):
-        amount = light.colour * (share * falloff)[:, None]
+        amount = light.colour.astype(np.float32) * (share * falloff)[:, None]
         light_sum = light_sum + amount * np.maximum(_dot(normal, directions), 0)[:, None]
         cosine = np.maximum(_dot(normal, _unit(directions - direction)), 0)
         highlight = highlight + amount * (material["gloss"] * cosine ** material["sharpness"])[:, None]
@@ -95,7 +96,7 @@ def shade(
         result[shiny] = result[shiny] * (1 - share) + share * surroundings * (0.3 + 0.7 * albedo[shiny])
     if world.haze > 0 and world.sky is not None:
         left = np.exp(-world.haze * distance)[:, None]
-        result = result * left + world.sky.horizon * (1 - left)
+        result = result * left + world.sky.horizon.astype(np.float32) * (1 - left)
     colour[hits.ray] = result
     return colour
 
@@ -104,11 +105,11 @@ def sky_colour(sky: Sky, directions: Array) -> Array:
     """Linear colours of the sky along directions, (N, 3)."""
     up = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
     height = np.clip(up[:, 2:], 0, 1) ** 0.6
-    colour = sky.horizon * (1 - height) + sky.zenith * height
+    colour = sky.horizon.astype(np.float32) * (1 - height) + sky.zenith.astype(np.float32) * height
     flat = up[:, :2] / np.maximum(up[:, 2:] + 0.12, 0.05) * 0.25
     clouds = texture_bank().sample(np.full(len(up), sky.texture), flat, np.full(len(up), 1 / 128))[:, :1]
     share = np.clip((clouds - 1 + sky.cover) * 3, 0, 1) * np.clip(up[:, 2:] * 4, 0, 1)
-    return colour * (1 - share) + sky.clouds * (0.7 + 0.5 * clouds) * share
+    return colour * (1 - share) + sky.clouds.astype(np.float32) * (0.7 + 0.5 * clouds) * share
 
 
 def _albedo(

@@ -126,7 +126,7 @@ class Hits:
     ray, face, part : ndarray, int, (N,)
     distance : ndarray, float64, (N,)
         In lengths of the ray's direction.
-    bary : ndarray, (N, 3)
+    bary : ndarray, float32, (N, 3)
         Weights of the face's three vertices.
     """
 
@@ -134,7 +134,7 @@ class Hits:
     face: NDArray[np.integer]
     part: NDArray[np.integer]
     distance: Array
-    bary: Array
+    bary: NDArray[np.float32]
 
 
 class Caster:
@@ -150,7 +150,7 @@ class Caster:
         corners = np.concatenate([mesh.vertices for mesh in world.meshes]).astype(np.float32)
         self.vertices = corners.astype(np.float64)
         self.faces = np.concatenate([mesh.faces + start for mesh, start in zip(world.meshes, starts, strict=True)])
-        self.uv = np.concatenate([mesh.uv for mesh in world.meshes])
+        self.uv = np.concatenate([mesh.uv for mesh in world.meshes]).astype(np.float32)
         self.part = np.repeat(np.arange(len(world.meshes)), [len(mesh.faces) for mesh in world.meshes])
         self.materials = as_arrays(world.materials)
         weld = np.concatenate([mesh.weld + start for mesh, start in zip(world.meshes, starts, strict=True)])
@@ -160,7 +160,7 @@ class Caster:
         shared = weld[self.faces].T.ravel()
         smooth = np.stack([np.bincount(shared, np.tile(cross[:, k], 3), len(corners)) for k in range(3)], axis=-1)
         smooth = smooth / (np.linalg.norm(smooth, axis=-1, keepdims=True) + 1e-300)
-        self.vertex_normals = smooth[weld]
+        self.vertex_normals = smooth[weld].astype(np.float32)
         self.scene = EmbreeScene(robust=True)
         TriangleMesh(self.scene, corners, self.faces.astype(np.int32))
 
@@ -178,7 +178,7 @@ class Caster:
         exact = to_plane / np.where(slope == 0, 1.0, slope)
         # Embree's float32 distance is only the fallback for rays that graze along their face
         distance = np.where((slope != 0) & (np.abs(exact - near) < 1e-2 * near), exact, near)
-        return Hits(ray, face, self.part[face], distance, np.stack([1 - u - v, u, v], axis=-1).astype(np.float64))
+        return Hits(ray, face, self.part[face], distance, np.stack([1 - u - v, u, v], axis=-1))
 
     def owners(self, origin: Array, directions: Array) -> NDArray[np.integer]:
         """The part that each ray hits first, (N,); -1 where it hits none."""
@@ -194,6 +194,7 @@ class Caster:
         hit = self.scene.run(points.astype(np.float32), directions.astype(np.float32), distance, query="OCCLUDED")
         return hit < 0
 
-    def interpolate(self, values: Array, hits: Hits) -> Array:
+    def interpolate(self, values: NDArray[np.float32], hits: Hits) -> NDArray[np.float32]:
         """Values at the vertices, (V, K), interpolated to the hits, (N, K)."""
-        return np.einsum("nc,nck->nk", hits.bary, values[self.faces[hits.face]])
+        corners = np.take(self.faces, hits.face, axis=0).T
+        return sum(np.take(values, corner, axis=0) * hits.bary[:, k, None] for k, corner in enumerate(corners))
