@@ -1,0 +1,74 @@
+"""Random views of a training scene, fixed by (seed, epoch, item)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+#: (height, width) of the batches, as shares of the stored scenes: landscape, square and wide pictures.
+SHAPES = ((1.0, 1.0), (1.0, 0.75), (0.75, 1.0), (0.625, 1.0))
+
+
+def batch_shape(height: int, width: int, generator: np.random.Generator, multiple: int) -> tuple[int, int]:
+    """A shape for one batch, at most (height, width), in multiples of ``multiple``."""
+    rows, columns = SHAPES[int(generator.integers(len(SHAPES)))]
+    return (
+        max(int(height * rows) // multiple, 1) * multiple,
+        max(int(width * columns) // multiple, 1) * multiple,
+    )
+
+
+def random_view(
+    rgb: np.ndarray, depth: np.ndarray, shape: tuple[int, int], generator: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Crop, mirror and recolour one scene.
+
+    Parameters
+    ----------
+    rgb : uint8 array (H, W, 3)
+    depth : float array (H, W)
+        Metres, 0 where there is none. Cropping leaves relative depth as it is.
+    shape : (height, width)
+        Of the result.
+    generator : numpy Generator
+
+    Returns
+    -------
+    image : Tensor (3, height, width) in [0, 1]
+    depth : Tensor (height, width)
+    """
+    rows, columns = rgb.shape[:2]
+    largest = min(rows / shape[0], columns / shape[1])
+    zoom = largest * generator.uniform(0.6, 1.0)
+    size = max(int(shape[0] * zoom), 8), max(int(shape[1] * zoom), 8)
+    top = int(generator.integers(rows - size[0] + 1))
+    left = int(generator.integers(columns - size[1] + 1))
+    window = (slice(top, top + size[0]), slice(left, left + size[1]))
+    image = torch.from_numpy(rgb[window].astype(np.float32) / 255).permute(2, 0, 1)[None]
+    metres = torch.from_numpy(depth[window].astype(np.float32))[None, None]
+    image = functional.interpolate(image, shape, mode="bilinear", antialias=True, align_corners=False)
+    metres = functional.interpolate(metres, shape, mode="nearest-exact")
+    if generator.random() < 0.5:
+        image, metres = image.flip(-1), metres.flip(-1)
+    return _recolour(image[0], generator), metres[0, 0]
+
+
+def _recolour(image: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    """Exposure, contrast, white balance, saturation, gamma; sometimes grey, blurred or noisy."""
+    gains = torch.from_numpy(np.exp(generator.normal(0, 0.06, 3)).astype(np.float32))
+    image = image * gains[:, None, None] * float(np.exp(generator.normal(0, 0.15)))
+    mean = image.mean()
+    image = (image - mean) * float(np.exp(generator.normal(0, 0.15))) + mean
+    grey = image.mean(0, keepdim=True)
+    saturation = 0.0 if generator.random() < 0.06 else float(np.exp(generator.normal(0, 0.3)))
+    image = (grey + (image - grey) * saturation).clamp(0, 1)
+    image = image ** float(np.exp(generator.normal(0, 0.15)))
+    if generator.random() < 0.2:
+        small = [max(int(side * generator.uniform(0.4, 0.9)), 4) for side in image.shape[1:]]
+        blurred = functional.interpolate(image[None], small, mode="bilinear", antialias=True, align_corners=False)
+        image = functional.interpolate(blurred, image.shape[1:], mode="bilinear", align_corners=False)[0]
+    if generator.random() < 0.3:
+        noise = generator.standard_normal(image.shape, dtype=np.float32)
+        image = image + float(generator.uniform(0, 0.04)) * torch.from_numpy(noise)
+    return image.clamp(0, 1)

@@ -1,0 +1,66 @@
+"""The commands of the depth app. Imports nothing heavy before a command is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tyro
+
+from priorscope_depth.configs import (
+    DemoConfig,
+    EvaluateConfig,
+    EvaluateNormalsConfig,
+    PredictConfig,
+    ScenesConfig,
+    TrainConfig,
+)
+from priorscope_depth.families import MODELS
+
+SUMMARY = "depth and surface normals from photographs (Lotus, Marigold, E2E-FT, GenPercept)"
+
+__all__ = ["MODELS", "SUMMARY", "main"]
+
+_VERBS = {
+    "predict": PredictConfig,
+    "evaluate": EvaluateConfig,
+    "evaluate-normals": EvaluateNormalsConfig,
+    "train": TrainConfig,
+    "scenes": ScenesConfig,
+    "demo": DemoConfig,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``priorscope depth ...``; returns the exit status."""
+    config = tyro.extras.subcommand_cli_from_dict(
+        _VERBS,  # type: ignore[arg-type]
+        args=list(arguments),
+        prog="priorscope depth",
+        description=SUMMARY[0].upper() + SUMMARY[1:] + ".",
+    )
+    if isinstance(config, PredictConfig):
+        from priorscope_depth.predict import predict
+
+        return predict(config)
+    if isinstance(config, EvaluateConfig):
+        from priorscope_depth.report import run_evaluation
+
+        return run_evaluation(config)
+    if isinstance(config, EvaluateNormalsConfig):
+        from priorscope_depth.report import run_normals_evaluation
+
+        return run_normals_evaluation(config)
+    if isinstance(config, TrainConfig):
+        from priorscope_depth.train import train
+
+        print(f"model: {train(config)}")
+        return 0
+    if isinstance(config, ScenesConfig):
+        from priorscope_depth.scenes import write_scenes
+
+        seeds = range(config.first_seed, config.first_seed + config.count)
+        write_scenes(config.out, seeds, height=config.height, width=config.width, workers=config.workers)
+        return 0
+    from priorscope_depth.demo import demo
+
+    return demo(config)

@@ -1,0 +1,120 @@
+"""The command ``priorscope``: finds the apps, passes on, and turns user errors into one line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+from priorscope.errors import InputError
+
+#: Modules that come with an extra -> the extra, for the message when one is missing.
+_EXTRA_OF = {
+    "embreex": "depth",
+    "trimesh": "depth",
+    "h5py": "depth",
+    "av": "depth",
+    "OpenEXR": "depth",
+    "tensorboard": "log",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``priorscope``; returns the exit status (2: the user can mend it)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [word for word in given if word != "--debug"]
+    return guarded(lambda: _dispatch(given), debug=debug)
+
+
+def guarded(command: Callable[[], int | None], *, debug: bool = False) -> int:
+    """Run a command; print an :class:`InputError` as one line and return 2, unless ``debug``."""
+    if debug:
+        return command() or 0
+    try:
+        return command() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        print(f"error: this needs {error.name}: pip install 'priorscope[{extra}]'", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output has gone; keep the interpreter from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    apps = {entry.name: entry for entry in entry_points(group="priorscope.apps")}
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(apps))
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-V", "--version", "version"):
+        from priorscope import __version__
+
+        print(__version__)
+        return 0
+    if name == "models":
+        return _models(rest)
+    if name not in apps:
+        close = difflib.get_close_matches(name, [*apps, "models"], n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Apps: {', '.join(sorted(apps))}."
+        raise InputError(f"no app is called {name!r}", remedy=hint)
+    return apps[name].load().main(rest) or 0
+
+
+def _help(apps: dict[str, EntryPoint]) -> str:
+    lines = [
+        "usage: priorscope APP VERB [options]      priorscope APP --help tells more",
+        "",
+        "Pretrained diffusion models as instruments for domain scientists.",
+        "",
+        "apps:",
+        *(f"  {name}" for name in sorted(apps)),
+        "",
+        "also:",
+        "  models     published and bundled checkpoints: name, task, licence, size",
+        "  version    the version",
+        "",
+        "options:",
+        "  --debug    show a traceback where an error would be one line",
+    ]
+    return "\n".join(lines)
+
+
+def _models(arguments: list[str]) -> int:
+    from priorscope.backbones.table import published_models
+
+    if arguments and arguments[0] in ("-h", "--help"):
+        print("usage: priorscope models [APP]      list published and bundled checkpoints")
+        return 0
+    rows = published_models()
+    if arguments:
+        rows = [row for row in rows if row.app == arguments[0]]
+        if not rows:
+            raise InputError(f"no models of an app called {arguments[0]!r}")
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("name", "app", "predicts", "loader", "licence", "size", "where", "note"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        where = "in the package" if row.bundled else row.source
+        table.add_row(row.name, row.app, row.task, row.loader, row.licence, row.size, where, row.note)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
