@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -59,7 +61,7 @@ def test_tiles_cover_evenly(length, tile, overlap):
     starts = tile_starts(length, tile, overlap)
     assert starts[0] == 0
     assert starts[-1] + min(tile, length) == length
-    steps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(starts)]
     assert all(step <= tile - overlap for step in steps)
     assert max(steps, default=0) - min(steps, default=0) <= 1
 

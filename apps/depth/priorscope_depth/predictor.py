@@ -46,6 +46,8 @@ class DepthPredictor:
         Its family, task and space.
     geometry : Geometry
         How images are brought to a size that the network takes.
+    benchmark_geometry : Geometry, optional
+        The same where an evaluation protocol has set the size already. Default: that size as it is.
     name : str
         For results.
     device, dtype
@@ -58,6 +60,7 @@ class DepthPredictor:
         recipe: Recipe,
         *,
         geometry: Geometry | None = None,
+        benchmark_geometry: Geometry | None = None,
         name: str = "",
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -65,6 +68,7 @@ class DepthPredictor:
         self.latent = latent
         self.recipe = recipe
         self.geometry = geometry or Geometry()
+        self.benchmark_geometry = benchmark_geometry or self.geometry.native()
         self.name = name
         self.device = torch.device(device)
         self.dtype = dtype
@@ -156,10 +160,20 @@ class DepthPredictor:
         )
         if geometry is None:
             geometry = Geometry(settings.get("resolution", 768), multiple=settings.get("multiple", 8))
+        # a small model of ours works at its own resolution on every benchmark
+        benchmark_geometry = geometry if (folder / "priorscope.json").exists() else geometry.native()
         if resolution is not None:
             geometry = replace(geometry, resolution=resolution)
         name = row.name if row is not None else str(source)
-        return cls(latent, recipe, geometry=geometry, name=name, device=where, dtype=dtype)
+        return cls(
+            latent,
+            recipe,
+            geometry=geometry,
+            benchmark_geometry=benchmark_geometry,
+            name=name,
+            device=where,
+            dtype=dtype,
+        )
 
     def __call__(
         self,
@@ -332,18 +346,28 @@ class DepthPredictor:
 class NativePredictor:
     """A :class:`DepthPredictor` as the evaluation asks it: tensors in, tensors out, at the input's own size.
 
-    The protocol resizes outside; the noise of an image derives from the seed and the number of images before it.
+    Parameters
+    ----------
+    predictor : DepthPredictor
+    seed, ensemble : int
+        As for the predictor itself; the noise of an image derives from the seed and the image's key.
+    geometry : Geometry, optional
+        Default: the predictor's ``benchmark_geometry``, since protocols set the size outside.
     """
 
-    def __init__(self, predictor: DepthPredictor, *, seed: int = 0, ensemble: int = 1) -> None:
+    def __init__(
+        self, predictor: DepthPredictor, *, seed: int = 0, ensemble: int = 1, geometry: Geometry | None = None
+    ) -> None:
+        self.geometry = geometry or predictor.benchmark_geometry
         self.predictor = DepthPredictor(
             predictor.latent,
             predictor.recipe,
-            geometry=predictor.geometry.native(),
+            geometry=self.geometry,
             name=predictor.name,
             device=predictor.device,
             dtype=predictor.dtype,
         )
+        self.device = predictor.device
         self.space = predictor.space
         self.seed = seed
         self.ensemble = ensemble

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -163,8 +164,9 @@ def save_model(predictor: DepthPredictor, weights: dict[str, torch.Tensor], fold
     kept = {key: value.detach().clone() for key, value in unet.state_dict().items()}
     unet.load_state_dict(weights)
     dtype = unet.dtype
-    unet.to(torch.float16 if half else dtype).save_pretrained(aside / "unet")
-    unet.to(dtype).load_state_dict(kept)
+    # nn.Module.to: diffusers' own warns about casts
+    nn.Module.to(unet, torch.float16 if half else dtype).save_pretrained(aside / "unet")
+    nn.Module.to(unet, dtype).load_state_dict(kept)
     space = predictor.latent.latents
     if isinstance(space, PatchSpace):
         write_text(aside / "vae/config.json", f'{{"_class_name": "PatchSpace", "patch": {space.factor}}}\n')

@@ -1,0 +1,214 @@
+"""The evaluation commands: run a benchmark, print its table, write its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from priorscope.errors import InputError
+from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
+from priorscope.evaluation.report import Report
+from priorscope.evaluation.run_folder import RunFolder
+from priorscope_depth.alignment import Space, fit_affine
+from priorscope_depth.archives import DepthArchive, DepthSample
+from priorscope_depth.baselines import BASELINES
+from priorscope_depth.configs import EvaluateConfig, EvaluateNormalsConfig
+from priorscope_depth.evaluate import evaluate_depth, predict_at_own_size
+from priorscope_depth.evaluate_normals import evaluate_normals
+from priorscope_depth.held_out import SCENES_PROTOCOL, HeldOutScenes
+from priorscope_depth.metrics import DEPTH_METRICS
+from priorscope_depth.normals_data import NormalsArchive
+from priorscope_depth.predict import load_predictor
+from priorscope_depth.predictor import NativePredictor
+from priorscope_depth.protocols import DepthProtocol, depth_protocol
+from priorscope_depth.scores import DepthEvaluation
+
+_MAY_DIFFER = ("resume", "settings.device", "settings.batch_size", "out")
+
+#: Which way a metric is better.
+BETTER = {name: "greatest" if name.startswith("delta") else "least" for name in DEPTH_METRICS}
+_LABELS = {
+    "prediction": "prediction",
+    "constant": "best constant (sees the truth)",
+    "plane": "best plane (sees the truth)",
+}
+
+
+def run_evaluation(config: EvaluateConfig) -> int:
+    """Run ``priorscope depth evaluate``; 1 when some images failed."""
+    protocol, samples = _depth_samples(config)
+    predictor = load_predictor(config.settings)
+    if predictor.task != "depth":
+        raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="Use `evaluate-normals`.")
+    native = NativePredictor(
+        predictor,
+        seed=config.settings.seed,
+        ensemble=config.settings.ensemble,
+        geometry=None if config.settings.resolution is None else predictor.geometry,
+    )
+    run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
+    evaluation = evaluate_depth(
+        native,
+        samples,
+        protocol,
+        alignments=config.alignments,
+        compat=config.compat,
+        batch_size=config.settings.batch_size,
+        baselines=config.baselines,
+        run=run,
+        progress=protocol.title,
+    )
+    processed = native.geometry.resolution or "the protocol's"
+    run.write_metrics({"model": predictor.name, "processing_resolution": processed, **evaluation.summary()})
+    for space in _spaces(evaluation, config.alignments):
+        print(f"\n{protocol.title}, {evaluation.images} images, aligned in {space}:")
+        print_table(table_of(evaluation, space, predictor.name))
+    for space, reason in evaluation.undefined.items():
+        print(f"\nNot aligned in {space}: {reason}.")
+    for failure in evaluation.failures:
+        print(f"failed: {failure.key}: {failure.error}")
+    if protocol.images != evaluation.images:
+        print(f"\n{evaluation.images} of the set's {protocol.images} images: not comparable with published figures.")
+    report = Report(
+        f"{predictor.name} on {protocol.title}",
+        f"{evaluation.images} images, protocol {evaluation.compat.name}, processing resolution {processed}",
+    )
+    for space in _spaces(evaluation, config.alignments):
+        report.heading(f"Aligned in {space}")
+        report.table(
+            table_of(evaluation, space, predictor.name),
+            "Unweighted means over images after a least-squares scale and shift per image"
+            f" in {space} space. Baselines are fitted to the truth itself.",
+            best=BETTER,
+        )
+        published = evaluation.published(space)
+        if published:
+            report.table([vars(row) for row in published], "Published figures of the same protocol and alignment.")
+    for space, reason in evaluation.undefined.items():
+        report.paragraph(f"Not aligned in {space}: {reason}.")
+    if evaluation.failures:
+        report.heading("Failed images").table([{"image": f.key, "error": f.error} for f in evaluation.failures])
+    if evaluation.alignments():
+        space = evaluation.alignments()[0]
+        _add_pictures(report, evaluation, native, samples, space)
+        report.heading("Every image").table(
+            [
+                {"image": row["key"], **{name: row[name] for name in ("abs_rel", "delta1", "rmse", "silog")}}
+                for row in evaluation.per_image(space)[:500]
+            ],
+            f"Aligned in {space}" + (", the first 500; all are in items.jsonl." if evaluation.images > 500 else "."),
+        )
+    report.environment(run).write(run.report_path, overwrite=True)
+    print(f"\nreport: {run.report_path}")
+    return 1 if evaluation.failures else 0
+
+
+def table_of(evaluation: DepthEvaluation, space: Space, name: str) -> list[dict[str, Any]]:
+    """Rows of one alignment space: the prediction and the baselines, with the ten metrics."""
+    rows = []
+    for method in ("prediction", *BASELINES):
+        if space in evaluation.alignments(method):  # type: ignore[arg-type]
+            label = name if method == "prediction" else _LABELS[method]
+            rows.append({"method": label, **evaluation.means(space, method)})  # type: ignore[arg-type]
+    return rows
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows of equal keys as an aligned table: text left, numbers right with four significant digits."""
+    if not rows:
+        return
+    cells = [[name if isinstance(name, str) else str(name) for name in rows[0]]]
+    cells += [[value if isinstance(value, str) else f"{value:.4g}" for value in row.values()] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    for line in cells:
+        print(
+            "  "
+            + "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        )
+
+
+def aligned_panels(sample: DepthSample, prediction: np.ndarray, protocol: DepthProtocol, space: Space) -> list[Panel]:
+    """Photograph, truth, aligned prediction and relative error of one image."""
+    fit = fit_affine(prediction, sample.depth, sample.valid, space)
+    depth = fit.depth(prediction, protocol.min_depth, protocol.max_depth)
+    known = sample.depth[sample.valid]
+    low, high = (float(value) for value in np.quantile(known, [0.01, 0.99]))
+    error = np.abs(depth - sample.depth) / np.maximum(sample.depth, 1e-6)
+    return [
+        Panel(sample.rgb, "photograph"),
+        Panel(sample.depth, "true depth", lo=low, hi=high, label="metres", valid=sample.valid),
+        Panel(depth, f"prediction, aligned in {space}", lo=low, hi=high, label="metres"),
+        Panel(error, "relative error", "magma", 0.0, 0.5, label="|p - g| / g", valid=sample.valid),
+    ]
+
+
+def _spaces(evaluation: DepthEvaluation, asked: Sequence[Space]) -> list[Space]:
+    methods = ("prediction", *BASELINES)
+    return [space for space in asked if any(space in evaluation.alignments(method) for method in methods)]  # type: ignore[arg-type]
+
+
+def _depth_samples(config: EvaluateConfig) -> tuple[DepthProtocol, Sequence[Any]]:
+    if config.limit < 0:
+        raise InputError(f"a limit of {config.limit} images")
+    if config.dataset == "scenes":
+        return SCENES_PROTOCOL, HeldOutScenes(config.limit or SCENES_PROTOCOL.images)
+    protocol = depth_protocol(config.dataset, kitti_region=config.kitti_region)
+    if config.data is None:
+        raise InputError(
+            f"where are the data of {protocol.title}?",
+            remedy=f"--data FOLDER, the folder that holds {protocol.tar}; `evaluate scenes` needs none.",
+        )
+    archive = DepthArchive(config.data, protocol, list_file=config.list_file)
+    return protocol, archive[: config.limit] if config.limit else archive
+
+
+def _add_pictures(
+    report: Report, evaluation: DepthEvaluation, predictor: NativePredictor, samples: Sequence[Any], space: Space
+) -> None:
+    """Best, middle and worst image by AbsRel."""
+    rows = sorted(evaluation.per_image(space), key=lambda row: row["abs_rel"])
+    chosen = {"best": rows[0], "median": rows[len(rows) // 2], "worst": rows[-1]}
+    by_key = {item.key: item for item in samples}
+    report.heading("Best, median and worst image")
+    for word, row in chosen.items():
+        sample = by_key[row["key"]].load()
+        [prediction] = predict_at_own_size(predictor, [sample], evaluation.protocol, evaluation.compat)
+        figure = side_by_side(aligned_panels(sample, np.asarray(prediction), evaluation.protocol, space))
+        report.figure(figure_to_image(figure), f"{word}: {row['key']}, AbsRel {row['abs_rel']:.3f}")
+
+
+def run_normals_evaluation(config: EvaluateNormalsConfig) -> int:
+    """Run ``priorscope depth evaluate-normals``; 1 when some images failed."""
+    archive = NormalsArchive(config.data, config.dataset)
+    samples: Sequence[Any] = archive[: config.limit] if config.limit else archive
+    predictor = load_predictor(config.settings)
+    if predictor.task != "normals":
+        raise InputError(f"{predictor.name} predicts {predictor.task}, not normals", remedy="Choose another --model.")
+    native = NativePredictor(predictor, seed=config.settings.seed, ensemble=config.settings.ensemble)
+    run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
+    evaluation = evaluate_normals(
+        native,
+        samples,
+        pooling=config.pooling,
+        compat=config.compat,
+        x_axis="right",
+        batch_size=config.settings.batch_size,
+        run=run,
+        progress=config.dataset,
+    )
+    summary = evaluation.summary()
+    run.write_metrics({"model": predictor.name, **summary})
+    rows = [{"method": predictor.name, **evaluation.metrics}]
+    print(f"\n{config.dataset}, {evaluation.images} images, angles in degrees, pooled over {config.pooling}:")
+    print_table(rows)
+    for failure in evaluation.failures:
+        print(f"failed: {failure.key}: {failure.error}")
+    report = Report(f"{predictor.name} on {config.dataset}", f"surface normals, {evaluation.images} images")
+    report.table(rows, f"Angles in degrees; share of pixels below a threshold in %; pooled over {config.pooling}.")
+    if evaluation.failures:
+        report.heading("Failed images").table([{"image": f.key, "error": f.error} for f in evaluation.failures])
+    report.environment(run).write(run.report_path, overwrite=True)
+    print(f"\nreport: {run.report_path}")
+    return 1 if evaluation.failures else 0
