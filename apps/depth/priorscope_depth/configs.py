@@ -143,6 +143,8 @@ class TrainConfig:
     """Stop after this time with a checkpoint; --resume goes on. 0: no limit."""
     batch_size: int = 16
     """Scenes a step."""
+    loss: Literal["relative-l1", "mse"] = "relative-l1"
+    """On pixels, weighted as AbsRel weighs them; or squared on latents, as Lotus has it."""
     lr: float = 1e-3
     """Highest learning rate of AdamW; warm-up, then a cosine down to 1 %."""
     weight_decay: float = 1e-2

@@ -106,10 +106,14 @@ def train(config: TrainConfig) -> Path:
         # the decoded image has three equal channels; their latents are the target
         target = truncated_disparity(depth).expand(-1, 3, -1, -1).to(device)
         with torch.no_grad():
-            wanted = latent.encode(target)
             given = latent.encode(image.to(device) * 2 - 1)
         predicted = latent.predict_latents(given)
-        loss = functional.mse_loss(predicted, wanted)
+        if config.loss == "mse":
+            with torch.no_grad():
+                wanted = latent.encode(target)
+            loss = functional.mse_loss(predicted, wanted)
+        else:
+            loss = relative_l1(latent.latents.decode(predicted).mean(1), target[:, 0], depth.to(device) > 0)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -145,6 +149,22 @@ def train(config: TrainConfig) -> Path:
     if not finished:
         print(f"Stopped at step {step} of {config.steps}; --resume goes on.")
     return folder
+
+
+def relative_l1(predicted: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of the normalised disparity, weighted about as AbsRel weighs it.
+
+    A relative error of depth is one of disparity: the farther a pixel, the more the same error of disparity
+    counts. Pixels without depth (sky) count as much as an average one.
+
+    Parameters
+    ----------
+    predicted, target : Tensor (B, H, W) in [-1, 1]
+    known : bool Tensor (B, H, W)
+        Where there is depth.
+    """
+    weight = torch.where(known, 1.0 / ((target + 1) / 2 + 0.15), torch.ones_like(target))
+    return ((predicted - target).abs() * weight).sum() / weight.sum()
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
