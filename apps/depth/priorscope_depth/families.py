@@ -205,10 +205,12 @@ def recognise(
     InputError
         When family, task or space remain unknown.
     """
+    from priorscope.backbones.loading import read_config
+
     known: dict[str, str | None] = {"family": None, "task": None, "space": None}
-    own = folder / "priorscope.json"
-    if own.exists():
-        known.update({key: json.loads(own.read_text()).get(key) for key in known})
+    if (folder / "priorscope.json").exists():
+        own = read_config(folder, "priorscope.json")
+        known.update({key: own.get(key) for key in known})
     row = next((row for row in MODELS if name and name in (row.name, row.source)), None) or next(
         (row for row in MODELS if row.source.split("/")[-1] in (folder.name, Path(name).name)), None
     )
@@ -216,9 +218,8 @@ def recognise(
         known["family"] = known["family"] or row.loader
         known["task"] = known["task"] or ("normals" if row.task == "normals" else "depth")
         known["space"] = known["space"] or ("disparity" if row.task == "disparity" else "depth")
-    index = folder / "model_index.json"
-    if index.exists():
-        pipeline = json.loads(index.read_text()).get("_class_name", "")
+    if (folder / "model_index.json").exists():
+        pipeline = read_config(folder, "model_index.json").get("_class_name", "")
         known["family"] = known["family"] or _PIPELINES.get(pipeline)
         if pipeline == "MarigoldNormalsPipeline":
             known["task"] = known["task"] or "normals"

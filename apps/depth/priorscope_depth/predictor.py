@@ -140,9 +140,12 @@ class DepthPredictor:
         dtype = resolve_dtype(precision, where)
         settings = _own_settings(folder)
         latents = load_latent_space(folder / "vae", dtype=dtype, tiled=tiled_vae)
+        # before the U-Net, so that the text encoder has gone when that comes
+        prompt = empty_prompt_state(folder, padding=recipe.family.prompt)
         expected = {
             "in_channels": latents.channels * len(recipe.family.inputs),
             "class_embed_type": "projection" if recipe.family.task_switcher else None,
+            "cross_attention_dim": prompt.shape[-1],
         }
         unet = load_unet(folder / "unet", dtype=dtype, expect=expected)
         unet.to(where, memory_format=torch.channels_last)
@@ -150,10 +153,10 @@ class DepthPredictor:
         latent = build_predictor(
             unet,
             latents.to(memory_format=torch.channels_last) if where.type == "cuda" else latents,
-            empty_prompt_state(folder, padding=recipe.family.prompt),
+            prompt,
             recipe,
             scheduler=_scheduler_config(folder, recipe),
-            steps=steps or settings.get("steps"),
+            steps=settings.get("steps") if steps is None else steps,
             posterior=posterior or "mode",
             device=where,
             dtype=dtype,
@@ -424,7 +427,7 @@ def build_predictor(
         config = scheduler or {}
         times = spaced_times(
             schedule,
-            steps or family.steps,
+            family.steps if steps is None else steps,
             config.get("timestep_spacing", "leading"),
             offset=config.get("steps_offset", 0),
         )

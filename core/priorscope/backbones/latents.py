@@ -100,6 +100,12 @@ class AutoencoderSpace(LatentSpace):
     def encode(self, image: torch.Tensor, posterior: Posterior = "mode", noise: Noise | None = None) -> torch.Tensor:
         if posterior not in ("mode", "sample"):
             raise InputError(f"posterior {posterior!r}", remedy="Use 'mode' or 'sample'.")
+        if min(image.shape[-2:]) < self.factor:
+            raise InputError(
+                f"an image of {image.shape[-2]} x {image.shape[-1]} is smaller than one latent pixel, "
+                f"{self.factor} x {self.factor}",
+                remedy="Process it at a higher resolution, or with padding (not Lotus' official geometry).",
+            )
         distribution = self.vae.encode(image.to(self.vae.dtype)).latent_dist
         latents = distribution.mean
         if posterior == "sample":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 
 from priorscope.errors import InputError
 
@@ -124,7 +126,7 @@ def load_component(
     kwargs: dict[str, Any] = {dtype_key: dtype, "variant": variant, "output_loading_info": True}
     try:
         module, info = cls.from_pretrained(str(folder), local_files_only=True, **kwargs)  # type: ignore[attr-defined]
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(f"cannot be loaded as {cls.__name__}: {' '.join(lines[:3])[:400]}", path=folder) from error
     problems = []

@@ -71,9 +71,9 @@ def _encode(model: Path, padding: Padding) -> torch.Tensor:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model / "tokenizer"), local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises bare exceptions
         raise InputError(
-            f"the tokenizer cannot be loaded: {str(error).splitlines()[0]}", path=model / "tokenizer"
+            f"the tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}", path=model / "tokenizer"
         ) from error
     encoder = load_component(CLIPTextModel, model / "text_encoder")
     tokens = tokenizer(
