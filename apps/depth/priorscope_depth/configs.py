@@ -137,6 +137,8 @@ class TrainConfig:
     """Processes that render."""
     model: str | None = None
     """Lotus-D folder or name to fine-tune; default: a small U-Net from random weights."""
+    size: int = 256
+    """Longer side of the training views, and of what the model will process, in pixels."""
     steps: int = 2000
     """Optimiser steps in all."""
     max_seconds: float = 0.0

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def train(config: TrainConfig) -> Path:
             f"{predictor.name} is a {predictor.recipe.family.name} model of {predictor.task}, {predictor.space}",
             remedy="This first version of train takes Lotus-D models of disparity.",
         )
+    predictor.geometry = replace(predictor.geometry, resolution=config.size)
     latent = predictor.latent
     unet = latent.denoiser.network.unet  # type: ignore[attr-defined]
     unet.requires_grad_(True).train().to(device, memory_format=torch.channels_last)
@@ -223,7 +225,9 @@ def _batches(
         epoch, place = divmod(step, per_epoch)
         if place == 0 or step == start:
             order = np.random.default_rng([config.seed, epoch]).permutation(size)
-        shape = batch_shape(scenes.height, scenes.width, np.random.default_rng([config.seed, 1, step]), 4 * multiple)
+        share = config.size / max(scenes.height, scenes.width)
+        largest = round(scenes.height * share), round(scenes.width * share)
+        shape = batch_shape(*largest, np.random.default_rng([config.seed, 1, step]), 4 * multiple)
         views = []
         for item in order[place * config.batch_size : (place + 1) * config.batch_size]:
             rgb, depth = scenes.read("rgb", [item])[0], scenes.read("depth", [item])[0]
