@@ -1,0 +1,91 @@
+"""The demo and the evaluation commands from end to end, with a small untrained model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from priorscope.cli import main
+from priorscope_depth.train import new_predictor, save_model
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    predictor = new_predictor(0)
+    unet = predictor.latent.denoiser.network.unet
+    return save_model(predictor, unet.state_dict(), tmp_path_factory.mktemp("untrained") / "model")
+
+
+def test_demo(untrained, tmp_path, capsys):
+    out = tmp_path / "demo"
+    words = ["depth", "demo", "--model", str(untrained), "--out", str(out), "--scenes", "2", "--device", "cpu"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "2.11 to 5.02 m" in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    # the baselines do not depend on the model: these are the Motorcycle's
+    constant, plane = metrics["motorcycle"]["constant/disparity"], metrics["motorcycle"]["plane/disparity"]
+    assert constant["abs_rel"] == pytest.approx(0.2285, abs=1e-3)
+    assert plane["abs_rel"] == pytest.approx(0.1381, abs=1e-3)
+    assert 0 < metrics["motorcycle"]["prediction/disparity"]["abs_rel"] < 1
+    report = (out / "report.html").read_text()
+    assert "data-points" in report
+    assert "Photograph, truth, aligned prediction, relative error." in report
+    assert "http" not in report.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert np.load(out / "depth.npy").shape == (500, 741)
+    assert main([*words[:-4], "--scenes", "0", "--device", "cpu"]) == 0  # a demo may replace a demo
+    capsys.readouterr()
+    (out / "demo.txt").unlink()
+    assert main(words) == 2  # but nothing else
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_evaluate_scenes(untrained, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = ["depth", "evaluate", "scenes", "--model", str(untrained), "--out", str(out), "--limit", "3"]
+    assert main([*words, "--batch-size", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "aligned in disparity" in printed
+    assert "Not aligned in depth" in printed
+    assert "3 of the set's 200 images" in printed
+    first = json.loads((out / "metrics.json").read_text())
+    assert first["images"] == 3
+    assert first["processing_resolution"] == 256
+    assert len((out / "items.jsonl").read_text().splitlines()) == 3
+    assert "Best, median and worst image" in (out / "report.html").read_text()
+    assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["means"] == first["means"]
+
+
+def test_evaluate_says_what_is_missing(untrained, tmp_path, capsys):
+    model = ["--model", str(untrained), "--out", str(tmp_path / "run")]
+    assert main(["depth", "evaluate", "nyuv2", *model]) == 2
+    assert "nyu_labeled_extracted.tar" in capsys.readouterr().err
+    assert main(["depth", "evaluate", "nyuv2", "--data", str(tmp_path), *model]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "filename_list_test.txt" in error
+    assert main(["depth", "evaluate-normals", "nyuv2", "--data", str(tmp_path), *model]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_scenes_command(tmp_path, capsys):
+    from priorscope_depth.scenes import StoredScenes
+
+    words = ["depth", "scenes", "--out", str(tmp_path / "s"), "--count", "2", "--height", "48", "--width", "64"]
+    assert main(words) == 0
+    assert len(StoredScenes(tmp_path / "s")) == 2
+    assert main([*words[:-2], "--width", "80"]) == 2
+    assert "another request" in capsys.readouterr().err
+
+
+def test_train_command(tmp_path, capsys):
+    words = ["depth", "train", "--out", str(tmp_path / "run"), "--scenes", str(tmp_path / "scenes"), "--count", "4"]
+    options = ["--steps", "2", "--batch-size", "2", "--size", "64", "--validation", "1", "--device", "cpu"]
+    assert main([*words, *options]) == 0
+    assert "held_out_abs_rel" in capsys.readouterr().out
+    assert main(["depth", "predict", str(tmp_path / "nothing.png"), "--model", str(tmp_path / "run/model")]) == 2
