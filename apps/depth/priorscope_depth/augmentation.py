@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-#: (height, width) of the batches, as shares of the stored scenes: landscape, square and wide pictures.
-SHAPES = ((1.0, 1.0), (1.0, 0.75), (0.75, 1.0), (0.625, 1.0))
+#: (height, width) of the batches, as shares of the stored scenes: half of them whole, the others square and wide.
+SHAPES = ((1.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.75), (0.75, 1.0), (0.625, 1.0))
 
 
 def batch_shape(height: int, width: int, generator: np.random.Generator, multiple: int) -> tuple[int, int]:
@@ -40,7 +40,7 @@ def random_view(
     """
     rows, columns = rgb.shape[:2]
     largest = min(rows / shape[0], columns / shape[1])
-    zoom = largest * generator.uniform(0.6, 1.0)
+    zoom = largest * generator.uniform(0.8, 1.0)
     size = max(int(shape[0] * zoom), 8), max(int(shape[1] * zoom), 8)
     top = int(generator.integers(rows - size[0] + 1))
     left = int(generator.integers(columns - size[1] + 1))
