@@ -11,5 +11,15 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "InputError": "errors",
+        "Condition": "diffusion.condition",
+        "Denoiser": "diffusion.denoiser",
+        "Noise": "diffusion.noise",
+        "VPSchedule": "diffusion.schedule",
+        "VESchedule": "diffusion.schedule",
+        "EDMSchedule": "diffusion.schedule",
+        "FlowSchedule": "diffusion.schedule",
+        "sample": "diffusion.sampling",
+        "spaced_times": "diffusion.spacing",
+        "read_image": "data.images",
     },
 )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from priorscope.evaluation.run_folder import RunFolder
 
 
-class DepthPredictor(TypingProtocol):
+class EvaluatedPredictor(TypingProtocol):
     """What :func:`evaluate_depth` needs of a predictor.
 
     Attributes
@@ -63,7 +63,7 @@ class LoadsDepth(TypingProtocol):
 
 
 def evaluate_depth(
-    predictor: DepthPredictor,
+    predictor: EvaluatedPredictor,
     samples: Sequence[LoadsDepth],
     protocol: DepthProtocol,
     *,
@@ -78,7 +78,7 @@ def evaluate_depth(
 
     Parameters
     ----------
-    predictor : DepthPredictor
+    predictor : EvaluatedPredictor
         A callable with ``space``. Where it has a ``device``, images are moved there.
     samples : sequence
         A :class:`~priorscope_depth.archives.DepthArchive`, or any sequence of objects with ``key`` and ``load()``.
@@ -219,7 +219,7 @@ def _score_baseline(
 
 
 def predict_at_own_size(
-    predictor: DepthPredictor, samples: Sequence[DepthSample], protocol: DepthProtocol, compat: str | Compat
+    predictor: EvaluatedPredictor, samples: Sequence[DepthSample], protocol: DepthProtocol, compat: str | Compat
 ) -> list[NDArray[np.float32]]:
     """Resize, predict (images of one size in one call) and resize back: float32 [H, W] for each sample.
 

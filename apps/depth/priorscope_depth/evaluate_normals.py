@@ -31,7 +31,7 @@ POOLINGS: tuple[Pooling, ...] = ("pixels", "images")
 class NormalsPredictor(TypingProtocol):
     """Map float32 [B, 3, H, W] in [0, 1] to normals [B, 3, H, W], y up, z towards the camera, of any length.
 
-    ``items`` as for :class:`priorscope_depth.evaluate.DepthPredictor`.
+    ``items`` as for :class:`priorscope_depth.evaluate.EvaluatedPredictor`.
     """
 
     def __call__(self, rgb: torch.Tensor) -> torch.Tensor: ...
