@@ -105,7 +105,7 @@ _PIPELINES = {
     "MarigoldNormalsPipeline": "marigold",
 }
 
-_LOTUS = {
+_LOTUS: dict[str, Any] = {
     "app": "depth",
     "licence": "Apache-2.0",
     "size": "3.9 GB + 1.4 GB text encoder, once",
@@ -220,7 +220,7 @@ def recognise(
         known["space"] = known["space"] or ("disparity" if row.task == "disparity" else "depth")
     if (folder / "model_index.json").exists():
         pipeline = read_config(folder, "model_index.json").get("_class_name", "")
-        known["family"] = known["family"] or _PIPELINES.get(pipeline)
+        known["family"] = known["family"] or _PIPELINES.get(str(pipeline))
         if pipeline == "MarigoldNormalsPipeline":
             known["task"] = known["task"] or "normals"
         elif known["family"] == "marigold":
@@ -235,11 +235,11 @@ def recognise(
             path=folder,
             remedy=f"State {' '.join(missing)} (families: {', '.join(FAMILIES)}).",
         )
-    if known["family"] not in FAMILIES:
+    if known["family"] not in list(FAMILIES):  # what a file states may be anything, also unhashable
         raise InputError(f"model family {known['family']!r}", remedy=f"Known: {', '.join(FAMILIES)}.")
     if known["task"] not in ("depth", "normals") or known["space"] not in ("depth", "disparity"):
         raise InputError(
             f"task {known['task']!r}, space {known['space']!r}",
             remedy="Tasks: depth, normals. Spaces: depth, disparity.",
         )
-    return Recipe(FAMILIES[known["family"]], known["task"], known["space"])  # type: ignore[index, arg-type]
+    return Recipe(FAMILIES[known["family"]], known["task"], known["space"])  # type: ignore[arg-type]

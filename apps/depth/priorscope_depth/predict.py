@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,7 +17,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, run_items
 from priorscope_depth.configs import ModelConfig, PredictConfig
 from priorscope_depth.output import Meaning, to_colours, write_result
-from priorscope_depth.point_cloud import DepthRange
+from priorscope_depth.point_cloud import DepthRange, intrinsics_from_fov
 from priorscope_depth.predictor import DepthPredictor, Result
 from priorscope_depth.results import DepthResult
 
@@ -66,34 +68,63 @@ def predict(config: PredictConfig) -> int:
     videos = [path for path in config.inputs if path.is_file() and is_video(path)]
     others = [path for path in config.inputs if path not in videos]
     images = find_images(others) if others else []
-    if not images and not videos:
-        raise InputError("no images found", path=", ".join(str(path) for path in config.inputs))
-    if not config.overwrite:
-        _refuse_existing(config.out, [image.stem for image in images] + [video.stem for video in videos])
+    clips = find_images(videos) if videos else []  # for names that differ where the files' own do not
     predictor = load_predictor(config.settings)
+    _check_request(predictor, config)
+    if not config.overwrite:
+        space = predictor.space if predictor.task == "depth" else "normals"
+        _refuse_existing([target for image in images for target in _image_targets(image, space, config)])
+        _refuse_existing([target for clip in clips for target in _video_targets(clip, space, config)])
     failures = _predict_images(predictor, images, config) if images else []
-    for video in videos:
+    for clip in clips:
         try:
-            _predict_video(predictor, video, config)
+            _predict_video(predictor, clip, config)
         except InputError as error:
-            failures.append(Failure(str(video), str(error)))
-    total = len(images) + len(videos)
+            failures.append(Failure(str(clip.path), str(error)))
+    total = len(images) + len(clips)
     if failures and total == 1:
         raise InputError(failures[0].error)
     print(f"{total - len(failures)} of {total} inputs done, results in {config.out}")
     for failure in failures:
-        print(f"failed: {failure.key}: {failure.error}")
+        named = failure.error.startswith(failure.key)
+        print(f"failed: {failure.error if named else f'{failure.key}: {failure.error}'}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def _refuse_existing(out: Path, stems: list[str]) -> None:
-    existing = [stem for stem in stems for _ in (out / stem).parent.glob(f"{Path(stem).name}_*.json")]
+def _check_request(predictor: DepthPredictor, config: PredictConfig) -> None:
+    """What would fail for every input alike fails once, before the first."""
+    predictor.check_request(ensemble=config.settings.ensemble, tile=config.tile, batch_size=config.settings.batch_size)
+    if not config.formats:
+        raise InputError("no format was named", remedy="For example --formats png npy.")
+    if predictor.task == "normals" and "ply" in config.formats:
+        raise InputError("normals alone make no point cloud", remedy="Ask for ply with a model of depth or disparity.")
+    DepthRange(config.near, config.far)
+    intrinsics_from_fov(1, 1, config.fov)
+
+
+def _intrinsics(config: PredictConfig) -> np.ndarray | None:
+    if config.intrinsics is None:
+        return None
+    fx, fy, cx, cy = config.intrinsics
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+
+def _image_targets(image: ImageFile, space: str, config: PredictConfig) -> list[Path]:
+    endings = ["_colour.png" if name == "colour" else f".{name}" for name in config.formats]
+    return [config.out / f"{image.stem}_{space}{ending}" for ending in (*endings, ".json")]
+
+
+def _video_targets(clip: ImageFile, space: str, config: PredictConfig) -> list[Path]:
+    """The colour video, and the folder of the frames' maps where other formats are asked for."""
+    frames = [config.out / f"{clip.stem}_frames"] if set(config.formats) - {"colour"} else []
+    return [config.out / f"{clip.stem}_{space}.mp4", *frames]
+
+
+def _refuse_existing(targets: list[Path]) -> None:
+    existing = [target for target in targets if os.path.lexists(target)]
     if existing:
-        raise InputError(
-            f"holds results of {len(set(existing))} of these inputs already ({existing[0]})",
-            path=out,
-            remedy="Use --overwrite or another --out.",
-        )
+        more = f" (and {len(existing) - 1} more of the results)" if len(existing) > 1 else ""
+        raise InputError(f"exists already{more}", path=existing[0], remedy="Use --overwrite or another --out.")
 
 
 def _predict_images(predictor: DepthPredictor, images: list[ImageFile], config: PredictConfig) -> list[Failure]:
@@ -124,58 +155,54 @@ def _predict_images(predictor: DepthPredictor, images: list[ImageFile], config: 
 
 
 def _write(stem: Path, result: Result, picture: np.ndarray, config: PredictConfig) -> None:
-    intrinsics = None
-    if config.intrinsics is not None:
-        fx, fy, cx, cy = config.intrinsics
-        intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     write_result(
         stem,
         result.values,
         meaning_of(result),
         formats=config.formats,
         rgb=picture,
-        intrinsics=intrinsics,
+        intrinsics=_intrinsics(config),
         fov=config.fov,
         depth_range=DepthRange(config.near, config.far),
         overwrite=True,  # what was there was checked for all inputs before the first was read
     )
 
 
-def _predict_video(predictor: DepthPredictor, path: Path, config: PredictConfig) -> None:
+def _predict_video(predictor: DepthPredictor, clip: ImageFile, config: PredictConfig) -> None:
     """Frame by frame: a colour video, and the frames' maps in the other formats asked for.
 
     All frames share one item's noise, so that a generative model does not flicker by itself.
     """
     settings = config.settings
-    info = read_video_info(path)
-    frames_folder = config.out / f"{path.stem}_frames"
+    info = read_video_info(clip.path)
     formats = tuple(name for name in config.formats if name != "colour")
-    target = config.out / f"{path.stem}_{predictor.space if predictor.task == 'depth' else 'normals'}.mp4"
+    target, *folders = _video_targets(clip, predictor.space if predictor.task == "depth" else "normals", config)
     target.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(target, info.fps or 25.0, overwrite=True) as writer:
-        for batch in _batched(read_video(path), settings.batch_size):
+        for batch in _batched(read_video(clip.path), settings.batch_size):
             results = predictor(
                 [frame.image for frame in batch],
                 seed=settings.seed,
-                items=[path.stem] * len(batch),
+                items=[clip.stem] * len(batch),
                 ensemble=settings.ensemble,
                 batch_size=settings.batch_size,
                 tile=config.tile,
             )
             for frame, result in zip(batch, results, strict=True):
                 writer.write(to_colours(result.values, meaning_of(result)))
-                if formats:
+                for folder in folders:
                     write_result(
-                        frames_folder / f"{frame.number:06d}",
+                        folder / f"{frame.number:06d}",
                         result.values,
                         meaning_of(result),
                         formats=formats,
                         rgb=frame.image,
+                        intrinsics=_intrinsics(config),
                         fov=config.fov,
                         depth_range=DepthRange(config.near, config.far),
                         overwrite=True,
                     )
-    print(f"{path.name}: {target}")
+    print(f"{clip.path.name}: {target}")
 
 
 def _batched(frames: Iterator[VideoFrame], size: int) -> Iterator[list[VideoFrame]]:

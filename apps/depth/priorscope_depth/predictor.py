@@ -215,13 +215,7 @@ class DepthPredictor:
         names: Sequence[int | str] = list(range(len(images))) if items is None else items
         if len(names) != len(images):
             raise InputError(f"{len(names)} item names for {len(images)} images")
-        if ensemble > 1 and not self.latent.stochastic:
-            raise InputError(
-                f"an ensemble of {ensemble} from {self.name}, whose answer does not depend on noise",
-                remedy="Use --ensemble 1, or a generative model.",
-            )
-        if tile and ensemble > 1:
-            raise InputError("tiles and ensembles cannot be combined yet", remedy="Use one of --tile, --ensemble.")
+        self.check_request(ensemble=ensemble, tile=tile, batch_size=batch_size)
         for image in images:
             _check_image(image)
         results: list[Result | None] = [None] * len(images)
@@ -229,6 +223,7 @@ class DepthPredictor:
         for batch in equal_batches(entries, lambda entry: entry[0].shape, batch_size):
             rgb = torch.stack([_to_tensor(image) for _, (image, _) in batch])
             seeds = [name for _, (_, name) in batch]
+            predictions: list[tuple[torch.Tensor, torch.Tensor | None]]
             if tile and max(rgb.shape[-2:]) > tile:
                 predictions = [
                     (self.predict_tiled(rgb[i : i + 1], tile=tile, seed=seed, items=[seeds[i]]), None)
@@ -239,6 +234,18 @@ class DepthPredictor:
             for (index, _), (values, uncertainty) in zip(batch, predictions, strict=True):
                 results[index] = self._result(values, uncertainty)
         return results
+
+    def check_request(self, *, ensemble: int = 1, tile: int = 0, batch_size: int = 1) -> None:
+        """Raise an :class:`InputError` for what this model cannot be asked, whatever the images."""
+        if ensemble < 1 or batch_size < 1 or tile < 0:
+            raise InputError(f"ensemble {ensemble}, batch size {batch_size}, tiles of {tile} pixels")
+        if ensemble > 1 and not self.latent.stochastic:
+            raise InputError(
+                f"an ensemble of {ensemble} from {self.name}, whose answer does not depend on noise",
+                remedy="Use --ensemble 1, or a generative model.",
+            )
+        if tile and ensemble > 1:
+            raise InputError("tiles and ensembles cannot be combined yet", remedy="Use one of --tile, --ensemble.")
 
     def predict(
         self, rgb: torch.Tensor, *, seed: int = 0, items: Sequence[int | str] = (0,), ensemble: int = 1
@@ -341,6 +348,11 @@ class DepthPredictor:
     def _result(self, values: torch.Tensor, uncertainty: torch.Tensor | None) -> Result:
         spread = None if uncertainty is None else uncertainty[0].cpu().numpy()
         array = values.cpu().numpy()
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"{self.name} gives NaN or infinite values in {self.dtype}",
+                remedy="Use --precision float32, or download its weights again.",
+            )
         if self.task == "depth":
             return DepthResult(array[0], self.space, uncertainty=spread, model=self.name)
         return NormalsResult(np.ascontiguousarray(array.transpose(1, 2, 0)), uncertainty=spread, model=self.name)
