@@ -1,0 +1,203 @@
+"""The command ``priorscope``: quick to answer, and one line for what the user can mend."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from priorscope import __version__, cli
+from priorscope.cli import guarded, main
+from priorscope.errors import InputError
+
+HEAVY = ("torch", "diffusers", "transformers", "matplotlib", "scipy")
+
+
+class FakeApp:
+    """An entry point whose app does what a test wants."""
+
+    name = "fake"
+
+    def __init__(self, command):
+        self.main = command
+
+    def load(self):
+        return self
+
+
+@pytest.fixture
+def with_app(monkeypatch):
+    def install(command):
+        monkeypatch.setattr(cli, "entry_points", lambda group: [FakeApp(command)])
+
+    return install
+
+
+def in_a_process(*words):
+    """Run the command; returns the exit status, what it printed and which heavy modules it imported."""
+    code = f"""
+import json, sys
+from priorscope.cli import main
+try:
+    status = main({list(words)!r})
+except SystemExit as stop:
+    status = stop.code or 0
+print(json.dumps([status, [name for name in {HEAVY!r} if name in sys.modules]]), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    status, heavy = json.loads(done.stderr.splitlines()[-1])
+    return status, done.stdout, heavy
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--help"], ["usage: priorscope APP VERB", "depth", "models", "--debug"]),
+        ([], ["usage: priorscope APP VERB"]),
+        (["--version"], [__version__]),
+        (["depth", "--help"], ["predict", "evaluate", "train", "demo"]),
+        (["depth", "predict", "--help"], ["--model", "--device", "--precision", "--seed", "--out", "--batch-size"]),
+        (["models"], ["lotus-depth-d-v2-0-disparity", "tiny-depth", "Apache-2.0", "in the package"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_answers_without_importing_anything_heavy(words, shown):
+    status, printed, heavy = in_a_process(*words)
+    assert status == 0
+    for word in shown:
+        assert word in printed
+    assert heavy == []
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = f"import sys, priorscope, priorscope_depth; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_installed_command_is_this_one():
+    from importlib.metadata import entry_points
+
+    (entry,) = entry_points(group="console_scripts", name="priorscope")
+    assert entry.load() is main
+
+
+def test_models_of_one_app(capsys):
+    assert main(["models", "depth"]) == 0
+    everything = capsys.readouterr().out
+    assert "genpercept-depth" in everything
+    # whoever may run it, and where it comes from, is never left out
+    assert re.search(r"lotus-depth-g-v1-0\s.*Apache-2\.0.*jingheya/lotus-depth-g-v1-0", everything)
+    assert main(["models", "--help"]) == 0
+    assert main(["models", "zebra"]) == 2
+    assert "zebra" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("word", "hint"), [("dept", "Did you mean depth?"), ("model", "models?"), ("zzz", "Apps: ")])
+def test_unknown_app(capsys, word, hint):
+    assert main([word]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert f"no app is called {word!r}" in captured.err
+    assert hint in captured.err
+    assert captured.out == ""
+
+
+def test_input_error_is_one_line_and_status_2(capsys, with_app):
+    def command(words):
+        raise InputError("is\nempty", path="a.png", remedy="Copy it again.")
+
+    with_app(command)
+    assert main(["fake"]) == 2
+    assert capsys.readouterr().err == "error: a.png: is empty. Copy it again.\n"
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(with_app):
+    def command(words):
+        raise InputError(f"given {words}")
+
+    with_app(command)
+    for words in (["--debug", "fake", "x"], ["fake", "x", "--debug"]):
+        with pytest.raises(InputError, match=r"given \['x'\]"):
+            main(words)
+
+
+def test_debug_in_a_process_ends_with_a_traceback(tmp_path):
+    words = ["depth", "predict", str(tmp_path / "none.png")]
+    command = [sys.executable, "-m", "priorscope.cli", *words]
+    short = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert short.returncode == 2
+    assert [line for line in short.stderr.splitlines() if line.startswith("error: ")] == short.stderr.splitlines()
+    assert "none.png" in short.stderr
+    full = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
+    assert full.returncode == 1
+    assert "Traceback" in full.stderr
+    assert "none.png" in full.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("module", ["av", "h5py", "trimesh", "embreex.rtcore"])
+def test_missing_extra_says_what_to_install(capsys, with_app, module):
+    def command(words):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    with_app(command)
+    assert main(["fake"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install 'priorscope[depth]'" in error
+
+
+def test_a_missing_module_of_ours_is_a_bug_and_not_hidden(with_app):
+    def command(words):
+        raise ModuleNotFoundError("No module named 'priorscope.nothing'", name="priorscope.nothing")
+
+    with_app(command)
+    with pytest.raises(ModuleNotFoundError):
+        main(["fake"])
+
+
+def test_other_errors_are_not_hidden(with_app):
+    with_app(lambda words: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["fake"])
+
+
+def test_statuses_pass_through(with_app):
+    with_app(lambda words: 1)
+    assert main(["fake"]) == 1
+    with_app(lambda words: None)
+    assert main(["fake"]) == 0
+
+
+def test_interrupt(capsys):
+    def command():
+        raise KeyboardInterrupt
+
+    assert guarded(command) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_reader_that_goes_away(tmp_path):
+    """``priorscope models | head -1`` ends quietly."""
+    command = f"{sys.executable} -m priorscope.cli models | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_options_are_told(capsys):
+    assert main(["depth", "predict"]) == 2
+    assert "no input" in capsys.readouterr().err
+    for words in (
+        ["depth", "predict", "x.png", "--ensemble", "two"],
+        ["depth", "predict", "--zoom"],
+        ["depth", "paint"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.err + captured.out
