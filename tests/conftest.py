@@ -25,9 +25,7 @@ def golden_folders() -> list[Path]:
     """Folders that may hold golden cases: PRIORSCOPE_GOLDEN, else tests/golden and ../shared/golden."""
     named = os.environ.get("PRIORSCOPE_GOLDEN")
     if named:
-        return [
-            Path(part) if Path(part).is_absolute() else ROOT / part for part in named.split(os.pathsep) if part
-        ]
+        return [Path(part) if Path(part).is_absolute() else ROOT / part for part in named.split(os.pathsep) if part]
     return [folder for folder in (ROOT / "tests/golden", ROOT.parent / "shared/golden") if folder.is_dir()]
 
 

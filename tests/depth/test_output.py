@@ -241,3 +241,11 @@ def test_metric_ply_states_metres(tmp_path):
     assert b"metric: metres" in header
     assert b"affine" not in header
     assert f"element vertex {sample.valid.sum()}".encode() in header
+
+
+def test_an_ensembles_spread_is_kept(tmp_path):
+    values, spread = np.linspace(0, 1, 12).reshape(3, 4), np.full((3, 4), 0.25)
+    paths = write_result(tmp_path / "a", values, Meaning("depth"), formats=["npz"], uncertainty=spread)
+    with np.load(paths[0]) as stored:
+        np.testing.assert_array_equal(stored["uncertainty"], spread.astype(np.float32))
+    assert "uncertainty" in json.loads(paths[-1].read_text())["files"]["npz"]["decoding"]

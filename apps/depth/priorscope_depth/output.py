@@ -128,6 +128,15 @@ def to_colours(values: NDArray[Any], meaning: Meaning, *, valid: NDArray[np.bool
     return colourise(values, "Spectral" if meaning.space == "depth" else "Spectral_r", valid=shown)
 
 
+def result_names(stem: str, space: str, formats: Sequence[str]) -> dict[str, str]:
+    """File names of a result: format -> name, and "json" -> the side file's."""
+    base = f"{stem}_{space}"
+    names = {name: f"{base}_colour.png" if name == "colour" else f"{base}.{name}" for name in formats}
+    if space == "normals" and "png" in names:
+        names.pop("colour", None)  # the png is a picture already
+    return {**names, "json": f"{base}.json"}
+
+
 def write_result(
     stem: str | PathLike[str],
     values: NDArray[Any],
@@ -135,6 +144,7 @@ def write_result(
     *,
     formats: Sequence[Format] = ("png", "npy", "colour"),
     valid: NDArray[np.bool_] | None = None,
+    uncertainty: NDArray[Any] | None = None,
     rgb: NDArray[np.uint8] | None = None,
     intrinsics: NDArray[Any] | None = None,
     fov: float = 60.0,
@@ -161,6 +171,8 @@ def write_result(
         picture; for normals the png is one already), "ply" (coloured points; not for normals).
     valid : ndarray of bool, [H, W], optional
         Where there is a value. In the .npy the others become NaN.
+    uncertainty : ndarray, [H, W], optional
+        Spread of an ensemble; goes into the .npz.
     rgb : ndarray of uint8, [H, W, 3], optional
         Colours of the points.
     intrinsics : ndarray, [3, 3], optional
@@ -191,11 +203,8 @@ def write_result(
     if meaning.space == "normals" and "ply" in formats:
         raise InputError("normals alone make no point cloud", remedy="Ask for it with depth or disparity.")
     values, shown = checked(values, meaning, valid)
-    base = f"{stem.name}_{meaning.space}"
-    names = {name: f"{base}_colour.png" if name == "colour" else f"{base}.{name}" for name in formats}
-    if meaning.space == "normals" and "png" in names:
-        names.pop("colour", None)
-    side_file = stem.parent / f"{base}.json"
+    names = result_names(stem.name, meaning.space, formats)
+    side_file = stem.parent / names.pop("json")
     if not overwrite:
         for name in (*names.values(), side_file.name):
             refuse_overwrite(stem.parent / name)
@@ -223,8 +232,12 @@ def write_result(
         elif kind == "npz":
             dtype = np.float16 if half_precision else np.float32
             text = json.dumps(meaning.as_dict())
-            write_npz(path, {"values": values.astype(dtype), "valid": shown, "meaning": text}, overwrite=overwrite)
-            note["decoding"] = f"values ({np.dtype(dtype).name}), valid (bool), meaning (JSON text)"
+            arrays = {"values": values.astype(dtype), "valid": shown, "meaning": text}
+            if uncertainty is not None:
+                arrays["uncertainty"] = np.asarray(uncertainty, dtype)
+            write_npz(path, arrays, overwrite=overwrite)
+            spread = ", uncertainty (spread of the ensemble)" if uncertainty is not None else ""
+            note["decoding"] = f"values ({np.dtype(dtype).name}), valid (bool), meaning (JSON text){spread}"
         else:
             comments = _write_points(path, values, meaning, shown, rgb, intrinsics, fov, depth_range, overwrite)
             note["decoding"] = "; ".join(comments)

@@ -16,7 +16,7 @@ from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_vide
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, run_items
 from priorscope_depth.configs import ModelConfig, PredictConfig
-from priorscope_depth.output import Meaning, to_colours, write_result
+from priorscope_depth.output import Meaning, result_names, to_colours, write_result
 from priorscope_depth.point_cloud import DepthRange, intrinsics_from_fov
 from priorscope_depth.predictor import DepthPredictor, Result
 from priorscope_depth.results import DepthResult
@@ -110,8 +110,7 @@ def _intrinsics(config: PredictConfig) -> np.ndarray | None:
 
 
 def _image_targets(image: ImageFile, space: str, config: PredictConfig) -> list[Path]:
-    endings = ["_colour.png" if name == "colour" else f".{name}" for name in config.formats]
-    return [config.out / f"{image.stem}_{space}{ending}" for ending in (*endings, ".json")]
+    return [config.out / name for name in result_names(image.stem, space, config.formats).values()]
 
 
 def _video_targets(clip: ImageFile, space: str, config: PredictConfig) -> list[Path]:
@@ -160,6 +159,7 @@ def _write(stem: Path, result: Result, picture: np.ndarray, config: PredictConfi
         result.values,
         meaning_of(result),
         formats=config.formats,
+        uncertainty=result.uncertainty,
         rgb=picture,
         intrinsics=_intrinsics(config),
         fov=config.fov,

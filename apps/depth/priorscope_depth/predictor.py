@@ -201,7 +201,7 @@ class DepthPredictor:
         ensemble : int
             Predictions an image, aligned and reduced; needs a generative model.
         batch_size : int
-            Images a batch, among those of equal processing size. Memory grows with ``batch_size * ensemble``.
+            Images a batch, among those of equal size. Memory grows with ``batch_size * ensemble``.
         tile : int
             Side of tiles for images larger than this, at full resolution; 0: none.
 

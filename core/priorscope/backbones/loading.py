@@ -24,6 +24,14 @@ _WEIGHTS = (
     "pytorch_model.bin",
 )
 
+_OTHER_COPIES = ("*.bin", "*.msgpack", "*.onnx", "*.pb", "*.fp16.*", "*non_ema*")
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether a sub-folder needs no second look: it has weights, or is one that has none (scheduler, tokenizer)."""
+    names = {path.name for path in folder.iterdir()}
+    return bool(names & set(_WEIGHTS)) or "config.json" not in names
+
 
 def locate(source: str | Path, parts: Sequence[str], *, revision: str | None = None) -> Path:
     """The local folder of a model: ``source`` itself, or its copy in the Hugging Face cache.
@@ -55,7 +63,12 @@ def locate(source: str | Path, parts: Sequence[str], *, revision: str | None = N
 
     patterns = [pattern for part in parts for pattern in (part, f"{part}/*")]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        # repositories often hold the same weights three times; the float32 safetensors are enough
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=_OTHER_COPIES))
+        lacking = [f"{part}/*" for part in parts if (found / part).is_dir() and not _holds_weights(found / part)]
+        if lacking:
+            snapshot_download(name, revision=revision, allow_patterns=lacking)
+        return found
     except LocalEntryNotFoundError:
         raise InputError(
             f"the model {name} is not in the local cache and the hub cannot be reached",
