@@ -73,6 +73,30 @@ def test_evaluate_says_what_is_missing(untrained, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_evaluate_normals(tiny_model, tmp_path, capsys):
+    """A miniature of the archive's layout, whose truth is the model's own prediction turned to x left: no error."""
+    from PIL import Image
+
+    from priorscope_depth import DepthPredictor
+
+    model = tiny_model("lotus-d", "lotus-normal-d-v1-1")
+    rgb = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    predicted = DepthPredictor.from_pretrained(model, device="cpu", resolution=0)(rgb)
+    truth = np.rint((predicted.values * [-1, 1, 1] + 1) / 2 * 255).astype(np.uint8)
+    folder = tmp_path / "dsine_eval/ibims"
+    folder.mkdir(parents=True)
+    Image.fromarray(rgb).save(folder / "a_img.png")
+    Image.fromarray(truth).save(folder / "a_normal.png")
+    out = tmp_path / "run"
+    words = ["depth", "evaluate-normals", "ibims", "--data", str(tmp_path / "dsine_eval"), "--out", str(out)]
+    assert main([*words, "--model", str(model), "--device", "cpu"]) == 0
+    assert "ibims, 1 images" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["means"]["mean"] < 0.5  # degrees: what eight bits round away
+    assert metrics["means"]["below_5"] == 100
+    assert (out / "report.html").is_file()
+
+
 def test_scenes_command(tmp_path, capsys):
     from priorscope_depth.scenes import StoredScenes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.figures import figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
-from priorscope_depth.alignment import fit_affine
+from priorscope_depth.alignment import Space, fit_affine
 from priorscope_depth.archives import DepthSample
 from priorscope_depth.configs import DemoConfig
 from priorscope_depth.evaluate import evaluate_depth
@@ -51,8 +52,9 @@ def demo(config: DemoConfig) -> int:
     evaluation = evaluate_depth(native, [sample], MOTORCYCLE, alignments=("depth", "disparity"), baselines=True,
                                 progress=False)  # fmt: skip
     report = Report("Depth from one photograph", f"{predictor.name} on the Motorcycle photograph, whose depth is known")
-    tables = {}
-    for name in (space, "depth" if space == "disparity" else "disparity"):
+    other: Space = "depth" if space == "disparity" else "disparity"
+    tables: dict[Space, list[dict[str, Any]]] = {}
+    for name in (space, other):
         rows = [{key: row[key] for key in _SHOWN} for row in table_of(evaluation, name, predictor.name)]
         tables[name] = rows
         print(f"Fitted in {name} space:")
@@ -71,7 +73,6 @@ def demo(config: DemoConfig) -> int:
         "itself, the plane with one free number more than the prediction.",
         best={name: BETTER[name] for name in _SHOWN[1:]},
     )
-    other = "depth" if space == "disparity" else "disparity"
     report.table(
         tables[other],
         f"The baselines fitted in {other} space. The prediction is affine-invariant {space}: it has no fit here.",

@@ -65,8 +65,9 @@ def run_evaluation(config: EvaluateConfig) -> int:
     for space in _spaces(evaluation, config.alignments):
         print(f"\n{protocol.title}, {evaluation.images} images, aligned in {space}:")
         print_table(table_of(evaluation, space, predictor.name))
-    for space, reason in evaluation.undefined.items():
-        print(f"\nNot aligned in {space}: {reason}.")
+    missing = [f"Not aligned in {space}: {reason}." for space, reason in evaluation.undefined.items()]
+    for line in missing:
+        print(f"\n{line}")
     for failure in evaluation.failures:
         print(f"failed: {failure.key}: {failure.error}")
     if protocol.images != evaluation.images:
@@ -86,8 +87,8 @@ def run_evaluation(config: EvaluateConfig) -> int:
         published = evaluation.published(space)
         if published:
             report.table([vars(row) for row in published], "Published figures of the same protocol and alignment.")
-    for space, reason in evaluation.undefined.items():
-        report.paragraph(f"Not aligned in {space}: {reason}.")
+    for line in missing:
+        report.paragraph(line)
     if evaluation.failures:
         report.heading("Failed images").table([{"image": f.key, "error": f.error} for f in evaluation.failures])
     if evaluation.alignments():
@@ -200,7 +201,7 @@ def run_normals_evaluation(config: EvaluateNormalsConfig) -> int:
     )
     summary = evaluation.summary()
     run.write_metrics({"model": predictor.name, **summary})
-    rows = [{"method": predictor.name, **evaluation.metrics}]
+    rows = [{"method": predictor.name, **evaluation.means}]
     print(f"\n{config.dataset}, {evaluation.images} images, angles in degrees, pooled over {config.pooling}:")
     print_table(rows)
     for failure in evaluation.failures:
