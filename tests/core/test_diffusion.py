@@ -428,6 +428,22 @@ def test_what_the_network_is_told_is_apart_from_where_the_schedule_stands():
     torch.testing.assert_close(seen["x"], x / math.sqrt(10))
 
 
+def test_the_level_after_the_last_step_is_told_as_step_zero():
+    """Heun asks at s too; with last="first" that level has noise, but no network was trained on step -1."""
+    told = []
+
+    def network(x, label):
+        told.append(label.tolist())
+        return torch.zeros_like(x)
+
+    schedule = VPSchedule.from_betas(last="first")
+    sample(Denoiser(network, schedule, "v"), torch.ones(1, 2), spaced_times(schedule, np.int64(2)), step=heun)
+    assert told == [[999.0], [499.0], [499.0], [0.0]]
+    # one level an item, shaped to broadcast, is told as (B,)
+    Denoiser(network, schedule, "v")(torch.ones(2, 3, 4), torch.tensor([5.0, -1.0]).reshape(2, 1, 1))
+    assert told[-1] == [5.0, 0.0]
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -272,8 +272,8 @@ def test_no_input(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (["--batch-size", "0"], "batch size 0"),
-        (["--ensemble", "0"], "ensemble 0"),
+        (["--batch-size", "0"], "batch size of 0"),
+        (["--ensemble", "0"], "ensemble of 0"),
         (["--tile", "-8"], "tiles of -8"),
         (["--ensemble", "3"], "does not depend on noise"),
         (["--steps", "4"], "one-step model"),
@@ -313,7 +313,7 @@ def test_nan_is_never_a_result(run, tiny_model, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     predictor = DepthPredictor.from_pretrained(model, resolution=64, device="cpu")
     for options in ({}, {"tile": 32}):
-        with pytest.raises(InputError, match=r"NaN or infinite values in torch\.float32"):
+        with pytest.raises(InputError, match="NaN or infinite values"):
             predictor(photo(), **options)
 
 
@@ -398,7 +398,7 @@ def test_seed_on_the_command_line(run, tmp_path, lotus_g):
 
 def test_sampled_posterior_is_seeded(lotus_d):
     predictor = DepthPredictor.from_pretrained(lotus_d, resolution=64, device="cpu", posterior="sample")
-    assert predictor.latent.stochastic
+    assert not predictor.latent.stochastic  # members of an ensemble would agree: the image is encoded once
     first, again, other = (predictor(photo(), seed=seed).values for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -136,6 +136,17 @@ def test_training_learns(scenes_folder, tmp_path):
     assert np.mean(curve[-10:]) < 0.8 * np.mean(curve[:5])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"log_every": 0}, {"lr": -1.0}, {"steps": 0}, {"size": 5}, {"ema": 1.0}, {"count": -1}, {"model": "no-such"}],
+)
+def test_a_mistake_leaves_nothing_behind(scenes_folder, tmp_path, changes):
+    with pytest.raises(InputError) as error:
+        train(small_config(scenes_folder, tmp_path / "run", **changes))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_wrong_requests(scenes_folder, tmp_path):
     with pytest.raises(InputError, match="no scenes"):
         train(small_config(tmp_path / "nothing", tmp_path / "a"))

@@ -34,6 +34,8 @@ _SHOWN = ("method", "abs_rel", "delta1", "rmse", "silog")
 def demo(config: DemoConfig) -> int:
     """Run ``priorscope depth demo``."""
     out = config.out
+    if config.scenes < 0:
+        raise InputError(f"{config.scenes} scenes", remedy="Use --scenes 0 for none.")
     if (out / "config.yaml").is_file() and (out / "demo.txt").is_file():
         shutil.rmtree(out)  # an earlier demo: nothing in it is anybody's work
     run = RunFolder.create(out, config)

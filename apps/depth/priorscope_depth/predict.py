@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from priorscope.data.images import ImageFile, find_images, is_video, read_image
+from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFile, find_images, is_video, read_image
 from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_video_info
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, run_items
@@ -67,8 +67,10 @@ def predict(config: PredictConfig) -> int:
             raise InputError("no such file or folder", path=path)
     videos = [path for path in config.inputs if path.is_file() and is_video(path)]
     others = [path for path in config.inputs if path not in videos]
-    images = find_images(others) if others else []
-    clips = find_images(videos) if videos else []  # for names that differ where the files' own do not
+    found = find_images(others, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES) if others else []
+    images = [file for file in found if not is_video(file.path)]
+    # found again, for names that differ where the files' own do not
+    clips = [file for file in found if is_video(file.path)] + (find_images(videos) if videos else [])
     predictor = load_predictor(config.settings)
     _check_request(predictor, config)
     if not config.overwrite:

@@ -32,6 +32,8 @@ from priorscope_depth.results import DepthResult, NormalsResult
 
 Result = DepthResult | NormalsResult
 
+_SMALLEST_TILE = 32
+
 
 class DepthPredictor:
     """Predict depth, disparity or surface normals from photographs.
@@ -51,7 +53,7 @@ class DepthPredictor:
     name : str
         For results.
     device, dtype
-        Where and in which precision ``latent`` works.
+        Where ``latent`` works, and the precision of images and latents; the U-Net may have a lower one.
     """
 
     def __init__(
@@ -139,7 +141,8 @@ class DepthPredictor:
         where = resolve_device(device)
         dtype = resolve_dtype(precision, where)
         settings = _own_settings(folder)
-        latents = load_latent_space(folder / "vae", dtype=dtype, tiled=tiled_vae)
+        # the autoencoder and the sampled state stay in float32: bfloat16 has 8 bits, a 16-bit depth map wants more
+        latents = load_latent_space(folder / "vae", tiled=tiled_vae)
         # before the U-Net, so that the text encoder has gone when that comes
         prompt = empty_prompt_state(folder, padding=recipe.family.prompt)
         expected = {
@@ -175,7 +178,6 @@ class DepthPredictor:
             benchmark_geometry=benchmark_geometry,
             name=name,
             device=where,
-            dtype=dtype,
         )
 
     def __call__(
@@ -237,8 +239,12 @@ class DepthPredictor:
 
     def check_request(self, *, ensemble: int = 1, tile: int = 0, batch_size: int = 1) -> None:
         """Raise an :class:`InputError` for what this model cannot be asked, whatever the images."""
-        if ensemble < 1 or batch_size < 1 or tile < 0:
-            raise InputError(f"ensemble {ensemble}, batch size {batch_size}, tiles of {tile} pixels")
+        if ensemble < 1:
+            raise InputError(f"an ensemble of {ensemble}", remedy="Use --ensemble 1 or more.")
+        if batch_size < 1:
+            raise InputError(f"a batch size of {batch_size}", remedy="Use --batch-size 1 or more.")
+        if tile and tile < _SMALLEST_TILE:
+            raise InputError(f"tiles of {tile} pixels", remedy=f"Use --tile {_SMALLEST_TILE} or more, or 0 for none.")
         if ensemble > 1 and not self.latent.stochastic:
             raise InputError(
                 f"an ensemble of {ensemble} from {self.name}, whose answer does not depend on noise",
@@ -350,7 +356,7 @@ class DepthPredictor:
         array = values.cpu().numpy()
         if not np.isfinite(array).all():
             raise InputError(
-                f"{self.name} gives NaN or infinite values in {self.dtype}",
+                f"{self.name} gives NaN or infinite values",
                 remedy="Use --precision float32, or download its weights again.",
             )
         if self.task == "depth":
@@ -483,7 +489,15 @@ def _own_settings(folder: Path) -> dict[str, Any]:
 def _scheduler_config(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     if recipe.family.schedule != "config":
         return None
-    return read_config(folder / "scheduler", "scheduler_config.json")
+    config = read_config(folder / "scheduler", "scheduler_config.json")
+    stated = config.get("prediction_type", "epsilon")
+    if stated != f"{recipe.family.prediction_type}_prediction":
+        raise InputError(
+            f"states prediction_type {stated!r}, but a {recipe.family.name} model predicts v",
+            path=folder / "scheduler",
+            remedy="These are the weights of another family: check --model and --family.",
+        )
+    return config
 
 
 def _check_image(image: Any) -> None:

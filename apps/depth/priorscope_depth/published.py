@@ -16,13 +16,11 @@ class PublishedRow:
     Attributes
     ----------
     method, source : str
-    alignment : {"depth", "disparity"} or None
-        None for normals.
-    convention : str or None
-        For depth the name of the evaluation convention (:data:`COMPATS`); for normals "pooled" or "per image".
-        None: not stated in the source, so that it is never put next to a user's own.
+    alignment : {"depth", "disparity"}
+    convention : str
+        The name of the evaluation convention (:data:`COMPATS`).
     metric : str
-        ``abs_rel`` as a fraction, or ``mean`` angular error in degrees.
+        ``abs_rel``, as a fraction.
     values : dict
         Data set -> figure.
     """
@@ -30,8 +28,8 @@ class PublishedRow:
     method: str
     metric: str
     values: dict[str, float]
-    alignment: Space | None
-    convention: str | None
+    alignment: Space
+    convention: str
     source: str
 
 
@@ -44,19 +42,11 @@ def _depth_row(method: str, percents: Sequence[float]) -> PublishedRow:
     return PublishedRow(method, "abs_rel", values, "depth", "marigold", _E2E_README)
 
 
-def _normals_row(method: str, degrees: Sequence[float]) -> PublishedRow:
-    sets = ("nyuv2", "scannet", "ibims", "sintel")
-    return PublishedRow(method, "mean", dict(zip(sets, degrees, strict=True)), None, None, _E2E_README)
-
-
 #: Published figures that were read at their source. Figures known at second hand only are left out.
 PUBLISHED: tuple[PublishedRow, ...] = (
     _depth_row("Stable Diffusion + E2E FT", (5.4, 9.6, 6.4, 5.8, 30.3)),
     _depth_row("Marigold + E2E FT", (5.2, 9.6, 6.2, 5.8, 30.2)),
     _depth_row("GeoWizard + E2E FT", (5.6, 9.8, 6.3, 5.9, 30.6)),
-    _normals_row("Stable Diffusion + E2E FT", (16.5, 15.3, 16.1, 33.5)),
-    _normals_row("Marigold + E2E FT", (16.2, 14.7, 15.8, 33.5)),
-    _normals_row("GeoWizard + E2E FT", (16.1, 14.7, 16.2, 33.4)),
 )
 
 

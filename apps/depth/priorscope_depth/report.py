@@ -11,7 +11,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
-from priorscope_depth.alignment import Space, fit_affine
+from priorscope_depth.alignment import AffineFit, Space, fit_affine
 from priorscope_depth.archives import DepthArchive, DepthSample
 from priorscope_depth.baselines import BASELINES
 from priorscope_depth.configs import EvaluateConfig, EvaluateNormalsConfig
@@ -64,7 +64,12 @@ def run_evaluation(config: EvaluateConfig) -> int:
     run.write_metrics({"model": predictor.name, "processing_resolution": processed, **evaluation.summary()})
     for space in _spaces(evaluation, config.alignments):
         print(f"\n{protocol.title}, {evaluation.images} images, aligned in {space}:")
-        print_table(table_of(evaluation, space, predictor.name))
+        rows = table_of(evaluation, space, predictor.name)
+        print_table(rows)
+        published = _published(evaluation, native, space, rows)
+        if published:
+            print("\nPublished under the same protocol, alignment and convention:")
+            print_table(published)
     missing = [f"Not aligned in {space}: {reason}." for space, reason in evaluation.undefined.items()]
     for line in missing:
         print(f"\n{line}")
@@ -84,9 +89,9 @@ def run_evaluation(config: EvaluateConfig) -> int:
             f" in {space} space. Baselines are fitted to the truth itself.",
             best=BETTER,
         )
-        published = evaluation.published(space)
+        published = _published(evaluation, native, space, table_of(evaluation, space, predictor.name))
         if published:
-            report.table([vars(row) for row in published], "Published figures of the same protocol and alignment.")
+            report.table(published, "Published figures of the same protocol, alignment, convention and images.")
     for line in missing:
         report.paragraph(line)
     if evaluation.failures:
@@ -130,9 +135,12 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def aligned_panels(sample: DepthSample, prediction: np.ndarray, protocol: DepthProtocol, space: Space) -> list[Panel]:
-    """Photograph, truth, aligned prediction and relative error of one image."""
-    fit = fit_affine(prediction, sample.depth, sample.valid, space)
+def aligned_panels(
+    sample: DepthSample, prediction: np.ndarray, protocol: DepthProtocol, space: Space, fit: AffineFit | None = None
+) -> list[Panel]:
+    """Photograph, truth, aligned prediction and relative error of one image; ``fit`` is made where not given."""
+    if fit is None:
+        fit = fit_affine(prediction, sample.depth, sample.valid, space)
     depth = fit.depth(prediction, protocol.min_depth, protocol.max_depth)
     known = sample.depth[sample.valid]
     low, high = (float(value) for value in np.quantile(known, [0.01, 0.99]))
@@ -150,9 +158,25 @@ def _spaces(evaluation: DepthEvaluation, asked: Sequence[Space]) -> list[Space]:
     return [space for space in asked if any(space in evaluation.alignments(method) for method in methods)]  # type: ignore[arg-type]
 
 
+def _check_limit(limit: int) -> None:
+    if limit < 0:
+        raise InputError(f"a limit of {limit} images", remedy="Use --limit 0 for all, or a positive number.")
+
+
+def _published(
+    evaluation: DepthEvaluation, native: NativePredictor, space: Space, rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The prediction's row and published ones below it, where they may be compared; else nothing."""
+    if native.geometry.resolution:  # another size than the protocol's
+        return []
+    published = evaluation.published(space)
+    name = evaluation.protocol.name
+    figures = [{"method": row.method, row.metric: row.values[name], "source": row.source} for row in published]
+    return [{"method": rows[0]["method"], "abs_rel": rows[0]["abs_rel"], "source": "here"}, *figures] if figures else []
+
+
 def _depth_samples(config: EvaluateConfig) -> tuple[DepthProtocol, Sequence[Any]]:
-    if config.limit < 0:
-        raise InputError(f"a limit of {config.limit} images")
+    _check_limit(config.limit)
     if config.dataset == "scenes":
         return SCENES_PROTOCOL, HeldOutScenes(config.limit or SCENES_PROTOCOL.images)
     protocol = depth_protocol(config.dataset, kitti_region=config.kitti_region)
@@ -176,18 +200,25 @@ def _add_pictures(
     for word, row in chosen.items():
         sample = by_key[row["key"]].load()
         [prediction] = predict_at_own_size(predictor, [sample], evaluation.protocol, evaluation.compat)
-        figure = side_by_side(aligned_panels(sample, np.asarray(prediction), evaluation.protocol, space))
+        fit = AffineFit(space, row["scale"], row["shift"], row["fit_pixels"])  # the one that was scored
+        figure = side_by_side(aligned_panels(sample, np.asarray(prediction), evaluation.protocol, space, fit))
         report.figure(figure_to_image(figure), f"{word}: {row['key']}, AbsRel {row['abs_rel']:.3f}")
 
 
 def run_normals_evaluation(config: EvaluateNormalsConfig) -> int:
     """Run ``priorscope depth evaluate-normals``; 1 when some images failed."""
+    _check_limit(config.limit)
     archive = NormalsArchive(config.data, config.dataset)
     samples: Sequence[Any] = archive[: config.limit] if config.limit else archive
     predictor = load_predictor(config.settings)
     if predictor.task != "normals":
         raise InputError(f"{predictor.name} predicts {predictor.task}, not normals", remedy="Choose another --model.")
-    native = NativePredictor(predictor, seed=config.settings.seed, ensemble=config.settings.ensemble)
+    native = NativePredictor(
+        predictor,
+        seed=config.settings.seed,
+        ensemble=config.settings.ensemble,
+        geometry=None if config.settings.resolution is None else predictor.geometry,
+    )
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
     evaluation = evaluate_normals(
         native,

@@ -75,17 +75,23 @@ def train(config: TrainConfig) -> Path:
     Path
         The model folder, ``out/model``, which ``--model`` takes. It holds the averaged weights.
     """
+    _check(config)
     device = resolve_device(config.device)
-    run = RunFolder.create(
-        config.out, config, resume=config.resume, may_differ=("resume", "max_seconds", "device", "workers", "out")
+    predictor = (
+        DepthPredictor.from_pretrained(config.model, device=config.device, precision="float32")
+        if config.model
+        else new_predictor(config.seed)
     )
-    scenes = _scenes(config)
-    predictor = DepthPredictor.from_pretrained(config.model) if config.model else new_predictor(config.seed)
     if predictor.recipe.family.name != "lotus-d" or predictor.task != "depth" or predictor.space != "disparity":
         raise InputError(
             f"{predictor.name} is a {predictor.recipe.family.name} model of {predictor.task}, {predictor.space}",
             remedy="This first version of train takes Lotus-D models of disparity.",
         )
+    # made only now, so that a mistake above leaves nothing behind
+    run = RunFolder.create(
+        config.out, config, resume=config.resume, may_differ=("resume", "max_seconds", "device", "workers", "out")
+    )
+    scenes = _scenes(config)
     predictor.geometry = replace(predictor.geometry, resolution=config.size)
     latent = predictor.latent
     unet = latent.denoiser.network.unet  # type: ignore[attr-defined]
@@ -102,7 +108,7 @@ def train(config: TrainConfig) -> Path:
     run.drop_history_after(start)
     begin = time.monotonic()
     held_out = [render_scene(HELD_OUT_SEED + 10_000 + i) for i in range(config.validation)]
-    losses: list[float] = []
+    losses: list[torch.Tensor] = []
     step = start
     for step, (image, depth) in enumerate(_batches(scenes, config, start, latent.latents.factor), start=start + 1):
         # the decoded image has three equal channels; their latents are the target
@@ -122,15 +128,16 @@ def train(config: TrainConfig) -> Path:
         optimizer.step()
         schedule.step()
         average.update_parameters(unet)
-        losses.append(loss.detach().item())
-        if not math.isfinite(losses[-1]):
-            raise InputError(f"the loss became {losses[-1]} at step {step}", remedy="Try a smaller --lr.")
+        losses.append(loss.detach())  # read at log_every: a GPU is not waited for at every step
         out_of_time = bool(config.max_seconds) and time.monotonic() - begin > config.max_seconds
         last = step == config.steps or out_of_time
         if step % config.log_every == 0 or last:
+            mean = float(torch.stack(losses).mean())
+            if not math.isfinite(mean):
+                raise InputError(f"the loss became {mean} before step {step}", remedy="Try a smaller --lr.")
             row: dict[str, Any] = {
                 "step": step,
-                "loss": float(np.mean(losses)),
+                "loss": mean,
                 "lr": schedule.get_last_lr()[0],
                 "images_per_second": (step - start) * config.batch_size / (time.monotonic() - begin),
             }
@@ -200,6 +207,20 @@ def save_model(predictor: DepthPredictor, weights: dict[str, torch.Tensor], fold
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     return folder
+
+
+def _check(config: TrainConfig) -> None:
+    """Refuse numbers that make no sense before anything is made or loaded."""
+    for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every", "workers"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")
+    for name in ("count", "validation", "warmup", "max_seconds", "weight_decay"):
+        if getattr(config, name) < 0:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
+    if config.size < 32:
+        raise InputError(f"--size {config.size}", remedy="Use 32 pixels or more.")
+    if not config.lr > 0 or not 0 <= config.ema < 1:
+        raise InputError(f"--lr {config.lr} --ema {config.ema}", remedy="Use lr > 0 and 0 <= ema < 1.")
 
 
 def _scenes(config: TrainConfig) -> StoredScenes:

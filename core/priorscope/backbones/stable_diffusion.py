@@ -82,7 +82,12 @@ class UNetNetwork:
         if any(part is None for part in given):
             raise InputError("the network needs an image latent", remedy="Put 'image' into the condition.")
         sample = torch.cat([part for part in given if part is not None], dim=1)
-        return self.unet(sample, label, encoder_hidden_states=text, class_labels=task, return_dict=False)[0]
+        dtype = self.unet.dtype  # may be lower than that of the sampled state
+        task = None if task is None else task.to(dtype)
+        output = self.unet(
+            sample.to(dtype), label, encoder_hidden_states=text.to(dtype), class_labels=task, return_dict=False
+        )
+        return output[0].to(x.dtype)
 
 
 def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32, expect: dict[str, Any] | None = None) -> Any:

@@ -96,7 +96,7 @@ class Condition(Mapping[str, torch.Tensor]):
         for name in names:
             values = [part[name] for part, _ in parts]
             same = all(
-                name in part.shared and value.shape == values[0].shape and torch.equal(value, values[0])
+                name in part.shared and (value is values[0] or _equal(value, values[0]))
                 for (part, _), value in zip(parts, values, strict=True)
             )
             if same:
@@ -109,3 +109,7 @@ class Condition(Mapping[str, torch.Tensor]):
     def _map(self, change) -> Condition:  # type: ignore[no-untyped-def]
         changed = {name: value if name in self.shared else change(value) for name, value in self.tensors.items()}
         return Condition(changed, self.shared)
+
+
+def _equal(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return first.shape == second.shape and torch.equal(first, second)

@@ -15,9 +15,6 @@ from priorscope.errors import InputError
 Level = float | torch.Tensor
 PredictionType = Literal["epsilon", "v", "sample", "score", "flow"]
 
-#: Spellings of diffusers' scheduler configurations.
-PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
-
 
 class Prediction(NamedTuple):
     """What a model believes at one level: the clean sample and the noise, both of the shape of x_t."""
@@ -63,7 +60,7 @@ class Denoiser:
         velocity eps - x0.
     time_label : callable or float, optional
         What the network is told, as a function of the level ``t`` or as a constant: Lotus is always told 999,
-        GenPercept 1. Default: the level itself.
+        GenPercept 1. Default: the level itself (:meth:`Schedule.label`).
     input_scale : callable, optional
         Factor on ``x`` before the network, as a function of ``(alpha, sigma)``; 1 / sqrt(sigma^2 + 1) for
         k-diffusion's VE use of Stable Diffusion. Default: 1.
@@ -113,9 +110,12 @@ class Denoiser:
             x_in = x
         label = self.time_label(t) if callable(self.time_label) else self.time_label
         if label is None:
-            label = t
+            label = self.schedule.label(t)
         if not isinstance(label, torch.Tensor):
             label = torch.full((x.shape[0],), float(label), device=x.device)
+        elif label.ndim > 1 and label.numel() == x.shape[0]:
+            label = label.flatten()  # one level an item, shaped to broadcast
+        label = label.to(x.device)
         kwargs = {} if condition is None else condition.expand(x.shape[0])
         return self.network(x_in, label, **kwargs)
 

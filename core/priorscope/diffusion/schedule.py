@@ -67,6 +67,10 @@ class Schedule:
         alpha, sigma = self.coefficients(t, x0)
         return alpha * x0 + sigma * eps
 
+    def label(self, t: Any) -> Any:
+        """What a network is told about the level ``t`` unless it was trained otherwise: the level itself."""
+        return t
+
     def log_snr(self, t: float) -> float:
         """Half the log signal-to-noise ratio, ``log(alpha / sigma)``; infinite at the two ends."""
         alpha, sigma = self(t)
@@ -114,6 +118,10 @@ class VPSchedule(Schedule):
     @property
     def end(self) -> float:  # type: ignore[override]
         return -1.0
+
+    def label(self, t: Any) -> Any:
+        """The step; the level -1, which no network was trained on, is told as step 0."""
+        return t.clamp(min=0) if isinstance(t, torch.Tensor) else max(t, 0.0)
 
     @property
     def num_steps(self) -> int:
@@ -171,10 +179,9 @@ class VPSchedule(Schedule):
 
     @classmethod
     def from_scheduler_config(cls, config: dict[str, Any]) -> VPSchedule:
-        """Read a diffusers scheduler configuration (``scheduler/scheduler_config.json``) of any VP scheduler."""
+        """Read a diffusers ``scheduler_config.json`` as its ``DDIMScheduler`` does (defaults included)."""
         if config.get("trained_betas") is not None:
-            alphas_cumprod = np.cumprod(1.0 - np.asarray(config["trained_betas"], dtype=np.float64))
-            return cls(alphas_cumprod, "clean" if config.get("set_alpha_to_one", True) else "first")
+            raise InputError("a scheduler with trained_betas", remedy="Build VPSchedule(alphas_cumprod) from them.")
         return cls.from_betas(
             config.get("beta_schedule", "linear"),
             beta_start=config.get("beta_start", 0.0001),

@@ -42,6 +42,8 @@ def spaced_times(
     list of float
         ``steps + 1`` levels. Source of the discrete spacings: Lin et al. 2024, table 2; diffusers schedulers.
     """
+    if isinstance(steps, np.integer):
+        steps = int(steps)
     if not isinstance(steps, int):
         times = [float(t) for t in steps]
         if not times:

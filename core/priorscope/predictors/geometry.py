@@ -66,8 +66,12 @@ class Geometry:
     back_antialias: bool = True
 
     def __post_init__(self) -> None:
-        if self.resolution < 0 or self.multiple < 1:
-            raise InputError(f"processing resolution {self.resolution}, multiple {self.multiple}")
+        if self.resolution < 0:
+            raise InputError(
+                f"a processing resolution of {self.resolution} pixels", remedy="Use 0 (the image's own) or more."
+            )
+        if self.multiple < 1:
+            raise InputError(f"sides in multiples of {self.multiple}", remedy="Use 1 or more.")
 
     @classmethod
     def lotus(cls, resolution: int = 768) -> Geometry:

@@ -55,8 +55,8 @@ class LatentPredictor:
 
     @property
     def stochastic(self) -> bool:
-        """Whether the answer depends on noise."""
-        return len(self.times) > 1 or self.posterior == "sample"
+        """Whether a run starts from noise, so that members of an ensemble differ."""
+        return len(self.times) > 1
 
     def encode(self, image: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
         """Latents of ``image`` (B, 3, H, W) in [-1, 1]."""

@@ -103,7 +103,6 @@ def _fit(prediction: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     p, r = prediction.double().flatten(), reference.double().flatten()
     centred = p - p.mean()
     power = (centred * centred).mean()
-    scale = (centred * (r - r.mean())).mean() / power if power > 1e-12 else torch.zeros(())
-    if not scale > 0:
-        return reference.to(prediction)
-    return (scale * (prediction - p.mean()) + r.mean()).to(prediction.dtype)
+    scale = (centred * (r - r.mean())).mean() / power.clamp(min=1e-12)
+    fitted = (scale * (prediction - p.mean()) + r.mean()).to(prediction.dtype)
+    return torch.where(scale > 1e-9, fitted, reference.to(prediction))  # no branch: nothing waits for the GPU
