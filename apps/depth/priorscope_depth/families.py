@@ -108,7 +108,7 @@ _PIPELINES = {
 _LOTUS: dict[str, Any] = {
     "app": "depth",
     "licence": "Apache-2.0",
-    "size": "3.9 GB + 1.4 GB text encoder, once",
+    "size": "3.8 GB + 1.4 GB text encoder",
 }
 
 
