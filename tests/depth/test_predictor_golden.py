@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from priorscope.backbones import AutoencoderSpace, expand_conv_in
 from priorscope.diffusion import Condition, Denoiser, Noise, VPSchedule, ddim, spaced_times
 from priorscope.predictors import Geometry, ensemble_affine, ensemble_normals
+from priorscope_depth.assemble import build_predictor
 from priorscope_depth.families import FAMILIES, Recipe
-from priorscope_depth.predictor import DepthPredictor, build_predictor
+from priorscope_depth.predictor import DepthPredictor
 
 
 def part(weights, prefix, dtype=torch.float32):

@@ -10,23 +10,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from priorscope.backbones.latents import LatentSpace, Posterior, load_latent_space
-from priorscope.backbones.loading import locate, read_config
+from priorscope.backbones.latents import Posterior, load_latent_space
+from priorscope.backbones.loading import locate
 from priorscope.backbones.prompt import empty_prompt_state
-from priorscope.backbones.stable_diffusion import UNetNetwork, load_unet, sincos_embedding
+from priorscope.backbones.stable_diffusion import load_unet
 from priorscope.backbones.table import find_published, unknown_model
 from priorscope.device import Precision, resolve_device, resolve_dtype
-from priorscope.diffusion.condition import Condition
-from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.noise import Noise
-from priorscope.diffusion.schedule import VPSchedule
-from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
 from priorscope.predictors.batching import equal_batches
 from priorscope.predictors.ensemble import ensemble_affine, ensemble_normals
 from priorscope.predictors.geometry import Geometry
 from priorscope.predictors.latent import LatentPredictor
 from priorscope.predictors.tiling import predict_tiled
+from priorscope_depth.assemble import PARTS, build_predictor, own_settings, scheduler_config
 from priorscope_depth.families import MODELS, Recipe, recognise
 from priorscope_depth.results import DepthResult, NormalsResult
 
@@ -136,11 +133,11 @@ class DepthPredictor:
             target = row.source if row is not None else source
             if row is None and not Path(source).exists() and "/" not in str(source):
                 raise unknown_model(str(source), MODELS)
-            folder = locate(target, _PARTS, revision=revision)
+            folder = locate(target, PARTS, revision=revision)
         recipe = recognise(folder, name=str(source), family=family, task=task, space=space)
         where = resolve_device(device)
         dtype = resolve_dtype(precision, where)
-        settings = _own_settings(folder)
+        settings = own_settings(folder)
         # the autoencoder and the sampled state stay in float32: bfloat16 has 8 bits, a 16-bit depth map wants more
         latents = load_latent_space(folder / "vae", tiled=tiled_vae)
         # before the U-Net, so that the text encoder has gone when that comes
@@ -158,7 +155,7 @@ class DepthPredictor:
             latents.to(memory_format=torch.channels_last) if where.type == "cuda" else latents,
             prompt,
             recipe,
-            scheduler=_scheduler_config(folder, recipe),
+            scheduler=scheduler_config(folder, recipe),
             steps=settings.get("steps") if steps is None else steps,
             posterior=posterior or "mode",
             device=where,
@@ -402,102 +399,6 @@ class NativePredictor:
         ]
         stacked = torch.stack(values)
         return stacked[:, 0] if self.predictor.task == "depth" else stacked
-
-
-def build_predictor(
-    unet: Any,
-    latents: LatentSpace,
-    prompt: torch.Tensor,
-    recipe: Recipe,
-    *,
-    scheduler: dict[str, Any] | None = None,
-    steps: int | None = None,
-    posterior: Posterior = "mode",
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> LatentPredictor:
-    """Assemble a family's predictor from its parts.
-
-    Parameters
-    ----------
-    unet : UNet2DConditionModel
-    prompt : Tensor (1, tokens, width)
-        State of the empty prompt.
-    recipe : Recipe
-    scheduler : dict, optional
-        diffusers scheduler configuration, for families that follow one.
-    steps : int, optional
-        Only generative families with a schedule (Marigold) take another number than 1.
-    """
-    family = recipe.family
-    condition = {"text": prompt}
-    if family.task_switcher:
-        condition["task"] = sincos_embedding([1, 0])
-    times: Sequence[float]
-    if family.schedule == "zero":
-        schedule = VPSchedule(np.zeros(1000))
-    elif family.schedule == "sd2":
-        schedule = VPSchedule.from_betas()
-    else:
-        config = scheduler or {}
-        schedule = VPSchedule.from_scheduler_config(config)
-    if family.schedule == "config" and family.generative:
-        config = scheduler or {}
-        times = spaced_times(
-            schedule,
-            family.steps if steps is None else steps,
-            config.get("timestep_spacing", "leading"),
-            offset=config.get("steps_offset", 0),
-        )
-    else:
-        if steps not in (None, 1):
-            raise InputError(f"{steps} steps of {family.name}, which is a one-step model", remedy="Use --steps 1.")
-        times = [schedule.start, schedule.end] if family.generative else [schedule.start]
-    denoiser = Denoiser(UNetNetwork(unet, family.inputs), schedule, family.prediction_type, time_label=family.label)
-    shared = Condition(condition, shared=condition).to(device, dtype)
-    return LatentPredictor(denoiser, latents, shared, times, posterior=posterior)
-
-
-_PARTS: list[str] = [
-    "model_index.json",
-    "priorscope.json",
-    "empty_prompt.safetensors",
-    "unet",
-    "vae",
-    "scheduler",
-    "text_encoder",
-    "tokenizer",
-]
-
-
-def _own_settings(folder: Path) -> dict[str, Any]:
-    """Settings that a folder states: ours in priorscope.json, Marigold's defaults in model_index.json."""
-    settings: dict[str, Any] = {}
-    for name in ("model_index.json", "priorscope.json"):
-        if (folder / name).exists():
-            config = read_config(folder, name)
-            for key, ours in (
-                ("default_denoising_steps", "steps"),
-                ("default_processing_resolution", "resolution"),
-            ):
-                if config.get(key) is not None:
-                    settings[ours] = config[key]
-            settings.update({key: config[key] for key in ("resolution", "multiple", "steps") if key in config})
-    return settings
-
-
-def _scheduler_config(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    if recipe.family.schedule != "config":
-        return None
-    config = read_config(folder / "scheduler", "scheduler_config.json")
-    stated = config.get("prediction_type", "epsilon")
-    if stated != f"{recipe.family.prediction_type}_prediction":
-        raise InputError(
-            f"states prediction_type {stated!r}, but a {recipe.family.name} model predicts v",
-            path=folder / "scheduler",
-            remedy="These are the weights of another family: check --model and --family.",
-        )
-    return config
 
 
 def _check_image(image: Any) -> None:

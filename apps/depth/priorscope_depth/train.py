@@ -29,10 +29,11 @@ from priorscope.device import resolve_device
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.predictors.geometry import Geometry
+from priorscope_depth.assemble import build_predictor
 from priorscope_depth.augmentation import batch_shape, random_view
 from priorscope_depth.configs import TrainConfig
 from priorscope_depth.families import FAMILIES, Recipe
-from priorscope_depth.predictor import DepthPredictor, build_predictor
+from priorscope_depth.predictor import DepthPredictor
 from priorscope_depth.scenes import HELD_OUT_SEED, StoredScenes, render_scene, write_scenes
 from priorscope_depth.targets import truncated_disparity
 
