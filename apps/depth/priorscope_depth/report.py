@@ -14,14 +14,14 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope_depth.alignment import AffineFit, Space, fit_affine
 from priorscope_depth.archives import DepthArchive, DepthSample
 from priorscope_depth.baselines import BASELINES
-from priorscope_depth.configs import EvaluateConfig, EvaluateNormalsConfig
+from priorscope_depth.configs import EvaluateConfig, EvaluateNormalsConfig, ModelConfig
 from priorscope_depth.evaluate import evaluate_depth, predict_at_own_size
 from priorscope_depth.evaluate_normals import evaluate_normals
 from priorscope_depth.held_out import SCENES_PROTOCOL, HeldOutScenes
 from priorscope_depth.metrics import DEPTH_METRICS
 from priorscope_depth.normals_data import NormalsArchive
 from priorscope_depth.predict import load_predictor
-from priorscope_depth.predictor import NativePredictor
+from priorscope_depth.predictor import DepthPredictor, NativePredictor
 from priorscope_depth.protocols import DepthProtocol, depth_protocol
 from priorscope_depth.scores import DepthEvaluation
 
@@ -42,12 +42,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     predictor = load_predictor(config.settings)
     if predictor.task != "depth":
         raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="Use `evaluate-normals`.")
-    native = NativePredictor(
-        predictor,
-        seed=config.settings.seed,
-        ensemble=config.settings.ensemble,
-        geometry=None if config.settings.resolution is None else predictor.geometry,
-    )
+    native = _native(predictor, config.settings)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
     evaluation = evaluate_depth(
         native,
@@ -158,6 +153,12 @@ def _spaces(evaluation: DepthEvaluation, asked: Sequence[Space]) -> list[Space]:
     return [space for space in asked if any(space in evaluation.alignments(method) for method in methods)]  # type: ignore[arg-type]
 
 
+def _native(predictor: DepthPredictor, settings: ModelConfig) -> NativePredictor:
+    """At the protocol's size, or at the resolution that was asked for."""
+    geometry = None if settings.resolution is None else predictor.geometry
+    return NativePredictor(predictor, seed=settings.seed, ensemble=settings.ensemble, geometry=geometry)
+
+
 def _check_limit(limit: int) -> None:
     if limit < 0:
         raise InputError(f"a limit of {limit} images", remedy="Use --limit 0 for all, or a positive number.")
@@ -213,12 +214,7 @@ def run_normals_evaluation(config: EvaluateNormalsConfig) -> int:
     predictor = load_predictor(config.settings)
     if predictor.task != "normals":
         raise InputError(f"{predictor.name} predicts {predictor.task}, not normals", remedy="Choose another --model.")
-    native = NativePredictor(
-        predictor,
-        seed=config.settings.seed,
-        ensemble=config.settings.ensemble,
-        geometry=None if config.settings.resolution is None else predictor.geometry,
-    )
+    native = _native(predictor, config.settings)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
     evaluation = evaluate_normals(
         native,
