@@ -36,15 +36,15 @@ def demo(config: DemoConfig) -> int:
     out = config.out
     if config.scenes < 0:
         raise InputError(f"{config.scenes} scenes", remedy="Use --scenes 0 for none.")
+    predictor = DepthPredictor.from_pretrained(config.model, device=config.device)
+    if predictor.task != "depth":
+        raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="The demo needs a depth model.")
     if (out / "config.yaml").is_file() and (out / "demo.txt").is_file():
         shutil.rmtree(out)  # an earlier demo: nothing in it is anybody's work
     run = RunFolder.create(out, config)
     (out / "demo.txt").write_text("Made by `priorscope depth demo`, which may replace this folder.\n")
     stereo = motorcycle()
     sample = DepthSample("motorcycle", stereo.left, stereo.depth, stereo.valid)
-    predictor = DepthPredictor.from_pretrained(config.model, device=config.device)
-    if predictor.task != "depth":
-        raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="The demo needs a depth model.")
     native = NativePredictor(predictor, geometry=predictor.geometry)
     space = predictor.space
     print(f"Model {predictor.name} ({space}). Photograph: Middlebury 2014 Motorcycle, {sample.rgb.shape[1]} x "
@@ -65,7 +65,7 @@ def demo(config: DemoConfig) -> int:
     prediction = predictor(sample.rgb)
     fit = fit_affine(prediction.values, sample.depth, sample.valid, space)
     depth = fit.depth(prediction.values, MOTORCYCLE.min_depth, MOTORCYCLE.max_depth)
-    picture = figure_to_image(side_by_side(aligned_panels(sample, prediction.values, MOTORCYCLE, space)))
+    picture = figure_to_image(side_by_side(aligned_panels(sample, prediction.values, MOTORCYCLE, space, fit)))
     write_png(run.figures / "motorcycle.png", picture)
     write_png(run.figures / "motorcycle_prediction.png", to_colours(prediction.values, Meaning(space)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -327,13 +328,12 @@ class DepthPredictor:
             self.latent, self.recipe, geometry=self.geometry.native(), device=self.device, dtype=self.dtype
         )
 
+        number = count(1)
+
         def predict(tiles: torch.Tensor) -> torch.Tensor:
             # the same noise in every tile would repeat its pattern; its own place gives each tile its own
-            predict.done += 1  # type: ignore[attr-defined]
-            names = [f"{items[0]}/tile{predict.done}"]  # type: ignore[attr-defined]
-            return native.predict(tiles, seed=seed, items=names)[0][0][None]
+            return native.predict(tiles, seed=seed, items=[f"{items[0]}/tile{next(number)}"])[0][0][None]
 
-        predict.done = 0  # type: ignore[attr-defined]
         blended = predict_tiled(
             rgb.to(self.device, torch.float32),
             predict,
