@@ -1,0 +1,1 @@
+"""Images with their depth and normals, from wherever they come: what depth models are trained on."""
