@@ -568,6 +568,16 @@ def test_pictures_stored_turned_are_refused(tmp_path, room):
         FolderPairs(tmp_path).read(0)
 
 
+def test_real_frames_of_kitti_are_a_folder_of_pairs(shared_data):
+    source = FolderPairs(shared_data("depth") / "kitti_raw", depth_scale=1 / 256)
+    assert source.keys == ["0000000005", "0000000100"]
+    for index in range(2):
+        pair = source.read(index)
+        check_contract(pair, normals=False)
+        assert 0.1 < pair.valid.mean() < 0.5  # LiDAR
+        assert 1 < pair.depth[pair.valid].min() < pair.depth.max() < 90  # metres
+
+
 @pytest.mark.parametrize("kind", ["png", "npy", "planes"])
 @pytest.mark.parametrize("x", ["right", "left"])
 def test_normals_in_a_folder(tmp_path, scene, kind, x):
