@@ -63,6 +63,9 @@ def look_at(position: Array, target: Array, field_of_view: float, roll: float = 
 
 
 def random_view(rng: np.random.Generator, position: Array, target: Array) -> Camera:
-    """A camera as a person holds it: 35 to 85 degrees wide, a roll of a few degrees now and then."""
+    """A camera as a person holds it: mostly 35 to 85 degrees wide, a roll of a few degrees now and then."""
     roll = np.radians(rng.normal() * (4.0 if rng.uniform() < 0.25 else 1.0))
-    return look_at(position, target, np.radians(rng.uniform(35, 85)), roll)
+    kind = rng.uniform()
+    # some pictures are from far with a long lens, some from near with a wide one
+    low, high = (20, 38) if kind < 0.12 else (80, 105) if kind > 0.9 else (38, 82)
+    return look_at(position, target, np.radians(rng.uniform(low, high)), roll)

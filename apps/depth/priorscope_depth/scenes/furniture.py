@@ -24,6 +24,7 @@ from .large_objects import LARGE, bicycle
 from .materials import Look, Material
 from .small_objects import bag, pot_plant, strew
 from .things import Maker, Thing, moved
+from .thin import THIN_INDOORS
 
 
 def legs(rng: np.random.Generator, x: float, y: float, height: float, material: Material) -> Thing:
@@ -228,7 +229,7 @@ def blocks(rng: np.random.Generator, look: Look) -> Thing:
 
 FURNITURE: list[Maker] = [
     *(table, table, chair, chair, chair, stool, desk, pile, pile, bin_, blocks, blocks, sofa, floor_lamp, pot_plant),
-    *(tyres, pipes, ladder, bag, *LARGE),
+    *(tyres, pipes, ladder, bag, *LARGE, *THIN_INDOORS),
 ]
 AGAINST_WALL: list[Maker] = [
     *(cabinet, cabinet, shelf, shelf, shelf, sofa, bed, desk, table, pile, floor_lamp, ladder, bicycle),

@@ -21,7 +21,7 @@ from .world import Caster, Hits, Stage
 HELD_OUT_SEED = 1_000_000_000
 """Seeds from here on are for held-out scenes; training uses smaller ones only."""
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Goes up whenever a seed gives another picture than before; written beside stored scenes."""
 
 MAX_SIDE = 4096
@@ -143,7 +143,7 @@ def photograph(
     if supersample > 1:
         light = _smooth_borders(caster, camera, hits, light, normals, shape, supersample)
     return Scene(
-        rgb=develop(light.reshape(height, width, 3), depth.reshape(height, width) > 0, rng),
+        rgb=develop(light.reshape(height, width, 3), depth.reshape(height, width), rng),
         depth=depth.reshape(height, width),
         normals=normals.reshape(height, width, 3),
         valid=depth.reshape(height, width) > 0,

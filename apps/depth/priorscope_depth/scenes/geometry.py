@@ -83,6 +83,16 @@ def box(x: float, y: float, z: float) -> Mesh:
     return Mesh(_BOX * size, _BOX_FACES, _BOX_UV * size[_BOX_SIDES], _ONE_EACH)
 
 
+def boxes(sizes: Array, places: Array) -> Mesh:
+    """Many boxes as one mesh: `sizes` and the middles of their undersides, `places`, are (K, 3)."""
+    sizes, places = np.asarray(sizes, dtype=float), np.asarray(places, dtype=float)
+    count = len(sizes)
+    vertices = _BOX * sizes[:, None] + places[:, None]
+    faces = _BOX_FACES + 24 * np.arange(count)[:, None, None]
+    uv = _BOX_UV * sizes[:, _BOX_SIDES]
+    return Mesh(vertices.reshape(-1, 3), faces.reshape(-1, 3), uv.reshape(-1, 2), np.arange(24 * count))
+
+
 @lru_cache(maxsize=256)
 def _lattice(rows: int, columns: int, wrap: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Faces of a grid of points, two a cell, and the weld that closes it around its columns."""
@@ -109,11 +119,11 @@ def _lengths(path: Array) -> Array:
     """Arc length from the start of a path (K, D) to each of its points."""
     step = path[1:] - path[:-1]
     lengths = np.zeros(len(path))
-    np.cumsum(np.sqrt((step * step).sum(axis=-1)), out=lengths[1:])
+    np.cumsum(np.sqrt(np.einsum("nk,nk->n", step, step)), out=lengths[1:])
     return lengths
 
 
-def _cross(a: Array, b: Array) -> Array:
+def cross_product(a: Array, b: Array) -> Array:
     """np.cross for (N, 3) without its overhead, which counts over thousands of small meshes."""
     result = np.empty_like(a)
     result[:, 0] = a[:, 1] * b[..., 2] - a[:, 2] * b[..., 1]
@@ -123,7 +133,7 @@ def _cross(a: Array, b: Array) -> Array:
 
 
 def _unit(a: Array) -> Array:
-    return a / (np.sqrt((a * a).sum(axis=-1, keepdims=True)) + 1e-12)
+    return a / (np.sqrt(np.einsum("nk,nk->n", a, a)) + 1e-12)[:, None]
 
 
 def sheet(points: Array, uv: Array | None = None, *, wrap: bool = False) -> Mesh:
@@ -182,24 +192,43 @@ def revolve(profile: list[tuple[float, float]] | Array, segments: int = 20, *, s
     uv[..., 0] = angle * line[:, 0].max()
     uv[..., 1] = arc[:, None]
     mesh = sheet(points, uv, wrap=True)
-    # a doubled profile point makes a strip of no area between its two copies: leave those faces out
-    solid = pieces[1:] != pieces[:-1]
-    if solid.all():
-        return mesh
-    faces = mesh.faces.reshape(len(solid), -1, 3)[solid].reshape(-1, 3)
-    return Mesh(mesh.vertices, faces, mesh.uv, mesh.weld)
+    # no area: a strip between the two copies of a doubled profile point, and one triangle of two at a pole
+    solid = np.empty((len(line) - 1, segments, 2), dtype=bool)
+    solid[...] = (pieces[1:] != pieces[:-1])[:, None, None]
+    solid[..., 0] &= (line[:-1, 0] > 0)[:, None]
+    solid[..., 1] &= (line[1:, 0] > 0)[:, None]
+    return Mesh(mesh.vertices, mesh.faces[solid.ravel()], mesh.uv, mesh.weld)
+
+
+@lru_cache(maxsize=64)
+def _unit_cylinder(segments: int) -> tuple[Mesh, Array]:
+    """A cylinder of radius and height 1; and for its vertices which shares of the radius and of the height lie
+    before them along the profile, (V, 2).
+    """
+    mesh = revolve([(0, 0), (1, 0), (1, 1), (0, 1)], segments)
+    shares = np.array([[0, 0], [1, 0], [1, 0], [1, 1], [1, 1], [2, 1]], dtype=float)
+    return mesh, np.repeat(shares, segments + 1, axis=0)
 
 
 def cylinder(radius: float, height: float, *, top: float | None = None, segments: int = 20) -> Mesh:
     """A closed cylinder, or a frustum with radius `top` at the upper end."""
-    top = radius if top is None else top
-    return revolve([(0, 0), (radius, 0), (top, height), (0, height)], segments)
+    if top is not None:
+        return revolve([(0, 0), (radius, 0), (top, height), (0, height)], segments)
+    # by far the most frequent shape: one copy a number of sides is stretched
+    unit, shares = _unit_cylinder(segments)
+    uv = np.stack([unit.uv[:, 0] * radius, shares @ [radius, height]], axis=-1)
+    return Mesh(unit.vertices * [radius, radius, height], unit.faces, uv, unit.weld)
+
+
+@lru_cache(maxsize=64)
+def _unit_sphere(segments: int) -> Mesh:
+    latitude = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
+    return revolve(np.stack([np.cos(latitude), 1 + np.sin(latitude)], axis=-1), segments, sharp=3.0)
 
 
 def ellipsoid(x: float, y: float, z: float, segments: int = 20) -> Mesh:
     """An ellipsoid with semi-axes x, y, z metres, resting on z = 0."""
-    latitude = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
-    mesh = revolve(np.stack([np.cos(latitude), 1 + np.sin(latitude)], axis=-1), segments, sharp=3.0)
+    mesh = _unit_sphere(segments)
     return Mesh(mesh.vertices * [x, y, z], mesh.faces, mesh.uv * [max(x, y), z], mesh.weld)
 
 
@@ -219,14 +248,64 @@ def tube(path: list[tuple[float, float, float]] | Array, radius: float, sides: i
     tangent = _unit(tangent)
     # the axis the path follows least never comes near the tangent on the gentle paths in use here
     reference = np.eye(3)[np.abs(tangent).sum(axis=0).argmin()]
-    side = _unit(_cross(tangent, reference))
-    other = _cross(tangent, side)
+    side = _unit(cross_product(tangent, reference))
+    other = cross_product(tangent, side)
     angle, cosine, sine = _circle(sides)
     points = path[:, None] + radius * (cosine[:, None] * side[:, None] + sine[:, None] * other[:, None])
     uv = np.empty((len(path), sides + 1, 2))
     uv[..., 0] = angle * radius
     uv[..., 1] = _lengths(path)[:, None]
     return sheet(points, uv, wrap=True)
+
+
+def rods(
+    starts: list[tuple[float, float, float]] | Array,
+    ends: list[tuple[float, float, float]] | Array,
+    radius: float | Array,
+    sides: int = 5,
+) -> Mesh:
+    """Many straight round bars as one mesh: spokes, railings, wires, twigs; open at their ends.
+
+    Parameters
+    ----------
+    starts, ends : (K, 3)
+    radius : float, or ndarray, (K,) or (K, 2)
+        Metres; for each bar, or for each of its two ends.
+    sides : int
+        Number of sides around a bar.
+    """
+    first, last = np.asarray(starts, dtype=float), np.asarray(ends, dtype=float)
+    count = len(first)
+    axis = _unit(last - first)
+    side = _unit(cross_product(axis, np.eye(3)[np.abs(axis).argmin(axis=-1)]))
+    other = cross_product(axis, side)
+    angle, cosine, sine = _circle(sides)
+    around = cosine[:, None] * side[:, None] + sine[:, None] * other[:, None]
+    thick = np.asarray(radius, dtype=float)
+    thick = np.broadcast_to(thick[:, None] if thick.ndim == 1 else thick, (count, 2))
+    points = np.stack([first, last], axis=1)[:, :, None] + thick[..., None, None] * around[:, None]
+    uv = np.empty((count, 2, sides + 1, 2))
+    uv[..., 0] = angle * thick.mean(axis=-1)[:, None, None]
+    uv[..., 1] = np.stack([0 * axis[:, 0], np.linalg.norm(last - first, axis=-1)], axis=-1)[..., None]
+    faces, weld = _lattice(2, sides + 1, True)
+    offset = (2 * (sides + 1) * np.arange(count))[:, None]
+    return Mesh(
+        points.reshape(-1, 3),
+        (faces.ravel() + offset).reshape(-1, 3),
+        uv.reshape(-1, 2),
+        (weld + offset).ravel(),
+    )
+
+
+def joined(meshes: list[Mesh]) -> Mesh:
+    """Several meshes as one: thousands of small ones cost more to keep apart than to render."""
+    starts = np.append(0, np.cumsum([len(mesh.vertices) for mesh in meshes])[:-1])
+    return Mesh(
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]),
+        np.concatenate([mesh.uv for mesh in meshes]),
+        np.concatenate([mesh.weld + start for mesh, start in zip(meshes, starts, strict=True)]),
+    )
 
 
 def extrude(outline: list[tuple[float, float]] | Array, thickness: float) -> Mesh:
@@ -262,7 +341,10 @@ def blob(rng: np.random.Generator, x: float, y: float, z: float, *, rough: float
 
 
 def leaves(rng: np.random.Generator, centre: Array, radii: Array, count: int, size: float) -> Mesh:
-    """`count` loose triangles of about `size` metres near the surface of an ellipsoid (foliage, grass)."""
+    """`count` loose triangles of about `size` metres near the surface of an ellipsoid (foliage, grass).
+
+    `centre` is a point, (3,), or one for each triangle, (count, 1, 3).
+    """
     direction = rng.normal(size=(count, 1, 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
     where = centre + direction * radii * rng.uniform(0.65, 1.08, size=(count, 1, 1))

@@ -7,22 +7,21 @@ import numpy as np
 from .camera import Camera, random_view
 from .furniture import AGAINST_WALL, FURNITURE, table
 from .geometry import Array, box, quad, rotation_z, sheet, tube
+from .lamps import light_room
 from .large_objects import LARGE, person
 from .materials import Look
 from .small_objects import SMALL, strew, tool
 from .things import Thing, extent, moved, pick
-from .world import Light, Plot, Stage, World
+from .thin import blinds
+from .world import Gate, Plot, Stage, World
 
 
-def _warmth(rng: np.random.Generator) -> Array:
-    """The colour of a lamp, from warm to cool, mean 1."""
-    t = rng.uniform(-1, 1)
-    colour = np.array([1 + 0.25 * t, 1.0, 1 - 0.3 * t])
-    return colour / colour.mean()
+def _shell(rng: np.random.Generator, look: Look, world: World, x: float, y: float, h: float) -> list[Gate]:
+    """Floor, walls and ceiling of a room from (0, 0) to (x, y); skirting, beams, a pillar, pictures.
 
-
-def _shell(rng: np.random.Generator, look: Look, world: World, x: float, y: float, h: float) -> None:
-    """Floor, walls and ceiling of a room from (0, 0) to (x, y); skirting, beams, a pillar, pictures, windows."""
+    Returns its windows, which the light comes in by.
+    """
+    gates: list[Gate] = []
     origin, ex, ey, ez = np.zeros(3), np.array([x, 0, 0.0]), np.array([0, y, 0.0]), np.array([0, 0, h])
     wall = look.wall()
     world.add(quad(origin, ex, ey), look.floor())
@@ -37,7 +36,7 @@ def _shell(rng: np.random.Generator, look: Look, world: World, x: float, y: floa
         if skirting is not None:
             at = corner + along / 2 + inward * 0.006
             world.add(box(length, 0.012, 0.09).moved(at, rotation_z(turn)), skirting)
-        _hang(rng, look, world, corner, along / length, inward, length, h, turn)
+        gates += _hang(rng, look, world, corner, along / length, inward, length, h, turn)
     if rng.uniform() < 0.15:
         for t in np.arange(0.3, y, rng.uniform(0.6, 1.4)):
             world.add(box(x, 0.12, 0.15).moved((x / 2, t, h - 0.15)), look.wood())
@@ -48,6 +47,7 @@ def _shell(rng: np.random.Generator, look: Look, world: World, x: float, y: floa
         z = h - rng.uniform(0.05, 0.3)
         px = rng.uniform(0.05, 0.95) * x
         world.add(tube([(px, 0.05, z), (px, y / 2, z), (px, y - 0.05, z)], rng.uniform(0.015, 0.06)), look.any_object())
+    return gates
 
 
 def _hang(
@@ -60,26 +60,35 @@ def _hang(
     length: float,
     h: float,
     turn: float,
-) -> None:
-    """Pictures, windows, a door, tools and boards on one wall, side by side."""
+) -> list[Gate]:
+    """Pictures, mirrors, windows, a door, tools and boards on one wall, side by side; returns the windows."""
+    gates: list[Gate] = []
     position = rng.uniform(0.1, 0.8)
     while position < length - 0.4:
         kind = rng.uniform()
         w = min(rng.uniform(0.3, 1.6), length - position - 0.1)
         tall = rng.uniform(0.3, 1.3)
         if kind < 0.35:
+            mirror = rng.uniform() < 0.35
+            face = look.mirror() if mirror else look.picture(width=(w, w), shift=False)
+            tall = rng.uniform(0.8, 1.7) if mirror else tall
             thing: Thing = [
                 (box(w, 0.03, tall), look.wood() if rng.uniform() < 0.5 else look.plastic()),
-                (box(w - 0.06, 0.004, tall - 0.06).moved((0, 0.018, 0.03)), look.picture(width=(w, w), shift=False)),
+                (box(w - 0.06, 0.004, tall - 0.06).moved((0, 0.018, 0.03)), face),
             ]
-            z = rng.uniform(0.9, 1.5)
+            z = rng.uniform(0.1, 0.8) if mirror else rng.uniform(0.9, 1.5)
         elif kind < 0.55:
-            pane, frame = look.picture(width=(2, 5), glow=rng.uniform(0.6, 2.5)), look.plastic()
+            pane, frame = look.view(), look.plastic()
             tall = rng.uniform(0.8, 1.5)
             thing = [(box(w, 0.04, tall), pane)]
             thing += [(box(0.05, 0.08, tall).moved((s * w / 2, 0, 0)), frame) for s in (-1, 0, 1)]
             thing += [(box(w + 0.05, 0.1, 0.05).moved((0, 0, t * tall - 0.02)), frame) for t in (0, 1)]
-            z = rng.uniform(0.7, 1.0)
+            z = rng.uniform(0.4, 1.0)
+            if rng.uniform() < 0.3:
+                thing += moved(blinds(rng, look, w, tall), (0, 0.09, 0))
+            elif z + tall < h - 0.05:
+                sill = corner + along * position + np.array([0, 0, z])
+                gates.append(Gate(sill, along * w, np.array([0, 0, tall]), inward))
         elif kind < 0.67 and w > 0.7:
             leaf = look.wood() if rng.uniform() < 0.6 else look.any_object()
             thing = [(box(0.9, 0.06, 2.05), look.wood()), (box(0.8, 0.09, 2.0), leaf)]
@@ -101,30 +110,10 @@ def _hang(
             at = corner + along * (position + w / 2) + inward * offset
             world.put(thing, at[0], at[1], z, turn)
         position += w + rng.uniform(0.2, 1.5)
+    return gates
 
 
 _UPRIGHT = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
-
-
-def _lamps(rng: np.random.Generator, world: World, x: float, y: float, h: float, eye: Array) -> None:
-    """Ambient light and one to three lamps: under the ceiling, at a window, beside the camera."""
-    ambient = rng.uniform(0.15, 0.7)
-    world.above = ambient * _warmth(rng)
-    world.below = world.above * rng.uniform(0.4, 0.8)
-    world.occlusion_reach = rng.uniform(0.5, 1.5)
-    for _ in range(int(rng.integers(1, 3))):
-        where = rng.uniform()
-        if where < 0.55:
-            at, size = np.array([*(rng.uniform(0.2, 0.8, 2) * [x, y]), h - 0.15]), rng.uniform(0.03, 0.4)
-        elif where < 0.85:
-            side = int(rng.integers(2))
-            at = rng.uniform(0.1, 0.9, 3) * [x, y, 0]
-            at[side] = rng.choice([0.1, [x, y][side] - 0.1])
-            at[2], size = rng.uniform(1.2, 2.0), rng.uniform(0.2, 0.7)
-        else:
-            at, size = eye + rng.normal(size=3) * 0.1 + [0, 0, 0.1], 0.03
-        strength = rng.uniform(0.4, 1.3) * (0.5 if where >= 0.85 else 1.0)
-        world.lights.append(Light(at, strength * _warmth(rng), size, reach=0.4 * max(x, y)))
 
 
 def room(rng: np.random.Generator) -> Stage:
@@ -132,10 +121,15 @@ def room(rng: np.random.Generator) -> Stage:
     look = Look(rng)
     world = World()
     x, y, h = rng.uniform(2.6, 7.0), rng.uniform(3.2, 9.0), rng.uniform(2.3, 3.4)
-    _shell(rng, look, world, x, y, h)
+    gates = _shell(rng, look, world, x, y, h)
     eye = np.array([rng.uniform(0.2, 0.8) * x, rng.uniform(0.06, 0.25) * y + 0.15, rng.uniform(0.7, min(2.0, h - 0.4))])
     plot = Plot((0.03, 0.03), (x - 0.03, y - 0.03))
-    plot.reserve(eye[:2] - 0.55, eye[:2] + [0.55, 0.9])
+    close = rng.uniform() < 0.2
+    plot.reserve(eye[:2] - 0.55, eye[:2] + [0.55, 0.6 if close else 0.9])
+    if close:
+        # something large in the foreground, beside the line of sight
+        at = eye[:2] + [rng.choice([-1, 1]) * rng.uniform(0.35, 0.6), rng.uniform(0.9, 1.2)]
+        _place_at(rng, world, plot, pick(rng, FURNITURE)(rng, look), at)
     _along_walls(rng, look, world, plot, x, y, h)
     for _ in range(int(rng.integers(1, 4 + int(x * y / 5)))):
         thing = pick(rng, FURNITURE)(rng, look)
@@ -147,7 +141,7 @@ def room(rng: np.random.Generator) -> Stage:
         _stand(rng, world, plot, pick(rng, SMALL)(rng, look))
     if rng.uniform() < 0.35:
         _rug(rng, look, world, x, y)
-    _lamps(rng, world, x, y, h, eye)
+    light_room(rng, look, world, (x, y, h), eye, gates)
 
     def propose(rng: np.random.Generator) -> Camera:
         position = eye + rng.normal(size=3) * [0.1, 0.05, 0.1]
@@ -155,6 +149,14 @@ def room(rng: np.random.Generator) -> Stage:
         return random_view(rng, position, target)
 
     return Stage(world, propose)
+
+
+def _place_at(rng: np.random.Generator, world: World, plot: Plot, thing: Thing, at: Array) -> None:
+    """Stand a thing at a given place where it fits into the plot."""
+    low, high = extent(thing)
+    if plot.is_free(at + low[:2], at + high[:2]):
+        plot.reserve(at + low[:2], at + high[:2])
+        world.put(thing, at[0], at[1], 0.0, rng.uniform(-0.3, 0.3))
 
 
 def _stand(rng: np.random.Generator, world: World, plot: Plot, thing: Thing) -> None:
@@ -196,7 +198,7 @@ def clutter(rng: np.random.Generator) -> Stage:
     look = Look(rng)
     world = World()
     x, y, h = rng.uniform(3.0, 7.0), rng.uniform(3.5, 7.5), rng.uniform(2.4, 3.6)
-    _shell(rng, look, world, x, y, h)
+    gates = _shell(rng, look, world, x, y, h)
     plot = Plot((0.03, 0.03), (x - 0.03, y - 0.03))
     centre = np.array([rng.uniform(0.4, 0.6) * x, rng.uniform(0.4, 0.6) * y, 0.0])
     if rng.uniform() < 0.3:
@@ -212,7 +214,7 @@ def clutter(rng: np.random.Generator) -> Stage:
         # what stands between the camera and the heap would hide it
         if at is not None and at[1] > centre[1] - 0.3:
             world.put(thing, at[0], at[1], 0.0, turn)
-    _lamps(rng, world, x, y, h, eye)
+    light_room(rng, look, world, (x, y, h), eye, gates)
 
     def propose(rng: np.random.Generator) -> Camera:
         target = focus + rng.normal(size=3) * [0.25, 0.25, 0.12]

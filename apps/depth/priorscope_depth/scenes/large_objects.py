@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .geometry import Mesh, blob, box, cylinder, ellipsoid, revolve, rotation_x, rotation_y, torus, tube
+from .geometry import Mesh, blob, box, cylinder, ellipsoid, revolve, rods, rotation_x, rotation_y, torus, tube
 from .materials import Look, Material
 from .things import Maker, Thing, moved
 
@@ -26,23 +26,23 @@ def person(rng: np.random.Generator, look: Look) -> Thing:
         thing.append((ellipsoid(0.045, 0.045, 0.07, 8).moved((hand[0], hand[1], hand[2] - 0.07)), skin))
     body = revolve([(0, 0.8), (0.17, 0.85), (0.15, 1.1), (0.21, 1.35), (0.13, 1.48), (0.06, 1.55)], 18, sharp=2)
     body = Mesh(body.vertices * [wide, 0.65 * wide, 1], body.faces, body.uv, body.weld)
-    thing += [(body, shirt), (ellipsoid(0.085, 0.1, 0.125, 14).moved((0, 0, 1.5)), skin)]
-    thing.append((ellipsoid(0.09, 0.105, 0.09, 14).moved((0, 0.02, 1.6)), hair))
+    thing += [(body, shirt), (ellipsoid(0.085, 0.1, 0.125, 12).moved((0, 0, 1.5)), skin)]
+    thing.append((ellipsoid(0.09, 0.105, 0.09, 12).moved((0, 0.02, 1.6)), hair))
     return [(Mesh(mesh.vertices * s, mesh.faces, mesh.uv, mesh.weld), material) for mesh, material in thing]
 
 
 def wheel(rng: np.random.Generator, radius: float, width: float, rubber: Material, metal: Material) -> Thing:
     """A spoked wheel in the x-z plane, standing on z = 0."""
     upright = rotation_x(np.pi / 2)
-    thing: Thing = [(torus(radius - width, width).moved((0, 0, radius), upright), rubber)]
-    rim = torus(radius - 2 * width, width * 0.45, 24, 6)
+    thing: Thing = [(torus(radius - width, width, 26, 8).moved((0, 0, radius), upright), rubber)]
+    rim = torus(radius - 2 * width, width * 0.45, 22, 5)
     thing.append((rim.moved((0, 0, radius), upright), metal))
     thing.append((cylinder(0.25 * radius, 1.6 * width, segments=14).moved((0, 0.8 * width, radius), upright), metal))
-    spokes = int(rng.choice([5, 6, 8, 14]))
-    thin = 0.006 if spokes > 8 else rng.uniform(0.008, 0.025)
-    for angle in np.arange(spokes) * 2 * np.pi / spokes + rng.uniform(0, 1):
-        end = (radius - 2 * width) * np.array([np.cos(angle), 0.0, np.sin(angle)])
-        thing.append((tube(np.stack([0 * end, end]) + [0, 0, radius], thin, 5), metal))
+    spokes = int(rng.choice([5, 6, 8, 14, 28]))
+    thin = 0.08 / spokes if spokes > 8 else rng.uniform(0.008, 0.025)
+    angle = np.arange(spokes) * 2 * np.pi / spokes + rng.uniform(0, 1)
+    ends = (radius - 2 * width) * np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=-1) + [0, 0, radius]
+    thing.append((rods(np.broadcast_to([0, 0, radius], ends.shape), ends, thin), metal))
     return thing
 
 
@@ -64,7 +64,7 @@ def bicycle(rng: np.random.Generator, look: Look) -> Thing:
 
 def motorbike(rng: np.random.Generator, look: Look) -> Thing:
     """A machine on two fat wheels: tank, engine block, saddle, exhaust, fork, lamp, mudguards."""
-    rubber, metal, paint, dark = look.rubber(), look.metal(), look.plastic(), look.rubber()
+    rubber, metal, paint, dark = look.rubber(), look.metal(), look.car_paint(), look.rubber()
     r, base = rng.uniform(0.27, 0.34), rng.uniform(1.2, 1.55)
     width = rng.uniform(0.045, 0.08)
     thing = moved(wheel(rng, r, width, rubber, metal), (-base / 2, 0, 0))

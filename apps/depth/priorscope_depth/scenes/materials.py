@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .textures import texture_bank
+from .textures import PATTERNS, texture_bank
+
+_PATTERNS = tuple(PATTERNS)
 
 Colour = NDArray[np.floating]
 
@@ -33,9 +35,17 @@ class Material:
     gloss, sharpness : float
         Strength and exponent of the highlight.
     metal : float
-        0..1, how much it mirrors its surroundings.
+        0..1, how much it mirrors its surroundings whatever the angle, in its own colour.
     glow : float
         Light of its own, as a multiple of its colour (lamps, windows, screens).
+    polish : float
+        0..1, how much it mirrors as glass, water, varnish do: little where it is faced, nearly all at a glancing angle.
+    rough : float
+        Blur of what is mirrored: the spread of the mirrored directions, about radians.
+    ripple : float
+        Slope of waves (water).
+    stain : float
+        0..1, how much slow stains, which do not repeat with the texture, darken and lighten it.
     """
 
     texture: int
@@ -48,6 +58,10 @@ class Material:
     sharpness: float = 20.0
     metal: float = 0.0
     glow: float = 0.0
+    polish: float = 0.0
+    rough: float = 0.0
+    ripple: float = 0.0
+    stain: float = 0.0
 
 
 def as_arrays(materials: list[Material]) -> dict[str, NDArray[np.float32]]:
@@ -117,9 +131,8 @@ class Look:
     def anything(self) -> Material:
         """Any pattern or photograph, any colours, any gloss."""
         rng = self.rng
-        names = list(texture_bank().names.values())
-        group = names[int(rng.integers(len(names)))] if rng.uniform() < 0.7 else texture_bank().names["photograph"]
-        photograph = group is texture_bank().names["photograph"]
+        photograph = rng.uniform() < 0.35
+        group = texture_bank().names["photograph" if photograph else _PATTERNS[int(rng.integers(len(_PATTERNS)))]]
         light = _linear(self.colour(saturation=0.6, value=(0.4, 1.0)))
         dark = _linear(self.colour(saturation=0.6, value=(0.0, 0.6)))
         if photograph and rng.uniform() < 0.7:
@@ -134,24 +147,53 @@ class Look:
             gloss=0.5 * rng.uniform() ** 3,
             sharpness=float(np.exp(rng.uniform(1.5, 5))),
             metal=0.5 * rng.uniform() ** 4,
+            polish=rng.uniform() if rng.uniform() < 0.2 else 0.0,
+            rough=0.3 * rng.uniform() ** 2,
         )
+
+    def _varnish(self, share: float, *, rough: float = 0.15) -> dict[str, float]:
+        """Polish, for `share` of the surfaces, and how blurred it mirrors."""
+        rng = self.rng
+        if rng.uniform() >= share:
+            return {}
+        return {"polish": rng.uniform(0.3, 1.0), "rough": rough * rng.uniform() ** 1.5}
 
     def wood(self) -> Material:
         gloss = 0.25 * self.rng.uniform() ** 2
         tone = self.colour(0.08, 0.75, (0.25, 0.9))
-        return self.material(("grain", "grain", "planks"), tone, gloss=gloss, turn=self._quarter())
+        turn = self._quarter()
+        return self.material(("grain", "grain", "planks"), tone, gloss=gloss, turn=turn, **self._varnish(0.2))
 
     def metal(self) -> Material:
         tone = self.colour(None, 0.15, (0.25, 0.95))
-        metal = self.rng.uniform(0.2, 0.9)
-        return self.material(
-            ("grain", "plain", "speckle"), tone, contrast=(0.1, 0.4), gloss=0.6, sharpness=60, metal=metal
-        )
+        metal, rough = self.rng.uniform(0.2, 0.9), 0.5 * self.rng.uniform() ** 1.5
+        patterns = ("grain", "plain", "speckle")
+        return self.material(patterns, tone, contrast=(0.1, 0.4), gloss=0.6, sharpness=60, metal=metal, rough=rough)
+
+    def mirror(self) -> Material:
+        tone = self.colour(None, 0.1, (0.85, 1.0))
+        return self.material(("plain",), tone, contrast=(0.0, 0.1), metal=self.rng.uniform(0.75, 0.95))
+
+    def car_paint(self) -> Material:
+        tone = self.colour(None, self.rng.uniform(0, 0.9), (0.05, 1.0))
+        metal = 0.25 * self.rng.uniform() ** 2
+        return self.material(("plain",), tone, contrast=(0.0, 0.15), gloss=0.4, sharpness=80, metal=metal, polish=1.0)
+
+    def water(self) -> Material:
+        tone = self.colour(float(self.rng.choice([0.1, 0.3, 0.5, 0.58])), 0.6, (0.12, 0.45))
+        ripple = 0.12 * self.rng.uniform() ** 1.5
+        patterns = ("smooth_noise", "plain")
+        return self.material(patterns, tone, contrast=(0.1, 0.5), gloss=0.5, sharpness=120, polish=1.0, ripple=ripple)
 
     def plastic(self) -> Material:
         tone = self.colour(None, 0.95, (0.08, 1.0))
         return self.material(
-            ("plain", "plain", "smooth_noise"), tone, contrast=(0.05, 0.3), gloss=self.rng.uniform(0, 0.4), sharpness=40
+            ("plain", "plain", "smooth_noise"),
+            tone,
+            contrast=(0.05, 0.3),
+            gloss=self.rng.uniform(0, 0.4),
+            sharpness=40,
+            **self._varnish(0.35),
         )
 
     def rubber(self) -> Material:
@@ -160,8 +202,16 @@ class Look:
     def glass(self) -> Material:
         """A pane seen from outside: dark, mirroring the sky."""
         tone = self.colour(0.58, 0.4, (0.1, 0.45))
-        metal = self.rng.uniform(0.1, 0.7)
-        return self.material(("plain", "smooth_noise"), tone, contrast=(0.2, 0.8), gloss=0.5, sharpness=80, metal=metal)
+        metal = self.rng.uniform(0.05, 0.6)
+        patterns = ("plain", "smooth_noise")
+        return self.material(patterns, tone, contrast=(0.2, 0.8), gloss=0.5, sharpness=80, metal=metal, polish=1.0)
+
+    def lit_window(self) -> Material:
+        """A pane with a light behind it."""
+        tone = self.colour(0.11, 0.5, (0.7, 1.0))
+        return self.material(
+            ("plain", "collage"), tone, contrast=(0.1, 0.7), polish=0.7, glow=self.rng.uniform(0.2, 0.7)
+        )
 
     def fabric(self) -> Material:
         patterns = ("weave", "speckle", "plaid", "stripes", "dots", "smooth_noise")
@@ -182,29 +232,64 @@ class Look:
         offset = (self.rng.uniform(), self.rng.uniform()) if shift else (0.0, 0.0)
         texture = names[int(self.rng.integers(len(names)))]
         repeat = 1 / self.rng.uniform(*width)
-        return Material(texture, repeat, 0.0, offset, (0.0, 0.0, 0.0), _linear(tint), gloss=0.1, glow=glow)
+        polish = self.rng.uniform(0, 1) if self.rng.uniform() < 0.4 else 0.0
+        return Material(
+            texture, repeat, 0.0, offset, (0.0, 0.0, 0.0), _linear(tint), gloss=0.1, glow=glow, polish=polish
+        )
+
+    def view(self) -> Material:
+        """A window seen from inside: what is outside, bright and often nearly white, behind glass."""
+        pale = self.rng.uniform() < 0.5
+        if pale:
+            tone = self.colour(0.58, 0.15, (0.9, 1.0))
+            patterns = ("smooth_noise", "plain")
+            glow = self.rng.uniform(0.8, 3.0)
+            return self.material(patterns, tone, width=(2, 5), contrast=(0.05, 0.5), glow=glow, polish=0.6)
+        return replace(self.picture(width=(2, 5), glow=self.rng.uniform(0.4, 2.5)), polish=0.8)
 
     def wall(self) -> Material:
-        patterns = ("plain", "plain", "plain", "plain", "bricks", "tiles", "stripes", "speckle", "dots", "smooth_noise")
+        patterns = (
+            "plain",
+            "plain",
+            "plain",
+            "plain",
+            "bricks",
+            "tiles",
+            "stripes",
+            "speckle",
+            "dots",
+            "smooth_noise",
+            "brick",
+        )
         tone = self.colour(self.hue if self.rng.uniform() < 0.5 else 0.12, 0.35, (0.5, 1.0))
-        return self.material(patterns, tone, width=(0.6, 2.5), contrast=(0.1, 0.5))
+        stain = 0.5 * self.rng.uniform() ** 2
+        return self.material(patterns, tone, width=(0.6, 2.5), contrast=(0.1, 0.5), stain=stain)
 
     def floor(self) -> Material:
         patterns = ("planks", "planks", "tiles", "checker", "speckle", "weave", "marble", "stones", "smooth_noise")
         tone = self.colour(0.08 if self.rng.uniform() < 0.6 else None, 0.5, (0.3, 0.9))
-        gloss = 0.3 * self.rng.uniform() ** 2
-        return self.material(patterns, tone, width=(0.6, 2.0), gloss=gloss, sharpness=30, turn=self._quarter())
+        surface = {"gloss": 0.3 * self.rng.uniform() ** 2, "sharpness": 30.0, "stain": 0.6 * self.rng.uniform()}
+        surface |= self._varnish(0.45, rough=0.12)
+        return self.material(patterns, tone, width=(0.6, 2.0), turn=self._quarter(), **surface)
 
     def facade(self) -> Material:
         tone = self.colour(0.07, 0.5, (0.4, 1.0))
-        patterns = ("windows", "windows", "bricks", "plain", "planks", "stones")
-        return self.material(patterns, tone, width=(2.5, 8.0), contrast=(0.4, 0.9))
+        patterns = ("windows", "windows", "bricks", "plain", "planks", "stones", "brick", "speckle")
+        pattern = patterns[int(self.rng.integers(len(patterns)))]
+        width = (2.5, 8.0) if pattern == "windows" else (1.2, 5.0)
+        return self.material((pattern,), tone, width=width, contrast=(0.4, 0.9), stain=self.rng.uniform())
 
     def asphalt(self) -> Material:
-        return self.material(("speckle", "speckle", "plain"), self.colour(None, 0.1, (0.25, 0.6)), width=(1.0, 4.0))
+        surface = {"stain": self.rng.uniform(0.2, 1.0)}
+        if self.rng.uniform() < 0.2:
+            # wet
+            surface |= {"polish": self.rng.uniform(0.5, 1.0), "rough": self.rng.uniform(0.0, 0.1)}
+        patterns = ("speckle", "speckle", "plain", "gravel")
+        return self.material(patterns, self.colour(None, 0.1, (0.25, 0.6)), width=(1.0, 4.0), **surface)
 
     def paving(self) -> Material:
-        return self.material(("tiles", "stones", "bricks", "speckle"), self.colour(0.1, 0.2, (0.4, 0.85)))
+        patterns = ("tiles", "stones", "bricks", "speckle", "gravel", "brick")
+        return self.material(patterns, self.colour(0.1, 0.2, (0.4, 0.85)), stain=self.rng.uniform(0, 0.8))
 
     def leaf(self) -> Material:
         hue = self.rng.choice([0.28, 0.25, 0.22, 0.12])
@@ -214,10 +299,12 @@ class Look:
     def ground(self) -> Material:
         hue = float(self.rng.choice([0.26, 0.24, 0.1, 0.08, 0.13]))
         tone = self.colour(hue, 0.7, (0.3, 0.8))
-        return self.material(("foliage", "speckle", "smooth_noise", "stones", "grain"), tone, width=(1.0, 4.0))
+        patterns = ("foliage", "speckle", "speckle", "stones", "grain", "grass", "grass", "gravel")
+        return self.material(patterns, tone, width=(1.0, 4.0), stain=self.rng.uniform(0.5, 1.0))
 
     def stone(self) -> Material:
-        return self.material(("speckle", "stones", "marble", "plain"), self.colour(0.1, 0.25, (0.3, 0.85)))
+        patterns = ("speckle", "stones", "marble", "plain", "gravel")
+        return self.material(patterns, self.colour(0.1, 0.25, (0.3, 0.85)), stain=self.rng.uniform(0, 0.8))
 
     def skin(self) -> Material:
         return self.material(("plain",), self.colour(0.06, 0.6, (0.35, 0.95)), contrast=(0.05, 0.2), gloss=0.05)

@@ -5,16 +5,46 @@ from __future__ import annotations
 import numpy as np
 
 from .camera import Camera, random_view
-from .geometry import Array, box, quad, sheet
+from .geometry import Array, box, cylinder, joined, quad, sheet
+from .lamps import add_glowing
 from .large_objects import person
 from .materials import Look
-from .outdoor_objects import COUNTRY, PAVEMENT, building, car, grass
+from .outdoor_objects import COUNTRY, PAVEMENT, bollard, building, bush, car, grass, parked_bicycle, sign
 from .textures import texture_bank
 from .things import extent, pick
+from .thin import bough, cable, railing, stems, wire_fence
 from .world import Light, Plot, Sky, Stage, World
 
 FAR = 250.0
 """Metres from the camera to where the ground ends: no depth is larger than about this."""
+
+
+def _light(rng: np.random.Generator, world: World, eye: Array) -> None:
+    """Day, or with one scene in nine night."""
+    if rng.uniform() < 1 / 9:
+        _night(rng, world, eye)
+    else:
+        _daylight(rng, world)
+
+
+def _night(rng: np.random.Generator, world: World, eye: Array) -> None:
+    """Moon or the glow of a town, the nearest lamps that stand about, and now and then headlamps behind the camera."""
+    dim = float(np.exp(rng.uniform(np.log(0.02), np.log(0.12))))
+    tone = np.array([rng.uniform(0.5, 1.2), 0.7, rng.uniform(0.7, 1.4)])
+    names = texture_bank().names["smooth_noise"]
+    texture = names[int(rng.integers(len(names)))]
+    world.sky = Sky(0.4 * dim * tone, dim * tone, 0.8 * dim * tone, texture, rng.uniform())
+    world.above, world.below = dim * tone, 0.6 * dim * tone
+    world.occlusion_reach = rng.uniform(1.0, 4.0)
+    world.haze = float(np.exp(rng.uniform(np.log(0.0005), np.log(0.01))))
+    add_glowing(rng, world, eye, 4, reach=rng.uniform(2.5, 5.0), warm=0.6, far=45.0)
+    if not world.lights or rng.uniform() < 0.4:
+        at = eye + np.array([rng.normal() * 0.4, -0.3, rng.uniform(-0.4, 0.6)])
+        world.lights.append(Light(at, rng.uniform(0.4, 1.2) * np.array([1.0, 0.95, 0.85]), 0.1, reach=5.0))
+    if rng.uniform() < 0.4:
+        toward = np.array([rng.normal(), rng.normal(), rng.uniform(0.7, 2.0)])
+        toward /= np.linalg.norm(toward)
+        world.lights.append(Light(toward, rng.uniform(0.5, 1.5) * dim * np.array([0.8, 0.9, 1.1]), 0.02, is_sun=True))
 
 
 def _daylight(rng: np.random.Generator, world: World) -> None:
@@ -26,18 +56,19 @@ def _daylight(rng: np.random.Generator, world: World) -> None:
     sun = np.array([1.0, 0.95 - 0.25 * warm, 0.9 - 0.5 * warm])
     blue = np.array([0.25, 0.45, 0.85]) * rng.uniform(0.6, 1.1)
     grey = np.full(3, rng.uniform(0.55, 1.0))
-    veil = 0.1 * rng.uniform() if weather < 0.5 else rng.uniform(0.2, 1.0)
+    veil = 0.1 * rng.uniform() if weather < 0.6 else rng.uniform(0.2, 1.0)
     zenith = blue * (1 - veil) + grey * veil
     horizon = 0.35 * zenith + 0.65 * (grey * (1 - 0.4 * warm) + sun * 0.4 * warm)
     names = texture_bank().names["smooth_noise"]
     world.sky = Sky(zenith, horizon, grey * 1.1, names[int(rng.integers(len(names)))], rng.uniform())
-    world.above = (0.5 * zenith + 0.5 * grey) * rng.uniform(0.4, 0.8)
+    world.above = (0.5 * zenith + 0.5 * grey) * rng.uniform(0.35, 0.75)
     world.below = world.above * rng.uniform(0.35, 0.7)
     world.occlusion_reach = rng.uniform(1.0, 4.0)
-    strength = rng.uniform(0.9, 1.8) * (1 - 0.9 * veil)
+    strength = rng.uniform(1.0, 2.6) * (1 - 0.9 * veil)
     if strength > 0.25:
         world.lights.append(Light(toward, strength * sun, rng.uniform(0.004, 0.03) + 0.15 * veil, is_sun=True))
-    world.haze = float(np.exp(rng.uniform(np.log(0.0005), np.log(0.012))))
+    low, high = (0.0002, 0.003) if rng.uniform() < 0.82 else (0.003, 0.015)
+    world.haze = float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def street(rng: np.random.Generator) -> Stage:
@@ -65,16 +96,23 @@ def street(rng: np.random.Generator) -> Stage:
         y = rng.uniform(45, 120)
         world.put(building(rng, look, w, 10, h, windows=False), 0, y)
     eye_x = rng.uniform(-0.3, 0.3) * road if rng.uniform() < 0.6 else rng.choice([-1, 1]) * (road / 2 + 0.4 * walk)
-    eye = np.array([eye_x, rng.uniform(-3, 3), rng.uniform(1.0, 2.4) + (kerb if abs(eye_x) > road / 2 else 0)])
+    place = rng.uniform()
+    # mostly at the height of eyes, now and then near the ground or from a window
+    tall = rng.uniform(1.0, 2.4) if place < 0.75 else rng.uniform(0.35, 0.9) if place < 0.88 else rng.uniform(2.5, 6.0)
+    eye = np.array([eye_x, rng.uniform(-3, 3), tall + (kerb if abs(eye_x) > road / 2 else 0)])
     _traffic(rng, look, world, road, eye)
-    _daylight(rng, world)
+    if rng.uniform() < 0.35:
+        _overhead(rng, look, world, road / 2 + 0.5 * walk)
     # what stands in the way of the lens is taken away
     _clear(world, eye, 1.3)
+    if rng.uniform() < 0.35:
+        _foreground(rng, look, world, eye, 0.0 if abs(eye_x) < road / 2 else kerb)
+    _light(rng, world, eye)
 
     def propose(rng: np.random.Generator) -> Camera:
         spread = 0.12 if rng.uniform() < 0.6 else 0.6
         angle = rng.normal() * spread
-        pitch = np.radians(rng.normal() * 4 - 1)
+        pitch = np.radians(rng.normal() * 4 - 1 - 3 * max(tall - 2.4, 0))
         ahead = np.array([np.sin(angle), np.cos(angle), np.tan(pitch)])
         return random_view(rng, eye, eye + ahead)
 
@@ -92,7 +130,7 @@ def _house_row(rng: np.random.Generator, look: Look, world: World, side: int, fr
         if rng.uniform() < 0.93:
             # seen from the road the houses face it: their front (-y) is turned towards the middle
             turn = -side * np.pi / 2
-            detail = y < 55
+            detail = -8 < y < 55
             world.put(
                 building(rng, look, w, depth, h, windows=detail),
                 side * (front + setback + depth / 2),
@@ -132,6 +170,35 @@ def _traffic(rng: np.random.Generator, look: Look, world: World, road: float, ey
             world.put(car(rng, look), x, y, 0.0, np.pi / 2)
     for _ in range(int(rng.integers(0, 3))):
         world.put(person(rng, look), rng.uniform(-0.4, 0.4) * road, eye[1] + rng.uniform(4, 30), 0.0, rng.uniform(0, 6))
+
+
+def _overhead(rng: np.random.Generator, look: Look, world: World, x: float) -> None:
+    """Poles with cables along one side of the street, and cables across it."""
+    side, h, gap = rng.choice([-1, 1]), rng.uniform(4.5, 8.0), rng.uniform(15, 30)
+    wood, rubber = look.wood(), look.rubber()
+    ys = np.arange(rng.uniform(-12, 8), 90, gap)
+    lines = rng.uniform(-0.7, 0.7, int(rng.integers(1, 5)))
+    for y, after in zip(ys[:-1], ys[1:], strict=True):
+        world.add(cylinder(0.12, h + 0.4, top=0.09, segments=8).moved((side * x, y, 0)), wood)
+        if len(lines) > 1:
+            world.add(box(1.6, 0.08, 0.1).moved((side * x, y, h - 0.15)), wood)
+        sag, radius = rng.uniform(0.1, 0.8), rng.uniform(0.008, 0.02)
+        wires = [cable(np.array([side * x + t, y, h]), np.array([side * x + t, after, h]), sag, radius) for t in lines]
+        if rng.uniform() < 0.4:
+            far = np.array([-side * x * 1.2, y + rng.normal() * 2, h + rng.normal() * 0.5])
+            wires.append(cable(np.array([side * x, y, h]), far, rng.uniform(0.1, 0.5), radius))
+        world.add(joined(wires), rubber)
+
+
+def _foreground(rng: np.random.Generator, look: Look, world: World, eye: Array, ground: float) -> None:
+    """One thing close to the camera that hides a part of what is behind it."""
+    makers = (person, person, railing, wire_fence, bush, bough, bollard, sign, parked_bicycle, stems)
+    thing = makers[int(rng.integers(len(makers)))](rng, look)
+    low, high = extent(thing)
+    # what reaches far along x is turned across the view, its middle beside the camera's axis
+    x = eye[0] + rng.choice([-1, 1]) * (rng.uniform(0.3, 1.4) if high[0] - low[0] < 1.5 else rng.uniform(0.0, 2.0))
+    y = eye[1] + rng.uniform(1.1, 3.0) + 0.5 * float(high[1] - low[1])
+    world.put(thing, x, y, ground, rng.normal() * 0.25)
 
 
 def _clear(world: World, eye: Array, radius: float) -> None:
@@ -195,8 +262,17 @@ def terrain(rng: np.random.Generator) -> Stage:
         world.put(grass(rng, look), at[0], at[1], float(height(at[0], at[1])), rng.uniform(0, 6))
     for _ in range(int(rng.integers(0, 4))):
         _ridge(rng, look, world)
-    _daylight(rng, world)
-    eye = np.array([0.0, 0.0, float(height(np.array(0.0), np.array(0.0))) + rng.uniform(0.8, 2.6)])
+    ground = float(height(np.array(0.0), np.array(0.0)))
+    tall = rng.uniform(0.8, 2.6) if rng.uniform() < 0.75 else rng.uniform(0.35, 0.8)
+    eye = np.array([0.0, 0.0, ground + tall])
+    if rng.uniform() < 0.25:
+        # a lake or the sea: the low parts of the ground lie under water
+        level = float(np.quantile(z[(y > 2) & (y < 60) & (np.abs(x) < 30)], rng.uniform(0.15, 0.6)))
+        level = min(level, ground + 0.3 * tall)
+        world.add(quad(np.array([-FAR, -40.0, level]), np.array([2 * FAR, 0, 0]), np.array([0, FAR, 0])), look.water())
+    if rng.uniform() < 0.3:
+        _foreground(rng, look, world, eye, ground - 0.1)
+    _light(rng, world, eye)
 
     def propose(rng: np.random.Generator) -> Camera:
         angle = rng.normal() * 0.4

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from .furniture import bin_
-from .geometry import Mesh, blob, box, cylinder, extrude, leaves, rotation_x, rotation_z, tube
+from .geometry import Mesh, blob, box, boxes, cylinder, extrude, joined, leaves, rotation_x, rotation_z, tube
 from .large_objects import bicycle, motorbike, person
 from .materials import Look
 from .things import Maker, Thing, moved
+from .thin import THIN_OUTDOORS, bough, branches, railing
 
 
 def building(rng: np.random.Generator, look: Look, x: float, y: float, h: float, *, windows: bool = True) -> Thing:
@@ -19,19 +20,22 @@ def building(rng: np.random.Generator, look: Look, x: float, y: float, h: float,
         floors, columns = max(1, round(h / rng.uniform(2.7, 3.5))), max(1, round(x / rng.uniform(1.8, 3.5)))
         w, t = x / columns, h / floors
         ww, wh = w * rng.uniform(0.35, 0.7), t * rng.uniform(0.4, 0.65)
-        sill = rng.uniform() < 0.6
+        sill, lit = rng.uniform() < 0.6, rng.choice([0.02, 0.02, 0.2])
+        panes: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
         for i in range(min(columns, 8)):
             for j in range(min(floors, 6)):
                 at = (-x / 2 + (i + 0.5) * w, -y / 2, j * t + 0.3 * t)
                 if j == 0 and rng.uniform() < 0.15:
                     thing.append((box(1.0, 0.1, 2.1).moved((at[0], -y / 2, 0)), look.wood()))
-                    continue
-                # the pane stands out by 3 cm and its frame by 6, so that no two surfaces coincide
-                thing.append((box(ww, 0.06, wh).moved(at), glass))
-                if sill:
-                    thing.append((box(ww + 0.2, 0.3, 0.08).moved((at[0], at[1], at[2] - 0.08)), frame))
                 else:
-                    thing.append((box(0.08, 0.12, wh).moved(at), frame))
+                    panes[bool(rng.uniform() < lit)].append(at)
+        for shining, places in panes.items():
+            if places:
+                # the pane stands out by 3 cm and its frame by 6, so that no two surfaces coincide
+                every = np.ones((len(places), 1))
+                thing.append((boxes(every * [ww, 0.06, wh], places), look.lit_window() if shining else glass))
+                size, down = ((ww + 0.2, 0.3, 0.08), 0.08) if sill else ((0.08, 0.12, wh), 0.0)
+                thing.append((boxes(every * size, np.array(places) - [0, 0, down]), frame))
     if rng.uniform() < 0.4:
         thing.append((box(x + 0.1, y + 0.1, rng.uniform(0.3, 1.0)), look.stone()))
     if rng.uniform() < 0.5 and h < 14:
@@ -52,9 +56,13 @@ def house(rng: np.random.Generator, look: Look) -> Thing:
     return building(rng, look, rng.uniform(5, 12), rng.uniform(5, 9), rng.uniform(2.6, 7))
 
 
+_WHEELS = ((1.0, 0.2, 18), (0.6, 0.22, 12))
+"""Tyre and rim: share of the radius, width in metres, number of sides."""
+
+
 def car(rng: np.random.Generator, look: Look) -> Thing:
     """A car, van or small lorry along x: a side profile, a narrower glass house, wheels, lamps."""
-    paint, glass, rubber, metal = look.plastic(), look.glass(), look.rubber(), look.metal()
+    paint, glass, rubber, metal = look.car_paint(), look.glass(), look.rubber(), look.metal()
     length, width = rng.uniform(3.5, 4.8), rng.uniform(1.6, 1.85)
     van = rng.uniform() < 0.25
     low, belt, roof = 0.22, rng.uniform(0.8, 1.0), rng.uniform(1.8, 2.5) if van else rng.uniform(1.35, 1.6)
@@ -81,12 +89,10 @@ def car(rng: np.random.Generator, look: Look) -> Thing:
     if not van:
         thing.append((box(0.08, width * 0.895, roof - belt).moved((-0.15 * a, 0, belt)), paint))
     r = rng.uniform(0.29, 0.36)
-    for px in (-0.6 * a, 0.62 * a):
-        for side in (-1, 1):
-            turn = rotation_x(np.pi / 2)
-            at = (px, side * (width / 2 - 0.08) + 0.1, r)
-            thing.append((cylinder(r, 0.2, segments=18).moved(at, turn), rubber))
-            thing.append((cylinder(0.6 * r, 0.22, segments=12).moved((px, at[1] + 0.01, r), turn), metal))
+    tyre, rim = (cylinder(s * r, w, segments=n).moved((0, 0, 0), rotation_x(np.pi / 2)) for s, w, n in _WHEELS)
+    at = [(px, side * (width / 2 - 0.08) + 0.1, r) for px in (-0.6 * a, 0.62 * a) for side in (-1, 1)]
+    thing.append((joined([tyre.moved(place) for place in at]), rubber))
+    thing.append((joined([rim.moved((px, py + 0.01, pz)) for px, py, pz in at]), metal))
     for side in (-1, 1):
         thing.append((box(0.06, 0.3, 0.14).moved((a - 0.02, side * 0.36 * width, 0.42 * belt + 0.1)), look.lamp()))
         thing.append((box(0.06, 0.25, 0.16).moved((-a + 0.02, side * 0.38 * width, 0.5 * belt)), look.plastic()))
@@ -95,30 +101,31 @@ def car(rng: np.random.Generator, look: Look) -> Thing:
 
 
 def tree(rng: np.random.Generator, look: Look) -> Thing:
-    """A trunk with a crown of blobs and loose leaves, a conifer, or bare branches."""
+    """A conifer, or a trunk and branches with a crown of leaves, dense or light."""
     h = rng.uniform(2.5, 9)
     trunk, leaf = look.wood(), look.leaf()
-    r = h * rng.uniform(0.012, 0.03)
     kind = rng.uniform()
-    if kind < 0.2:
-        thing: Thing = [(cylinder(r, 0.3 * h, segments=8), trunk)]
+    if kind < 0.15:
+        thing: Thing = [(cylinder(0.02 * h, 0.3 * h, segments=8), trunk)]
         levels = int(rng.integers(3, 6))
         for i in range(levels):
             z = h * (0.15 + 0.75 * i / levels)
             skirt = cylinder(0.24 * h * (1 - 0.8 * i / levels), 0.32 * h, top=0.0, segments=10)
             thing.append((skirt.moved((0, 0, z)), leaf))
         return thing
-    crown = h * rng.uniform(0.18, 0.32)
-    lean = rng.normal(size=2) * 0.04 * h
-    fork = (lean[0] / 2, lean[1] / 2, h - 1.6 * crown)
-    thing = [(tube([(0, 0, -0.2), fork, (lean[0], lean[1], h - crown)], r), trunk)]
-    for _ in range(int(rng.integers(3, 7))):
-        end = np.array([lean[0], lean[1], h - crown]) + rng.normal(size=3) * crown * [0.7, 0.7, 0.4]
-        thing.append((tube(np.stack([np.array(fork), end]), r * 0.45, 5), trunk))
-        if kind < 0.85:
-            size = crown * rng.uniform(0.4, 0.8)
-            thing.append((blob(rng, size, size, 0.8 * size, rough=0.25, segments=14).moved(end - [0, 0, size]), leaf))
-            thing.append((leaves(rng, end, np.full(3, size * 1.15), 90, 0.2 * size), leaf))
+    skeleton, tips = branches(rng, h, levels=2)
+    thing = [(skeleton, trunk)]
+    size = h * rng.uniform(0.06, 0.13)
+    crowns = tips[rng.permutation(len(tips))[: int(rng.integers(4, 10))]]
+    lumps = []
+    for tip in crowns:
+        wide = size * rng.uniform(0.7, 1.5)
+        lumps.append(blob(rng, wide, wide, 0.8 * wide, rough=0.3, segments=10).moved(tip - [0, 0, 0.8 * wide]))
+    if kind < 0.7:
+        thing.append((joined(lumps), leaf))
+    each = int(rng.integers(25, 60))
+    at = np.repeat(crowns if kind < 0.7 else tips, each, axis=0)[:, None]
+    thing.append((leaves(rng, at, np.full(3, 1.5 * size), len(at), rng.uniform(0.15, 0.3) * size), leaf))
     return thing
 
 
@@ -154,6 +161,7 @@ def street_lamp(rng: np.random.Generator, look: Look) -> Thing:
     thing: Thing = [(cylinder(r, h, top=0.6 * r, segments=10), metal)]
     thing.append((tube([(0, 0, h - 0.1), (0, -arm / 2, h + 0.1), (0, -arm, h)], 0.6 * r), metal))
     thing.append((box(0.25, 0.5, 0.12).moved((0, -arm, h - 0.1)), look.plastic()))
+    thing.append((box(0.2, 0.4, 0.04).moved((0, -arm, h - 0.14)), look.lamp()))
     return thing
 
 
@@ -173,9 +181,8 @@ def fence(rng: np.random.Generator, look: Look) -> Thing:
     thing: Thing = [(box(length, 0.04, 0.07).moved((0, 0, z * h)), material) for z in (0.25, 0.85)]
     gap = rng.uniform(0.15, 1.5)
     w = min(rng.uniform(0.03, 0.12), 0.7 * gap)
-    for px in np.arange(-length / 2, length / 2, gap):
-        thing.append((box(w, 0.05, h).moved((px, -0.05, 0)), material))
-    return thing
+    places = np.arange(-length / 2, length / 2, gap)[:, None] * [1, 0, 0] - [0, 0.05, 0]
+    return [*thing, (boxes(np.ones((len(places), 1)) * [w, 0.05, h], places), material)]
 
 
 def wall(rng: np.random.Generator, look: Look) -> Thing:
@@ -203,8 +210,9 @@ def parked_bicycle(rng: np.random.Generator, look: Look) -> Thing:
 
 PAVEMENT: list[Maker] = [
     *(street_lamp, street_lamp, tree, tree, sign, sign, bin_, bench, bollard, bollard, person, person, person, bush),
-    *(fence, parked_bicycle),
+    *(fence, parked_bicycle, railing, railing, *THIN_OUTDOORS),
 ]
 COUNTRY: list[Maker] = [
     *(tree, tree, tree, bush, bush, rock, rock, rock, grass, grass, grass, grass, fence, wall, person, sign, house),
+    *(bough, bough, *THIN_OUTDOORS),
 ]

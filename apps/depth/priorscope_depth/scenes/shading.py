@@ -1,17 +1,21 @@
-"""Light on surfaces: textures, lamps with soft shadows, ambient light with occlusion, highlights, sky, haze."""
+"""Light on surfaces: lamps with soft shadows, ambient light with occlusion, highlights, reflections, haze."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .textures import texture_bank
-from .world import Caster, Hits, Light, Sky, World
+from .sky import beyond, hazy, sky_colour
+from .surfaces import Surfaces, dot, frame, surfaces_at, unit
+from .world import Caster, Hits, Light, World
 
 Array = NDArray[np.floating]
 
 _PATTERN = 4
 """Shadow and occlusion rays differ over 4 x 4 pixels and are averaged over as many: 16 samples for one ray each."""
+
+_LEAST = 0.045
+"""Reflections below this share of the light are left out: they would not be seen."""
 
 
 def shade(
@@ -53,91 +57,119 @@ def shade(
         colour[missed] = sky_colour(world.sky, rays[missed].astype(np.float32))
     if len(hits.ray) == 0:
         return colour
-    # colours need no more than float32, which halves the time of what follows
-    direction = _unit(rays[hits.ray].astype(np.float32))
-    distance = hits.distance.astype(np.float32)
-    points = (origin + rays[hits.ray] * hits.distance[:, None]).astype(np.float32)
-    flat = caster.face_normals[hits.face].astype(np.float32)
-    flat = np.where(_dot(flat, direction)[:, None] > 0, -flat, flat)
-    normal = _unit(caster.interpolate(caster.vertex_normals, hits))
-    normal = np.where(_dot(normal, flat)[:, None] < 0, -normal, normal)
-    material = {name: values[hits.part] for name, values in caster.materials.items()}
-    albedo = _albedo(caster, hits, distance, material, direction, flat, pixel_angle)
-    lifted = points + flat * (2e-4 + 2e-5 * distance[:, None])
-
+    seen = surfaces_at(caster, hits, rays, origin, pixel_angle)
     cell = _pattern(hits.ray, shape)
-    open_share = _occlusion_rays(caster, lifted, flat, cell, world.occlusion_reach, rng)
-    visible = [open_share]
+    alike = _Alike(hits.ray, seen.flat, hits.part, shape)
+    visible = [_occlusion_rays(caster, seen.points, seen.flat, cell, world.occlusion_reach, rng)]
     toward = []
     for light in world.lights:
-        directions, gap, centre, falloff = _light_rays(light, lifted, cell, rng)
-        lit = np.zeros(len(points), dtype=bool)
-        facing = _dot(centre, flat) > 0
-        lit[facing] = caster.is_lit(lifted[facing], directions[facing], gap[facing])
+        lit, centre, strength = _lit(light, caster, seen, cell, rng)
         visible.append(lit)
-        toward.append((centre, falloff))
-    shares = _smooth(np.stack(visible, axis=-1), hits.ray, flat, hits.part, shape)
-
-    up = 0.5 + 0.5 * normal[:, 2:]
-    below, above = world.below.astype(np.float32), world.above.astype(np.float32)
-    light_sum = (below + (above - below) * up) * (0.25 + 0.75 * shares[:, :1])
-    highlight = np.zeros_like(light_sum)
-    for light, (directions, falloff), share in zip(world.lights, toward, shares.T[1:], strict=True):
-        amount = light.colour.astype(np.float32) * (share * falloff)[:, None]
-        light_sum = light_sum + amount * np.maximum(_dot(normal, directions), 0)[:, None]
-        cosine = np.maximum(_dot(normal, _unit(directions - direction)), 0)
-        highlight = highlight + amount * (material["gloss"] * cosine ** material["sharpness"])[:, None]
-    shiny = np.flatnonzero(material["metal"] > 0.02)
-    result = albedo * (light_sum + material["glow"][:, None]) + highlight
-    if len(shiny):
-        mirrored = direction[shiny] - 2 * _dot(direction[shiny], normal[shiny])[:, None] * normal[shiny]
-        share = material["metal"][shiny, None]
-        surroundings = _surroundings(world, mirrored) * (0.3 + 0.7 * shares[shiny, :1])
-        result[shiny] = result[shiny] * (1 - share) + share * surroundings * (0.3 + 0.7 * albedo[shiny])
-    if world.haze > 0 and world.sky is not None:
-        left = np.exp(-world.haze * distance)[:, None]
-        result = result * left + world.sky.horizon.astype(np.float32) * (1 - left)
-    colour[hits.ray] = result
+        toward.append((centre, strength))
+    shares = alike.mean(np.stack(visible))
+    result = _lighted(
+        world, seen, shares[0], [(c, f * share) for (c, f), share in zip(toward, shares[1:], strict=True)]
+    )
+    result = _with_reflections(world, caster, seen, result, shares[0], cell, alike, pixel_angle, rng)
+    colour[hits.ray] = hazy(world, result, seen.distance)
     return colour
 
 
-def sky_colour(sky: Sky, directions: Array) -> Array:
-    """Linear colours of the sky along directions, (N, 3)."""
-    up = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
-    height = np.clip(up[:, 2:], 0, 1) ** 0.6
-    colour = sky.horizon.astype(np.float32) * (1 - height) + sky.zenith.astype(np.float32) * height
-    flat = up[:, :2] / np.maximum(up[:, 2:] + 0.12, 0.05) * 0.25
-    clouds = texture_bank().sample(np.full(len(up), sky.texture), flat, np.full(len(up), 1 / 128))[:, :1]
-    share = np.clip((clouds - 1 + sky.cover) * 3, 0, 1) * np.clip(up[:, 2:] * 4, 0, 1)
-    return colour * (1 - share) + sky.clouds.astype(np.float32) * (0.7 + 0.5 * clouds) * share
+def _lighted(world: World, seen: Surfaces, openness: Array, lamps: list[tuple[Array, Array]]) -> Array:
+    """Light that surfaces scatter and give off, (N, 3).
+
+    `openness`, (N,), is the share of ambient light; `lamps` are the unit directions to each light, (N, 3), and what
+    arrives of it, (N,).
+    """
+    up = 0.5 + 0.5 * seen.normal[:, 2:]
+    below, above = world.below.astype(np.float32), world.above.astype(np.float32)
+    total = (below + (above - below) * up) * (0.25 + 0.75 * openness[:, None])
+    highlight = np.zeros_like(total)
+    gloss, sharpness = seen.material["gloss"], seen.material["sharpness"]
+    glossy = np.flatnonzero(gloss > 0.03)
+    for light, (directions, share) in zip(world.lights, lamps, strict=True):
+        colour = light.colour.astype(np.float32)
+        total += np.outer(share * np.maximum(dot(seen.normal, directions), 0), colour)
+        half = unit(directions[glossy] - seen.direction[glossy])
+        cosine = dot(seen.normal[glossy], half)
+        # a power is costly, and nothing away from the highlight
+        bright = (cosine > 0.75) & (share[glossy] > 0.01)
+        there = glossy[bright]
+        highlight[there] += np.outer(share[there] * gloss[there] * cosine[bright] ** sharpness[there], colour)
+    return seen.albedo * (total + seen.material["glow"][:, None]) + highlight
 
 
-def _albedo(
+def _with_reflections(
+    world: World,
     caster: Caster,
-    hits: Hits,
-    distance: Array,
-    material: dict[str, NDArray[np.float32]],
-    direction: Array,
-    flat: Array,
+    seen: Surfaces,
+    own: Array,
+    openness: Array,
+    cell: NDArray[np.integer],
+    alike: _Alike,
     pixel_angle: float,
+    rng: np.random.Generator,
 ) -> Array:
-    uv = caster.interpolate(caster.uv, hits)
-    c, s = np.cos(material["angle"]), np.sin(material["angle"])
-    turned = np.stack([c * uv[:, 0] - s * uv[:, 1], s * uv[:, 0] + c * uv[:, 1]], axis=-1)
-    turned = turned * material["repeat"][:, None] + material["shift"]
-    slant = np.maximum(-_dot(direction, flat), 0.02)
-    # a pixel covers more of a slanted surface in one direction only: the square root lies between blur and glitter
-    footprint = distance * pixel_angle * material["repeat"] / np.sqrt(slant)
-    texel = texture_bank().sample(material["texture"].astype(np.int64), turned, footprint)
-    return material["dark"] * (1 - texel) + material["light"] * texel
+    """Mix what polished and metallic surfaces mirror into their own light, `own`, by one more ray a pixel."""
+    metal, polish = seen.material["metal"], seen.material["polish"]
+    cosine = np.clip(-dot(seen.direction, seen.normal), 0, 1)
+    # Schlick 1994, An Inexpensive BRDF Model for Physically-based Rendering; 0.04 is glass and varnish, faced
+    share = metal + (1 - metal) * polish * (0.04 + 0.96 * (1 - cosine) ** 5)
+    which = np.flatnonzero(share > _LEAST)
+    if len(which) == 0:
+        return own
+    direction, normal, flat = seen.direction[which], seen.normal[which], seen.flat[which]
+    mirrored = direction - 2 * dot(direction, normal)[:, None] * normal
+    rough = seen.material["rough"][which]
+    disc = _disc(rng).astype(np.float32)[cell[which]] * rough[:, None]
+    first, second = frame(mirrored)
+    mirrored = unit(mirrored + disc[:, :1] * first + disc[:, 1:] * second)
+    # rounded and rippled normals may point a reflection into the face itself
+    mirrored = unit(mirrored + np.maximum(0.02 - dot(mirrored, flat), 0)[:, None] * flat)
+    start = seen.points[which]
+    hits = caster.cast(start.astype(np.float64), mirrored.astype(np.float64))
+    colour = np.array(beyond(world, mirrored), dtype=np.float32)
+    if len(hits.ray):
+        far = surfaces_at(caster, hits, mirrored, start, pixel_angle, seen.distance[which])
+        lamps = []
+        for number, light in enumerate(world.lights):
+            shadows = number < 2 or bool(light.gates)
+            lit, centre, strength = _lit(light, caster, far, cell[which][hits.ray], rng, shadows=shadows)
+            lamps.append((centre, strength * lit))
+        light = _lighted(world, far, np.full(len(hits.ray), 0.75, dtype=np.float32), lamps)
+        colour[hits.ray] = hazy(world, light, far.distance - seen.distance[which][hits.ray])
+    blurred = rough > 0.02
+    if blurred.any():
+        spread = np.zeros((4, len(own)), dtype=np.float32)
+        spread[:3, which[blurred]] = colour[blurred].T
+        spread[3, which[blurred]] = 1
+        mean = alike.mean(spread)[:, which[blurred]]
+        colour[blurred] = (mean[:3] / np.maximum(mean[3], 1e-6)).T
+    # where it stands in a corner even a mirror shows the dark of the corner, which the one bounce here cannot give
+    tint = 1 - metal[which, None] * (1 - np.minimum(1.25 * seen.albedo[which] + 0.1, 1))
+    result = own.copy()
+    mixed = share[which, None]
+    result[which] = own[which] * (1 - mixed) + mixed * colour * tint * (0.5 + 0.5 * openness[which, None])
+    return result
 
 
-def _dot(a: Array, b: Array) -> Array:
-    return a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1] + a[:, 2] * b[:, 2]
-
-
-def _unit(a: Array) -> Array:
-    return a / (np.sqrt(_dot(a, a)) + 1e-12)[:, None]
+def _lit(
+    light: Light,
+    caster: Caster,
+    seen: Surfaces,
+    cell: NDArray[np.integer],
+    rng: np.random.Generator,
+    *,
+    shadows: bool = True,
+) -> tuple[Array, Array, Array]:
+    """Whether a spot of the light reaches each surface (0 or 1, one ray each); the unit direction to its centre; and
+    what arrives of its strength where nothing is in the way.
+    """
+    directions, gap, centre, strength = _light_rays(light, seen.points, cell, rng)
+    lit = np.zeros(len(seen.points), dtype=np.float32)
+    asked = np.flatnonzero((dot(centre, seen.flat) > 0) & (gap > 0) & (strength > 0.004))
+    lit[asked] = caster.is_lit(seen.points[asked], directions[asked], gap[asked]) if shadows else 1
+    return lit, centre, strength
 
 
 def _pattern(ray: NDArray[np.integer], shape: tuple[int, int]) -> NDArray[np.integer]:
@@ -153,23 +185,12 @@ def _disc(rng: np.random.Generator) -> Array:
     return (radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1))[rng.permutation(count)]
 
 
-def _frame(normal: Array) -> tuple[Array, Array]:
-    """Two unit vectors across each normal, (N, 3)."""
-    # Duff et al. 2017, Building an Orthonormal Basis, Revisited: no case distinction but the sign of z
-    x, y, z = normal.T
-    sign = np.where(z >= 0, 1, -1).astype(normal.dtype)
-    a = -1 / (sign + z)
-    b = x * y * a
-    first = np.stack([1 + sign * x * x * a, sign * b, -sign * x], axis=-1)
-    return first, np.stack([b, sign + y * y * a, -y], axis=-1)
-
-
 def _occlusion_rays(
     caster: Caster, points: Array, normal: Array, cell: NDArray[np.integer], reach: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Whether one cosine-distributed direction per pixel is open over `reach` metres."""
     disc = _disc(rng).astype(np.float32)[cell]
-    first, second = _frame(normal)
+    first, second = frame(normal)
     rise = np.sqrt(np.maximum(1 - (disc**2).sum(axis=-1, keepdims=True), 0.01))
     return caster.is_lit(points, disc[:, :1] * first + disc[:, 1:] * second + rise * normal, reach)
 
@@ -177,66 +198,80 @@ def _occlusion_rays(
 def _light_rays(
     light: Light, points: Array, cell: NDArray[np.integer], rng: np.random.Generator
 ) -> tuple[Array, Array, Array, Array]:
-    """Unit directions to one spot of the light per pixel and the distance to it, for shadows; the direction to its
-    centre and what is left of its strength, for shading.
+    """Unit directions to one spot of the light per pixel and the distance to it (0: out of its reach), for shadows;
+    the direction to its centre and what is left of its strength, for shading.
     """
     disc = _disc(rng)
     count = len(points)
     if light.is_sun:
-        first, second = _frame(light.toward[None])
-        spots = light.toward + light.size * (disc[:, :1] * first + disc[:, 1:] * second)
-        spots = _unit(spots).astype(np.float32)
+        first, second = frame(light.toward[None])
+        spots = unit(light.toward + light.size * (disc[:, :1] * first + disc[:, 1:] * second)).astype(np.float32)
+        directions = spots[cell]
+        gap = np.full(count, 1e4, dtype=np.float32) if not light.gates else _through_gates(light, points, directions)
         centre = np.broadcast_to(light.toward.astype(np.float32), (count, 3))
-        return spots[cell], np.full(count, 1e4, dtype=np.float32), centre, np.ones(count, dtype=np.float32)
+        return directions, gap, centre, np.ones(count, dtype=np.float32)
     third = rng.uniform(-1, 1, size=(len(disc), 1))
     spots = light.toward + light.size * np.concatenate([disc, 0.3 * third], axis=-1)
     offset = spots.astype(np.float32)[cell] - points
-    distance = np.sqrt(_dot(offset, offset))
+    distance = np.sqrt(dot(offset, offset))
     middle = light.toward.astype(np.float32) - points
-    square = _dot(middle, middle)
-    falloff = np.minimum((light.reach**2 + 0.1) / (square + 0.1), 6.0)
-    return offset / (distance[:, None] + 1e-9), distance - 0.02, middle / np.sqrt(square + 1e-9)[:, None], falloff
+    square = dot(middle, middle)
+    centre = middle / np.sqrt(square + 1e-9)[:, None]
+    strength = np.minimum((light.reach**2 + 0.1) / (square + 0.1), 6.0)
+    if light.facing is not None:
+        strength = strength * np.maximum(-(centre @ light.facing.astype(np.float32)), 0)
+    gap = np.maximum(distance - light.clear, 1e-3)
+    return offset / (distance[:, None] + 1e-9), gap, centre, strength
 
 
-def _smooth(
-    values: NDArray[np.bool_],
-    ray: NDArray[np.integer],
-    normal: Array,
-    part: NDArray[np.integer],
-    shape: tuple[int, int],
-) -> Array:
-    """The mean of the values over the 4 x 4 pixels around each one that lie on the same part and face alike."""
-    height, width = shape
-    before, after = _PATTERN // 2, _PATTERN - 1 - _PATTERN // 2
-    padded = (height + before + after, width + before + after)
-    count = values.shape[-1]
-    image = np.zeros((count, *padded), dtype=np.float32)
-    facing = np.zeros((3, *padded), dtype=np.float32)
-    owner = np.full(padded, -1, dtype=np.int32)
-    row, column = ray // width + before, ray % width + before
-    image[:, row, column], facing[:, row, column], owner[row, column] = values.T, normal.T, part
-    inner = np.s_[before : before + height, before : before + width]
-    x, y, z = (plane[inner] for plane in facing)
-    total = np.zeros((count, height, width), dtype=np.float32)
-    weight = np.zeros((height, width), dtype=np.float32)
-    for dy in range(_PATTERN):
-        for dx in range(_PATTERN):
-            window = np.s_[dy : dy + height, dx : dx + width]
-            alike = owner[window] == owner[inner]
-            alike &= facing[0][window] * x + facing[1][window] * y + facing[2][window] * z > 0.85
+def _through_gates(light: Light, points: Array, directions: Array) -> Array:
+    """For each point the distance to the window that its ray to the sun leaves by, less the frame; 0 for none."""
+    gap = np.zeros(len(points), dtype=np.float32)
+    for gate in light.gates:
+        fall = directions @ gate.inward.astype(np.float32)
+        way = (gate.corner.astype(np.float32) - points) @ gate.inward.astype(np.float32) / np.where(fall == 0, 1, fall)
+        offset = points + directions * way[:, None] - gate.corner.astype(np.float32)
+        s, t = (offset @ (side / (side @ side)).astype(np.float32) for side in (gate.along, gate.up))
+        bar = 0.03 / float(np.linalg.norm(gate.along))
+        inside = (way > 0) & (s > 0) & (s < 1) & (t > 0) & (t < 1) & (np.abs(s - 0.5) > bar)
+        # the shadow ray ends before the frame, whose own shadow is that of the rectangle and its bar
+        gap[inside] = np.maximum(way - 0.2 / np.maximum(-fall, 0.1), 1e-3)[inside]
+    return gap
+
+
+class _Alike:
+    """Averages over the 4 x 4 pixels around each one that lie on the same part and face alike."""
+
+    def __init__(
+        self, ray: NDArray[np.integer], normal: Array, part: NDArray[np.integer], shape: tuple[int, int]
+    ) -> None:
+        height, width = shape
+        self.ray, self.shape = ray, shape
+        self.before, after = _PATTERN // 2, _PATTERN - 1 - _PATTERN // 2
+        self.padded = (height + self.before + after, width + self.before + after)
+        facing = np.zeros((3, *self.padded), dtype=np.float32)
+        owner = np.full(self.padded, -1, dtype=np.int32)
+        self.row, self.column = ray // width + self.before, ray % width + self.before
+        facing[:, self.row, self.column], owner[self.row, self.column] = normal.T, part
+        inner = np.s_[self.before : self.before + height, self.before : self.before + width]
+        x, y, z = (np.ascontiguousarray(plane[inner]) for plane in facing)
+        mine = np.ascontiguousarray(owner[inner])
+        self.windows = [np.s_[r : r + height, c : c + width] for r in range(_PATTERN) for c in range(_PATTERN)]
+        self.masks = []
+        for window in self.windows:
+            cosine = facing[0][window] * x
+            cosine += facing[1][window] * y
+            cosine += facing[2][window] * z
+            self.masks.append(((cosine > 0.85) & (owner[window] == mine)).astype(np.float32))
+        self.weight = np.maximum(sum(self.masks), 1)
+
+    def mean(self, values: Array) -> Array:
+        """Values, (K, N), of the rays that hit something, averaged, (K, N)."""
+        count = len(values)
+        image = np.zeros((count, *self.padded), dtype=np.float32)
+        image[:, self.row, self.column] = values
+        total = np.zeros((count, *self.shape), dtype=np.float32)
+        for window, mask in zip(self.windows, self.masks, strict=True):
             for channel in range(count):
-                total[channel] += image[channel][window] * alike
-            weight += alike
-    return (total / np.maximum(weight, 1)).reshape(count, -1).T[ray]
-
-
-def _surroundings(world: World, directions: Array) -> Array:
-    """What a polished surface mirrors: the sky outdoors, a blurred photograph lit like the room indoors."""
-    if world.sky is not None:
-        ground = world.below * 0.5
-        return np.where(directions[:, 2:] > 0, sky_colour(world.sky, directions), ground)
-    names = texture_bank().names["photograph"]
-    texture = np.full(len(directions), names[len(world.meshes) % len(names)])
-    angle = np.arctan2(directions[:, 1], directions[:, 0]) / np.pi
-    texel = texture_bank().sample(texture, np.stack([angle, directions[:, 2]], axis=-1), np.full(len(texture), 1 / 24))
-    return 2.0 * texel**2 * (world.above + 0.3)
+                total[channel] += image[channel][window] * mask
+        return (total / self.weight).reshape(count, -1)[:, self.ray]

@@ -19,7 +19,7 @@ from priorscope.errors import InputError
 
 SIZE = 256
 VARIANTS = 5
-CROPS = 4
+CROPS = 5
 Pattern = Callable[[np.random.Generator, int], NDArray[np.floating]]
 
 PHOTOGRAPHS = (
@@ -239,7 +239,13 @@ def _crops(rng: np.random.Generator, path: Path, size: int) -> list[NDArray[np.f
         left = int(rng.integers(0, rgb.size[0] - side + 1))
         top = int(rng.integers(0, rgb.size[1] - side + 1))
         crop = rgb.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
-        crops.append(np.asarray(crop, dtype=np.float32) / 255)
+        values = np.asarray(crop, dtype=np.float32) / 255
+        if rng.uniform() < 0.5:
+            values = np.ascontiguousarray(values[:, ::-1])
+        if rng.uniform() < 0.3:
+            # other hues: the channels change places, so that a crop is more than one picture
+            values = values[..., rng.permutation(3)]
+        crops.append(values ** np.float32(rng.uniform(0.7, 1.4)))
     return crops
 
 
@@ -256,7 +262,7 @@ class TextureBank:
     mirrored : ndarray, bool, (T,)
         Photographs do not tile: they are repeated mirrored.
     names : dict
-        For each pattern, and "photograph", the textures it has.
+        For each pattern, each photograph (by its file's stem) and "photograph" (all of them) the textures it has.
     """
 
     texels: NDArray[np.uint32]
@@ -295,7 +301,9 @@ class TextureBank:
         low, high, part = [], [], []
         for axis in range(2):
             t = uv[:, axis].astype(np.float32)
-            position = np.where(mirrored, 1 - np.abs(t % 2 - 1), t % 1) * size.astype(np.float32) - np.float32(0.5)
+            # floor is several times faster than the remainder of a division
+            once, twice = t - np.floor(t), t - 2 * np.floor(t * np.float32(0.5))
+            position = np.where(mirrored, 1 - np.abs(twice - 1), once) * size.astype(np.float32) - np.float32(0.5)
             floor = np.floor(position)
             part.append((position - floor)[:, None])
             index = floor.astype(np.int64)
@@ -322,6 +330,7 @@ def texture_bank() -> TextureBank:
     folder = photograph_folder()
     for number, name in enumerate(PHOTOGRAPHS):
         images += _crops(np.random.default_rng([1000, number]), folder / name, SIZE)
+        names[Path(name).stem] = list(range(len(images) - CROPS, len(images)))
     names["photograph"] = list(range(first_photograph, len(images)))
     level: NDArray[np.floating] = np.stack(images)[:, ::-1]
     levels, sizes = [], []

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera import Camera
-from .geometry import Mesh, rotation_z
+from .geometry import Mesh, cross_product, rotation_z
 from .materials import Material, as_arrays
 from .things import Thing, extent
 
@@ -17,11 +17,26 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Gate:
+    """A window: the rectangle corner + s * along + t * up (s and t in 0..1), crossed in its middle by a bar.
+
+    `inward` is the unit normal into the room.
+    """
+
+    corner: Array
+    along: Array
+    up: Array
+    inward: Array
+
+
+@dataclass(frozen=True)
 class Light:
     """A sun (`toward` is the direction to it) or a lamp (`toward` is its position, metres).
 
     `size` blurs the shadows: radians for a sun, metres for a lamp. `colour` is the linear light on a surface that
-    faces it, for a lamp at a distance of `reach` metres.
+    faces it, for a lamp at a distance of `reach` metres. What is nearer to a lamp than `clear` metres (its shade)
+    casts no shadow. A flat lamp shines to the side that `facing` points to. Where there are `gates`, a sun shines in
+    through them only.
     """
 
     toward: Array
@@ -29,6 +44,9 @@ class Light:
     size: float
     is_sun: bool = False
     reach: float = 2.0
+    clear: float = 0.02
+    facing: Array | None = None
+    gates: tuple[Gate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,27 +172,29 @@ class Caster:
         self.part = np.repeat(np.arange(len(world.meshes)), [len(mesh.faces) for mesh in world.meshes])
         self.materials = as_arrays(world.materials)
         weld = np.concatenate([mesh.weld + start for mesh, start in zip(world.meshes, starts, strict=True)])
-        edge = self.vertices[self.faces]
-        cross = np.cross(edge[:, 1] - edge[:, 0], edge[:, 2] - edge[:, 0])
-        self.face_normals = cross / (np.linalg.norm(cross, axis=-1, keepdims=True) + 1e-300)
+        first, second, third = (np.take(self.vertices, self.faces[:, k], axis=0) for k in range(3))
+        cross = cross_product(second - first, third - first)
+        self.face_normals = cross / (np.sqrt((cross * cross).sum(axis=-1, keepdims=True)) + 1e-300)
+        self.plane = np.einsum("nk,nk->n", first, self.face_normals)
         shared = weld[self.faces].T.ravel()
         smooth = np.stack([np.bincount(shared, np.tile(cross[:, k], 3), len(corners)) for k in range(3)], axis=-1)
-        smooth = smooth / (np.linalg.norm(smooth, axis=-1, keepdims=True) + 1e-300)
-        self.vertex_normals = smooth[weld].astype(np.float32)
+        smooth = smooth / (np.sqrt((smooth * smooth).sum(axis=-1, keepdims=True)) + 1e-300)
+        self.vertex_normals = np.take(smooth.astype(np.float32), weld, axis=0)
         self.scene = EmbreeScene(robust=True)
         TriangleMesh(self.scene, corners, self.faces.astype(np.int32))
 
     def cast(self, origin: Array, directions: Array) -> Hits:
-        """First hits of rays from one point, (3,), along directions, (N, 3), of any length."""
+        """First hits of rays along directions, (N, 3), of any length, from one point, (3,), or from (N, 3)."""
         start = np.broadcast_to(origin.astype(np.float32), directions.shape)
         found = self.scene.run(np.ascontiguousarray(start), directions.astype(np.float32), output=True)
         ray = np.flatnonzero(found["primID"] >= 0)
         face = found["primID"][ray]
         direction = directions[ray]
-        normal = self.face_normals[face]
+        normal = np.take(self.face_normals, face, axis=0)
         u, v, near = found["u"][ray], found["v"][ray], found["tfar"][ray].astype(np.float64)
         slope = np.einsum("nk,nk->n", direction, normal)
-        to_plane = np.einsum("nk,nk->n", self.vertices[self.faces[face, 0]] - origin, normal)
+        from_zero = normal @ origin if origin.ndim == 1 else np.einsum("nk,nk->n", normal, origin[ray])
+        to_plane = self.plane[face] - from_zero
         exact = to_plane / np.where(slope == 0, 1.0, slope)
         # Embree's float32 distance is only the fallback for rays that graze along their face
         distance = np.where((slope != 0) & (np.abs(exact - near) < 1e-2 * near), exact, near)
