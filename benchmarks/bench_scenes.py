@@ -1,4 +1,4 @@
-"""How many training scenes a second one CPU core makes, per kind: sizing information, no claim.
+"""How many training scenes a second, and an hour, one CPU core makes, per kind: sizing information, no claim.
 
     python benchmarks/bench_scenes.py [--count 40] [--height 192] [--width 256] [--supersample 2]
 
@@ -31,12 +31,17 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, {options.height} x {options.width}, {options.count} a kind")
     print(f"textures and first scene: {time.process_time() - start:.1f} s once a process")
     print(f"{'kind':10} {'scenes/s a core':>16} {'ms a scene':>11}")
-    for kind in KINDS:
+    mean = 0.0
+    for kind, (_, share) in KINDS.items():
         start = time.process_time()
         for seed in range(options.count):
             render_scene(seed, kind=kind, **size)
         each = (time.process_time() - start) / options.count
+        mean += share * each
         print(f"{kind:10} {1 / each:16.1f} {1000 * each:11.0f}")
+    mean /= sum(share for _, share in KINDS.values())
+    print(f"{'mixed':10} {1 / mean:16.1f} {1000 * mean:11.0f}")
+    print(f"in the shares in which seeds choose kinds: {3600 / mean:.0f} scenes an hour a core")
 
 
 if __name__ == "__main__":

@@ -22,19 +22,26 @@ from priorscope_depth.scenes.camera import look_at, pixel_centres
 from priorscope_depth.scenes.generate import photograph
 from priorscope_depth.scenes.geometry import (
     box,
+    boxes,
     cylinder,
     ellipsoid,
     extrude,
+    joined,
     quad,
     revolve,
+    rods,
     rotation_x,
     sheet,
     torus,
     tube,
 )
-from priorscope_depth.scenes.materials import Material
+from priorscope_depth.scenes.materials import Look, Material
+from priorscope_depth.scenes.photo import develop
+from priorscope_depth.scenes.shading import shade
 from priorscope_depth.scenes.textures import PHOTOGRAPHS, texture_bank
-from priorscope_depth.scenes.world import Caster, Light, Stage, World
+from priorscope_depth.scenes.thin import THIN_INDOORS, THIN_OUTDOORS
+from priorscope_depth.scenes.things import extent
+from priorscope_depth.scenes.world import Caster, Gate, Light, Stage, World
 
 PAINT = Material(0, 1.0, 0.0, (0.0, 0.0), (0.2, 0.2, 0.2), (0.8, 0.8, 0.8))
 SHAPE = (48, 64)
@@ -215,6 +222,121 @@ def test_a_lamp_casts_a_shadow():
     assert caster.is_lit(points, offset / distance[:, None], 1.0).all()
 
 
+def test_a_mirror_shows_what_is_behind_the_camera_and_keeps_its_own_depth():
+    mirror = Material(0, 1.0, 0.0, (0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), metal=1.0)
+    red = Material(0, 1.0, 0.0, (0.0, 0.0), (0.9, 0.0, 0.0), (0.9, 0.0, 0.0), glow=1.0)
+    camera = look_at(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]), np.radians(40))
+    world = World()
+    world.add(quad(np.array([-5.0, 2.0, -5.0]), np.array([10.0, 0, 0]), np.array([0, 0, 10.0])), mirror)
+    world.add(box(1.0, 0.1, 1.0).moved((0.0, -3.0, 0.5)), red)
+    caster = Caster(world)
+    height, width = SHAPE
+    rays = camera.rays(*pixel_centres(height, width), height, width)
+    hits = caster.cast(camera.position, rays)
+    assert np.allclose(hits.distance, 2.0)
+    light = shade(world, caster, hits, rays, camera.position, SHAPE, 0.01, np.random.default_rng(0))
+    light = light.reshape(height, width, 3)
+    is_red = (light[..., 0] > 0.5) & (light[..., 1] < 0.1)
+    # the box, 1 m wide, is seen over 2 m to the mirror and 2 + 2.95 m back: 1 / 6.95 of the focal length
+    focal = camera.intrinsics(height, width)[0, 0]
+    assert is_red[height // 2].sum() == pytest.approx(focal / 6.95, abs=1)
+    assert is_red[height // 2, width // 2]
+    assert not is_red[:, 0].any()
+
+
+def test_glass_mirrors_at_a_glancing_angle_and_hardly_where_it_is_faced():
+    glass = Material(0, 1.0, 0.0, (0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), polish=1.0)
+    lit = Material(0, 1.0, 0.0, (0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), glow=1.0)
+    dark = np.zeros(3)
+    world = World(above=dark, below=dark)
+    world.add(big_quad(0.0), glass)
+    world.add(quad(np.array([-500.0, 50.0, 0.0]), np.array([1000.0, 0, 0]), np.array([0, 0, 500.0])), lit)
+    world.add(quad(np.array([-500.0, -500.0, 400.0]), np.array([0, 1000.0, 0]), np.array([1000.0, 0, 0])), lit)
+    caster = Caster(world)
+    eye = np.array([0.0, 0.0, 2.0])
+    rays = np.array([[0.0, 0.02, -1.0], [0.0, 1.0, -0.08]])
+    hits = caster.cast(eye, rays)
+    assert hits.part.tolist() == [0, 0]
+    light = shade(world, caster, hits, rays, eye, (1, 2), 0.001, np.random.default_rng(0))[:, 0]
+    assert light[0] < 0.06
+    assert 0.4 < light[1] <= 1.0
+
+
+def test_the_sun_falls_through_windows_only():
+    gate = Gate(np.array([-0.5, 0.0, 1.0]), np.array([1.0, 0, 0]), np.array([0, 0, 1.0]), np.array([0.0, 1.0, 0.0]))
+    toward = np.array([0.0, -1.0, 1.0]) / np.sqrt(2)
+    sun = Light(toward, np.ones(3), 1e-6, is_sun=True, gates=(gate,))
+    dark = np.zeros(3)
+    world = World(above=dark, below=dark, lights=[sun])
+    world.add(big_quad(0.0), PAINT)
+    caster = Caster(world)
+    # at 45 degrees the window from 1 to 2 m lights the floor from 1 to 2 m, but for the bar in its middle
+    spots = np.array([[0.25, 1.5, 0], [0.0, 1.5, 0], [0.25, 0.8, 0], [0.25, 2.2, 0], [0.7, 1.5, 0], [0.25, -1.5, 0]])
+    eye = np.array([0.0, 0.5, 3.0])
+    hits = caster.cast(eye, spots - eye)
+    light = shade(world, caster, hits, spots - eye, eye, (1, 6), 1e-3, np.random.default_rng(0))
+    # each ray is smoothed with its neighbours in the row, so ask for them one at a time
+    alone = [
+        shade(world, caster, caster.cast(eye, ray[None]), ray[None], eye, (1, 1), 1e-3, np.random.default_rng(0)).sum()
+        for ray in spots - eye
+    ]
+    assert light.shape == (6, 3)
+    assert [value > 0 for value in alone] == [True, False, False, False, False, False]
+
+
+def test_a_flat_lamp_shines_to_its_side_and_a_shade_does_not_darken_the_room():
+    dark = np.zeros(3)
+    shade_mesh = ellipsoid(0.1, 0.1, 0.1).moved((0.0, 0.0, 1.9))
+    at = np.array([0.0, 0.0, 2.0])
+    ray = np.array([[1.0, 0.0, -3.0]])
+    eye = np.array([0.0, 0.0, 3.0])
+
+    def arriving(lamp):
+        world = World(above=dark, below=dark, lights=[lamp])
+        world.add(big_quad(0.0), PAINT)
+        world.add(shade_mesh, PAINT)
+        caster = Caster(world)
+        return shade(world, caster, caster.cast(eye, ray), ray, eye, (1, 1), 1e-3, np.random.default_rng(0)).sum()
+
+    assert arriving(Light(at, np.ones(3), 0.01)) == 0
+    assert arriving(Light(at, np.ones(3), 0.01, clear=0.15)) > 0
+    assert arriving(Light(at, np.ones(3), 0.01, clear=0.15, facing=np.array([0, 0, -1.0]))) > 0
+    assert arriving(Light(at, np.ones(3), 0.01, clear=0.15, facing=np.array([0, 0, 1.0]))) == 0
+
+
+@pytest.mark.parametrize("maker", sorted({*THIN_INDOORS, *THIN_OUTDOORS}, key=lambda maker: maker.__name__))
+def test_thin_things_are_thin_stand_on_the_ground_and_can_be_cast_at(maker):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        thing = maker(rng, Look(rng))
+        low, high = extent(thing)
+        # a shrub is a tree sunk into the ground up to its first fork
+        assert -0.7 < low[2] < 0.3
+        assert 0.02 < (high - low).max() < 12
+        world = World()
+        world.put(thing, 0.0, 0.0)
+        for mesh in world.meshes:
+            assert np.isfinite(mesh.vertices).all()
+            assert np.isfinite(mesh.uv).all()
+            assert len(mesh.uv) == len(mesh.vertices) == len(mesh.weld)
+        # from 10 m the box around it is hit by some rays and missed by others
+        caster = Caster(world)
+        target = 0.5 * (low + high) + np.random.default_rng(seed).uniform(-0.5, 0.5, (2000, 3)) * (high - low)
+        eye = np.array([0.0, -10.0, 1.0])
+        share = len(caster.cast(eye, target - eye).ray) / 2000
+        assert 0.001 < share < 0.9
+
+
+def test_a_picture_of_nothing_and_of_the_dark_is_still_a_picture():
+    for light, depth in ((np.zeros((48, 64, 3)), np.ones((48, 64))), (np.full((48, 64, 3), 0.5), np.zeros((48, 64)))):
+        for seed in range(12):
+            picture = develop(light, depth, np.random.default_rng(seed))
+            assert picture.dtype == np.uint8
+            assert picture.shape == (48, 64, 3)
+            # the grain of the sensor only: no artefact of a division by a level of zero
+            assert picture.std() < 40
+
+
 def outward(mesh):
     """Share of the area whose face points away from the centre of the mesh."""
     corners = mesh.vertices[mesh.faces]
@@ -231,6 +353,9 @@ def outward(mesh):
         (cylinder(0.5, 2), (-0.5, -0.5, 0), (0.5, 0.5, 2)),
         (ellipsoid(1, 2, 3), (-1, -2, 0), (1, 2, 6)),
         (torus(1, 0.25), (-1.25, -1.25, -0.25), (1.25, 1.25, 0.25)),
+        (rods([(0, 0, 0), (1, 0, 0)], [(0, 0, 2), (1, 0, 2)], 0.1, 16), (-0.1, -0.1, 0), (1.1, 0.1, 2)),
+        (boxes([[1, 1, 1], [2, 2, 2]], [(0, 0, 0), (5, 0, 1)]), (-0.5, -1, 0), (6, 1, 3)),
+        (joined([box(1, 1, 1), cylinder(0.5, 2).moved((3, 0, 0))]), (-0.5, -0.5, 0), (3.5, 0.5, 2)),
         (tube([(0, 0, 0), (0, 0, 2)], 0.1), (-0.1, -0.1, 0), (0.1, 0.1, 2)),
         (extrude([(-1, 0), (1, 0), (1, 2), (-1, 2)], 0.4), (-1, -0.2, 0), (1, 0.2, 2)),
         (revolve([(0, 0), (1, 0.5), (0, 1)]), (-1, -1, 0), (1, 1, 1)),
@@ -282,6 +407,7 @@ def test_cameras_project_what_they_cast():
 def test_textures_leave_the_test_picture_out_and_sample_between_texels():
     assert not any("motorcycle" in name for name in PHOTOGRAPHS)
     bank = texture_bank()
+    assert {name.split(".")[0] for name in PHOTOGRAPHS} <= set(bank.names)
     everything = bank.colours(np.arange(0, len(bank.texels), 97))
     assert 0 <= everything.min() < 0.05
     assert 0.95 < everything.max() <= 1

@@ -23,8 +23,8 @@ from .geometry import (
 from .large_objects import LARGE, bicycle
 from .materials import Look, Material
 from .small_objects import bag, pot_plant, strew
-from .things import Maker, Thing, moved
 from .thin import THIN_INDOORS
+from .things import Maker, Thing, moved
 
 
 def legs(rng: np.random.Generator, x: float, y: float, height: float, material: Material) -> Thing:

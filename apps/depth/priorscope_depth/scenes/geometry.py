@@ -83,11 +83,11 @@ def box(x: float, y: float, z: float) -> Mesh:
     return Mesh(_BOX * size, _BOX_FACES, _BOX_UV * size[_BOX_SIDES], _ONE_EACH)
 
 
-def boxes(sizes: Array, places: Array) -> Mesh:
+def boxes(sizes: Array, places: Array | list[tuple[float, float, float]]) -> Mesh:
     """Many boxes as one mesh: `sizes` and the middles of their undersides, `places`, are (K, 3)."""
-    sizes, places = np.asarray(sizes, dtype=float), np.asarray(places, dtype=float)
+    sizes = np.asarray(sizes, dtype=float)
     count = len(sizes)
-    vertices = _BOX * sizes[:, None] + places[:, None]
+    vertices = _BOX * sizes[:, None] + np.asarray(places, dtype=float)[:, None]
     faces = _BOX_FACES + 24 * np.arange(count)[:, None, None]
     uv = _BOX_UV * sizes[:, _BOX_SIDES]
     return Mesh(vertices.reshape(-1, 3), faces.reshape(-1, 3), uv.reshape(-1, 2), np.arange(24 * count))

@@ -11,8 +11,8 @@ from .lamps import light_room
 from .large_objects import LARGE, person
 from .materials import Look
 from .small_objects import SMALL, strew, tool
-from .things import Thing, extent, moved, pick
 from .thin import blinds
+from .things import Thing, extent, moved, pick
 from .world import Gate, Plot, Stage, World
 
 

@@ -106,10 +106,15 @@ class Look:
         width: tuple[float, float] = (0.5, 2.0),
         contrast: tuple[float, float] = (0.3, 0.8),
         turn: float = 0.0,
+        finish: dict[str, float] | None = None,
         **surface: float,
     ) -> Material:
-        """A material with one of the patterns, between two display colours; `width` is its size in metres."""
+        """A material with one of the patterns, between two display colours; `width` is its size in metres.
+
+        `surface` and `finish` are other attributes of `Material`.
+        """
         rng = self.rng
+        surface |= finish or {}
         if self.wild and "glow" not in surface:
             return self.anything()
         names = texture_bank().names[patterns[int(rng.integers(len(patterns)))]]
@@ -162,7 +167,7 @@ class Look:
         gloss = 0.25 * self.rng.uniform() ** 2
         tone = self.colour(0.08, 0.75, (0.25, 0.9))
         turn = self._quarter()
-        return self.material(("grain", "grain", "planks"), tone, gloss=gloss, turn=turn, **self._varnish(0.2))
+        return self.material(("grain", "grain", "planks"), tone, gloss=gloss, turn=turn, finish=self._varnish(0.2))
 
     def metal(self) -> Material:
         tone = self.colour(None, 0.15, (0.25, 0.95))
@@ -193,7 +198,7 @@ class Look:
             contrast=(0.05, 0.3),
             gloss=self.rng.uniform(0, 0.4),
             sharpness=40,
-            **self._varnish(0.35),
+            finish=self._varnish(0.35),
         )
 
     def rubber(self) -> Material:
@@ -270,7 +275,7 @@ class Look:
         tone = self.colour(0.08 if self.rng.uniform() < 0.6 else None, 0.5, (0.3, 0.9))
         surface = {"gloss": 0.3 * self.rng.uniform() ** 2, "sharpness": 30.0, "stain": 0.6 * self.rng.uniform()}
         surface |= self._varnish(0.45, rough=0.12)
-        return self.material(patterns, tone, width=(0.6, 2.0), turn=self._quarter(), **surface)
+        return self.material(patterns, tone, width=(0.6, 2.0), turn=self._quarter(), finish=surface)
 
     def facade(self) -> Material:
         tone = self.colour(0.07, 0.5, (0.4, 1.0))
@@ -285,7 +290,7 @@ class Look:
             # wet
             surface |= {"polish": self.rng.uniform(0.5, 1.0), "rough": self.rng.uniform(0.0, 0.1)}
         patterns = ("speckle", "speckle", "plain", "gravel")
-        return self.material(patterns, self.colour(None, 0.1, (0.25, 0.6)), width=(1.0, 4.0), **surface)
+        return self.material(patterns, self.colour(None, 0.1, (0.25, 0.6)), width=(1.0, 4.0), finish=surface)
 
     def paving(self) -> Material:
         patterns = ("tiles", "stones", "bricks", "speckle", "gravel", "brick")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from .camera import Camera, random_view
@@ -11,12 +13,15 @@ from .large_objects import person
 from .materials import Look
 from .outdoor_objects import COUNTRY, PAVEMENT, bollard, building, bush, car, grass, parked_bicycle, sign
 from .textures import texture_bank
-from .things import extent, pick
 from .thin import bough, cable, railing, stems, wire_fence
+from .things import extent, pick
 from .world import Light, Plot, Sky, Stage, World
 
 FAR = 250.0
 """Metres from the camera to where the ground ends: no depth is larger than about this."""
+
+_LEAST = 0.006
+"""What appears smaller (radians; about a pixel) is left out of a street."""
 
 
 def _light(rng: np.random.Generator, world: World, eye: Array) -> None:
@@ -130,7 +135,7 @@ def _house_row(rng: np.random.Generator, look: Look, world: World, side: int, fr
         if rng.uniform() < 0.93:
             # seen from the road the houses face it: their front (-y) is turned towards the middle
             turn = -side * np.pi / 2
-            detail = -8 < y < 55
+            detail = -8 < y < 45
             world.put(
                 building(rng, look, w, depth, h, windows=detail),
                 side * (front + setback + depth / 2),
@@ -146,28 +151,29 @@ def _pavement_row(
 ) -> None:
     """Trees, lamps, signs, people along the pavement; denser near the camera."""
     y = rng.uniform(-2, 4)
-    while y < 75:
+    while y < 65:
         thing = pick(rng, PAVEMENT)(rng, look)
         low, high = extent(thing)
         x = kerb_x + rng.uniform(0.15, 0.9) * walk
         turn = -side * np.pi / 2 if rng.uniform() < 0.7 else rng.uniform(0, 2 * np.pi)
         world.put(thing, side * x, y, kerb, turn)
-        y += max(0.6, 0.6 * float(high[0] - low[0])) + rng.exponential(2.0 + 0.08 * max(y, 0))
+        y += max(0.6, 0.6 * float(high[0] - low[0])) + rng.exponential(2.0 + 0.13 * max(y, 0))
 
 
 def _traffic(rng: np.random.Generator, look: Look, world: World, road: float, eye: Array) -> None:
     """Cars at the kerbs and on the road, people crossing; none over the camera."""
     for side in (-1, 1):
         y = eye[1] + rng.uniform(3, 12)
-        while y < 80 and road > 5.5:
+        while y < 65 and road > 5.5:
             if rng.uniform() < 0.65:
-                world.put(car(rng, look), side * (road / 2 - 1.05), y, 0.0, np.pi / 2 + np.pi * (rng.uniform() < 0.5))
+                parked = car(rng, look, far=y > 22)
+                world.put(parked, side * (road / 2 - 1.05), y, 0.0, np.pi / 2 + np.pi * (rng.uniform() < 0.5))
             y += rng.uniform(5.2, 9)
     for _ in range(int(rng.integers(0, 4))):
         y = eye[1] + rng.uniform(8, 60)
         x = rng.choice([-0.2, 0.2]) * (road - 4.2)
         if road > 8.5 or rng.uniform() < 0.4:
-            world.put(car(rng, look), x, y, 0.0, np.pi / 2)
+            world.put(car(rng, look, far=y > 22), x, y, 0.0, np.pi / 2)
     for _ in range(int(rng.integers(0, 3))):
         world.put(person(rng, look), rng.uniform(-0.4, 0.4) * road, eye[1] + rng.uniform(4, 30), 0.0, rng.uniform(0, 6))
 
@@ -178,7 +184,7 @@ def _overhead(rng: np.random.Generator, look: Look, world: World, x: float) -> N
     wood, rubber = look.wood(), look.rubber()
     ys = np.arange(rng.uniform(-12, 8), 90, gap)
     lines = rng.uniform(-0.7, 0.7, int(rng.integers(1, 5)))
-    for y, after in zip(ys[:-1], ys[1:], strict=True):
+    for y, after in pairwise(ys):
         world.add(cylinder(0.12, h + 0.4, top=0.09, segments=8).moved((side * x, y, 0)), wood)
         if len(lines) > 1:
             world.add(box(1.6, 0.08, 0.1).moved((side * x, y, h - 0.15)), wood)
@@ -202,13 +208,16 @@ def _foreground(rng: np.random.Generator, look: Look, world: World, eye: Array, 
 
 
 def _clear(world: World, eye: Array, radius: float) -> None:
-    """Take away every mesh but the largest that comes closer to the camera than `radius` metres sideways."""
+    """Take away every mesh but the largest that comes closer to the camera than `radius` metres sideways, and those
+    too small to be seen from there.
+    """
     keep = []
     for mesh in world.meshes:
         low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
         gap = np.maximum(np.maximum(low - eye, eye - high), 0)
         near = np.hypot(gap[0], gap[1]) < radius and high[2] > 0.4 and (high - low)[:2].max() < 5
-        keep.append(not near)
+        small = np.linalg.norm(high - low) < _LEAST * np.linalg.norm(gap)
+        keep.append(not near and not small)
     world.materials = [material for material, kept in zip(world.materials, keep, strict=True) if kept]
     world.meshes = [mesh for mesh, kept in zip(world.meshes, keep, strict=True) if kept]
 

@@ -8,8 +8,8 @@ from .furniture import bin_
 from .geometry import Mesh, blob, box, boxes, cylinder, extrude, joined, leaves, rotation_x, rotation_z, tube
 from .large_objects import bicycle, motorbike, person
 from .materials import Look
-from .things import Maker, Thing, moved
 from .thin import THIN_OUTDOORS, bough, branches, railing
+from .things import Maker, Thing, moved
 
 
 def building(rng: np.random.Generator, look: Look, x: float, y: float, h: float, *, windows: bool = True) -> Thing:
@@ -56,11 +56,7 @@ def house(rng: np.random.Generator, look: Look) -> Thing:
     return building(rng, look, rng.uniform(5, 12), rng.uniform(5, 9), rng.uniform(2.6, 7))
 
 
-_WHEELS = ((1.0, 0.2, 18), (0.6, 0.22, 12))
-"""Tyre and rim: share of the radius, width in metres, number of sides."""
-
-
-def car(rng: np.random.Generator, look: Look) -> Thing:
+def car(rng: np.random.Generator, look: Look, *, far: bool = False) -> Thing:
     """A car, van or small lorry along x: a side profile, a narrower glass house, wheels, lamps."""
     paint, glass, rubber, metal = look.car_paint(), look.glass(), look.rubber(), look.metal()
     length, width = rng.uniform(3.5, 4.8), rng.uniform(1.6, 1.85)
@@ -89,10 +85,12 @@ def car(rng: np.random.Generator, look: Look) -> Thing:
     if not van:
         thing.append((box(0.08, width * 0.895, roof - belt).moved((-0.15 * a, 0, belt)), paint))
     r = rng.uniform(0.29, 0.36)
-    tyre, rim = (cylinder(s * r, w, segments=n).moved((0, 0, 0), rotation_x(np.pi / 2)) for s, w, n in _WHEELS)
+    tyre = cylinder(r, 0.2, segments=9 if far else 18).moved((0, 0, 0), rotation_x(np.pi / 2))
     at = [(px, side * (width / 2 - 0.08) + 0.1, r) for px in (-0.6 * a, 0.62 * a) for side in (-1, 1)]
     thing.append((joined([tyre.moved(place) for place in at]), rubber))
-    thing.append((joined([rim.moved((px, py + 0.01, pz)) for px, py, pz in at]), metal))
+    if not far:
+        rim = cylinder(0.6 * r, 0.22, segments=12).moved((0, 0.01, 0), rotation_x(np.pi / 2))
+        thing.append((joined([rim.moved(place) for place in at]), metal))
     for side in (-1, 1):
         thing.append((box(0.06, 0.3, 0.14).moved((a - 0.02, side * 0.36 * width, 0.42 * belt + 0.1)), look.lamp()))
         thing.append((box(0.06, 0.25, 0.16).moved((-a + 0.02, side * 0.38 * width, 0.5 * belt)), look.plastic()))

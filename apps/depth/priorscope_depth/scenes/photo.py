@@ -38,7 +38,7 @@ def develop(light: Array, depth: Array, rng: np.random.Generator) -> NDArray[np.
     white = rng.uniform(1.5, 4.0)
     picture = np.clip(picture, 0, None)
     picture = picture * (1 + picture / white**2) / (1 + 0.6 * picture)
-    display = np.clip(picture, 0, 1) ** (1 / rng.uniform(1.9, 2.5))
+    display = np.clip(picture, 0, 1).astype(np.float32) ** np.float32(1 / rng.uniform(1.9, 2.5))
     display = display + rng.uniform(-0.1, 0.25) * (display - 0.5) * (1 - np.abs(2 * display - 1))
     grey = display.mean(axis=-1, keepdims=True)
     saturation = 0.0 if rng.uniform() < 0.03 else rng.uniform(0.6, 1.25)

@@ -60,7 +60,7 @@ def shade(
     seen = surfaces_at(caster, hits, rays, origin, pixel_angle)
     cell = _pattern(hits.ray, shape)
     alike = _Alike(hits.ray, seen.flat, hits.part, shape)
-    visible = [_occlusion_rays(caster, seen.points, seen.flat, cell, world.occlusion_reach, rng)]
+    visible: list[Array] = [_occlusion_rays(caster, seen.points, seen.flat, cell, world.occlusion_reach, rng)]
     toward = []
     for light in world.lights:
         lit, centre, strength = _lit(light, caster, seen, cell, rng)
@@ -119,25 +119,28 @@ def _with_reflections(
     if len(which) == 0:
         return own
     direction, normal, flat = seen.direction[which], seen.normal[which], seen.flat[which]
-    mirrored = direction - 2 * dot(direction, normal)[:, None] * normal
+    mirrored: Array = direction - 2 * dot(direction, normal)[:, None] * normal
     rough = seen.material["rough"][which]
-    disc = _disc(rng).astype(np.float32)[cell[which]] * rough[:, None]
+    disc: Array = _disc(rng).astype(np.float32)[cell[which]] * rough[:, None]
     first, second = frame(mirrored)
     mirrored = unit(mirrored + disc[:, :1] * first + disc[:, 1:] * second)
     # rounded and rippled normals may point a reflection into the face itself
     mirrored = unit(mirrored + np.maximum(0.02 - dot(mirrored, flat), 0)[:, None] * flat)
     start = seen.points[which]
     hits = caster.cast(start.astype(np.float64), mirrored.astype(np.float64))
-    colour = np.array(beyond(world, mirrored), dtype=np.float32)
+    missed = np.ones(len(which), dtype=bool)
+    missed[hits.ray] = False
+    colour = np.zeros_like(mirrored)
+    colour[missed] = beyond(world, mirrored[missed])
     if len(hits.ray):
         far = surfaces_at(caster, hits, mirrored, start, pixel_angle, seen.distance[which])
-        lamps = []
+        lamps: list[tuple[Array, Array]] = []
         for number, light in enumerate(world.lights):
             shadows = number < 2 or bool(light.gates)
             lit, centre, strength = _lit(light, caster, far, cell[which][hits.ray], rng, shadows=shadows)
             lamps.append((centre, strength * lit))
-        light = _lighted(world, far, np.full(len(hits.ray), 0.75, dtype=np.float32), lamps)
-        colour[hits.ray] = hazy(world, light, far.distance - seen.distance[which][hits.ray])
+        arriving = _lighted(world, far, np.full(len(hits.ray), 0.75, dtype=np.float32), lamps)
+        colour[hits.ray] = hazy(world, arriving, far.distance - seen.distance[which][hits.ray])
     blurred = rough > 0.02
     if blurred.any():
         spread = np.zeros((4, len(own)), dtype=np.float32)
@@ -187,12 +190,12 @@ def _disc(rng: np.random.Generator) -> Array:
 
 def _occlusion_rays(
     caster: Caster, points: Array, normal: Array, cell: NDArray[np.integer], reach: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Whether one cosine-distributed direction per pixel is open over `reach` metres."""
+) -> Array:
+    """Whether one cosine-distributed direction per pixel is open over `reach` metres (1) or not (0)."""
     disc = _disc(rng).astype(np.float32)[cell]
     first, second = frame(normal)
     rise = np.sqrt(np.maximum(1 - (disc**2).sum(axis=-1, keepdims=True), 0.01))
-    return caster.is_lit(points, disc[:, :1] * first + disc[:, 1:] * second + rise * normal, reach)
+    return caster.is_lit(points, disc[:, :1] * first + disc[:, 1:] * second + rise * normal, reach).astype(np.float32)
 
 
 def _light_rays(
@@ -205,8 +208,8 @@ def _light_rays(
     count = len(points)
     if light.is_sun:
         first, second = frame(light.toward[None])
-        spots = unit(light.toward + light.size * (disc[:, :1] * first + disc[:, 1:] * second)).astype(np.float32)
-        directions = spots[cell]
+        towards = unit(light.toward + light.size * (disc[:, :1] * first + disc[:, 1:] * second))
+        directions = towards.astype(np.float32)[cell]
         gap = np.full(count, 1e4, dtype=np.float32) if not light.gates else _through_gates(light, points, directions)
         centre = np.broadcast_to(light.toward.astype(np.float32), (count, 3))
         return directions, gap, centre, np.ones(count, dtype=np.float32)
@@ -217,7 +220,7 @@ def _light_rays(
     middle = light.toward.astype(np.float32) - points
     square = dot(middle, middle)
     centre = middle / np.sqrt(square + 1e-9)[:, None]
-    strength = np.minimum((light.reach**2 + 0.1) / (square + 0.1), 6.0)
+    strength: Array = np.minimum((light.reach**2 + 0.1) / (square + 0.1), 6.0)
     if light.facing is not None:
         strength = strength * np.maximum(-(centre @ light.facing.astype(np.float32)), 0)
     gap = np.maximum(distance - light.clear, 1e-3)

@@ -80,7 +80,7 @@ def surfaces_at(
     reached = hits.distance.astype(np.float32)
     start = origin.astype(np.float32) if origin.ndim == 1 else origin[hits.ray].astype(np.float32)
     points = start + cast * reached[:, None]
-    before = travelled if np.isscalar(travelled) else np.asarray(travelled)[hits.ray]
+    before = np.broadcast_to(np.asarray(travelled, dtype=np.float32), len(rays))[hits.ray]
     distance = (reached * length + before).astype(np.float32)
     flat = np.take(caster.face_normals, hits.face, axis=0).astype(np.float32)
     flat *= np.where(dot(flat, direction) > 0, np.float32(-1), np.float32(1))[:, None]
@@ -127,7 +127,7 @@ def _albedo(
     footprint = distance * pixel_angle * material["repeat"] / np.sqrt(slant)
     texel = bank.sample(material["texture"].astype(np.int64), turned, footprint)
     albedo = material["dark"] * (1 - texel) + material["light"] * texel
-    stained = np.flatnonzero(material["stain"] > 0.05)
+    stained = np.flatnonzero(material["stain"] > 0.1)
     if len(stained):
         # on a scale of its own and turned, so that the repeats of the texture no longer look alike
         x, y = turned[stained].T

@@ -8,8 +8,11 @@ from .geometry import Array, Mesh, box, cylinder, joined, leaves, revolve, rods,
 from .materials import Look
 from .things import Maker, Thing, moved
 
+Bar = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-def _bars(pairs: list[tuple[tuple[float, float, float], tuple[float, float, float]]], radius: float) -> Mesh:
+
+def _bars(pairs: list[Bar], radius: float) -> Mesh:
+    """Bars between pairs of points as one mesh."""
     return rods([a for a, _ in pairs], [b for _, b in pairs], radius)
 
 
@@ -34,7 +37,7 @@ def wire_fence(rng: np.random.Generator, look: Look) -> Thing:
     length, h, gap = rng.uniform(2.0, 6.0), rng.uniform(0.8, 2.0), rng.uniform(0.08, 0.25)
     metal = look.metal()
     posts = np.arange(-length / 2, length / 2 + 0.01, length / max(1, round(length / 2)))
-    pairs = []
+    pairs: list[Bar] = []
     if rng.uniform() < 0.6:
         pairs += [((x, 0.0, 0.02), (x, 0.0, h)) for x in np.arange(-length / 2, length / 2, gap)]
         pairs += [((-length / 2, 0.0, z), (length / 2, 0.0, z)) for z in np.arange(0.05, h, gap)]
@@ -158,18 +161,19 @@ def scaffold(rng: np.random.Generator, look: Look) -> Thing:
     size = np.array([rng.uniform(1.0, 3.0), rng.uniform(0.6, 1.5), rng.uniform(1.5, 4.0)])
     steps = [np.linspace(-s / 2, s / 2, int(rng.integers(2, 4))) for s in size]
     steps[2] = np.linspace(0, size[2], int(rng.integers(2, 5)))
-    pairs = []
+    bars: list[Array] = []
     for axis in range(3):
         one, two = [k for k in range(3) if k != axis]
         for a in steps[one]:
             for b in steps[two]:
                 if axis == 2 or rng.uniform() < 0.75:
-                    low, high = np.zeros(3), np.zeros(3)
-                    low[[one, two]] = high[[one, two]] = a, b
-                    low[axis], high[axis] = steps[axis][0], steps[axis][-1]
-                    pairs.append((tuple(low), tuple(high)))
-    pairs.append(((-size[0] / 2, -size[1] / 2, 0.0), (size[0] / 2, -size[1] / 2, size[2])))
-    return [(_bars(pairs, rng.uniform(0.015, 0.035)), look.metal())]
+                    bar = np.zeros((2, 3))
+                    bar[:, one], bar[:, two] = a, b
+                    bar[:, axis] = steps[axis][0], steps[axis][-1]
+                    bars.append(bar)
+    bars.append(size * [[-0.5, -0.5, 0.0], [0.5, -0.5, 1.0]])
+    starts, ends = np.stack(bars, axis=1)
+    return [(rods(starts, ends, rng.uniform(0.015, 0.035)), look.metal())]
 
 
 def parasol(rng: np.random.Generator, look: Look) -> Thing:
