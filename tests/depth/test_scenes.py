@@ -424,7 +424,7 @@ def test_textures_leave_the_test_picture_out_and_sample_between_texels():
     np.testing.assert_allclose(bank.sample(np.full(2, number), at + 3, np.zeros(2)), got, atol=1e-4)
     far = bank.sample(np.full(2, number), at, np.full(2, 1.0))
     mean = bank.colours(np.arange(number * size**2, (number + 1) * size**2)).mean(axis=0)
-    assert np.abs(far - mean).max() < 0.2
+    assert np.abs(far - mean).max() < 0.01
 
 
 @pytest.mark.parametrize(

@@ -334,12 +334,14 @@ def texture_bank() -> TextureBank:
     names["photograph"] = list(range(first_photograph, len(images)))
     level: NDArray[np.floating] = np.stack(images)[:, ::-1]
     levels, sizes = [], []
-    while level.shape[1] >= 2:
+    # down to the mean alone: with two texels left, far surfaces would glitter
+    for size in SIZE >> np.arange(int(np.log2(SIZE)) + 1):
         packed = np.zeros((*level.shape[:3], 4), dtype=np.uint8)
         packed[..., :3] = np.rint(np.clip(level, 0, 1) * 255)
         levels.append(packed.view(np.uint32).ravel())
-        sizes.append(level.shape[1])
-        level = (level[:, ::2, ::2] + level[:, 1::2, ::2] + level[:, ::2, 1::2] + level[:, 1::2, 1::2]) / 4
+        sizes.append(int(size))
+        if size > 1:
+            level = (level[:, ::2, ::2] + level[:, 1::2, ::2] + level[:, ::2, 1::2] + level[:, 1::2, 1::2]) / 4
     starts = np.append(0, np.cumsum([len(part) for part in levels])[:-1])
     mirrored = np.arange(len(images)) >= first_photograph
     return TextureBank(np.concatenate(levels), np.array(sizes), starts, mirrored, names)
