@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch.nn import functional
+
+from priorscope_depth.pairs.pair import TrainingPair
 
 #: (height, width) of the batches, as shares of the stored scenes: half of them whole, the others square and wide.
 SHAPES = ((1.0, 1.0), (1.0, 1.0), (1.0, 1.0), (1.0, 0.75), (0.75, 1.0), (0.625, 1.0))
@@ -19,39 +23,54 @@ def batch_shape(height: int, width: int, generator: np.random.Generator, multipl
     )
 
 
+class View(NamedTuple):
+    """A training view."""
+
+    image: torch.Tensor
+    """(3, height, width) in [0, 1]."""
+    depth: torch.Tensor
+    """(height, width), metres, 0 where there is none."""
+    normals: torch.Tensor
+    """(3, height, width), x right, y up, z towards the viewer, 0 where there are none."""
+    sky: torch.Tensor
+    """(height, width), bool."""
+
+
 def random_view(
-    rgb: np.ndarray, depth: np.ndarray, shape: tuple[int, int], generator: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crop, mirror and recolour one scene.
+    pair: TrainingPair,
+    shape: tuple[int, int],
+    generator: np.random.Generator,
+) -> View:
+    """Crop, mirror and recolour one pair.
 
     Parameters
     ----------
-    rgb : uint8 array (H, W, 3)
-    depth : float array (H, W)
-        Metres, 0 where there is none. Cropping leaves relative depth as it is.
+    pair : TrainingPair
+        Cropping leaves relative depth as it is, and normals in the frame of the whole camera.
     shape : (height, width)
         Of the result.
     generator : numpy Generator
-
-    Returns
-    -------
-    image : Tensor (3, height, width) in [0, 1]
-    depth : Tensor (height, width)
     """
-    rows, columns = rgb.shape[:2]
+    rows, columns = pair.rgb.shape[:2]
     largest = min(rows / shape[0], columns / shape[1])
     zoom = largest * generator.uniform(0.8, 1.0)
-    size = max(int(shape[0] * zoom), 8), max(int(shape[1] * zoom), 8)
+    size = max(int(shape[0] * zoom), 1), max(int(shape[1] * zoom), 1)
     top = int(generator.integers(rows - size[0] + 1))
     left = int(generator.integers(columns - size[1] + 1))
     window = (slice(top, top + size[0]), slice(left, left + size[1]))
-    image = torch.from_numpy(rgb[window].astype(np.float32) / 255).permute(2, 0, 1)[None]
-    metres = torch.from_numpy(depth[window].astype(np.float32))[None, None]
+    image = torch.from_numpy(pair.rgb[window].astype(np.float32) / 255).permute(2, 0, 1)[None]
     image = functional.interpolate(image, shape, mode="bilinear", antialias=True, align_corners=False)
-    metres = functional.interpolate(metres, shape, mode="nearest-exact")
+    # a truth between two surfaces would belong to neither: nearest, never averaged
+    layers = [pair.depth[window], pair.sky[window]]
+    if pair.normals is not None:
+        layers += list(np.moveaxis(pair.normals[window], -1, 0))
+    stacked = torch.from_numpy(np.stack(layers).astype(np.float32))[None]
+    truth = functional.interpolate(stacked, shape, mode="nearest-exact")
     if generator.random() < 0.5:
-        image, metres = image.flip(-1), metres.flip(-1)
-    return _recolour(image[0], generator), metres[0, 0]
+        image, truth = image.flip(-1), truth.flip(-1)
+        truth[:, 2:3] *= -1
+    normals = truth[0, 2:] if pair.normals is not None else torch.zeros(3, *shape)
+    return View(_recolour(image[0], generator), truth[0, 0], normals, truth[0, 1] > 0.5)
 
 
 def _recolour(image: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(config, TrainConfig):
         from priorscope_depth.train import train
 
-        print(f"model: {train(config)}")
+        print(f"model: {train(config).model}")
         return 0
     if isinstance(config, ScenesConfig):
         from priorscope_depth.scenes import write_scenes

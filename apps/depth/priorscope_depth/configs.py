@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from priorscope.training.settings import LoopConfig
+
 Device = str
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Format = Literal["png", "npy", "npz", "colour", "ply"]
@@ -125,50 +127,51 @@ class EvaluateNormalsConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a one-step disparity model on procedural scenes (a first, plain recipe)."""
+    """Train a depth or normals model: on your own pairs, on Hypersim and Virtual KITTI 2, or on procedural scenes."""
 
     out: Path = Path("runs/train")
-    """Run folder; the model is out/model."""
-    scenes: Path = Path("runs/scenes")
-    """Folder of rendered scenes."""
-    count: int = 2000
-    """Render this many scenes into the folder first (those that are there are kept); 0: take what is there."""
-    workers: int = 1
-    """Processes that render."""
-    model: str | None = None
-    """Lotus-D folder or name to fine-tune; default: a small U-Net from random weights."""
-    size: int = 256
-    """Longer side of the training views, and of what the model will process, in pixels."""
-    steps: int = 2000
-    """Optimiser steps in all."""
-    max_seconds: float = 0.0
-    """Stop after this time with a checkpoint; --resume goes on. 0: no limit."""
-    batch_size: int = 16
-    """Scenes a step."""
-    loss: Literal["relative-l1", "mse"] = "relative-l1"
-    """On pixels, weighted as AbsRel weighs them; or squared on latents, as Lotus has it."""
-    lr: float = 1e-3
-    """Highest learning rate of AdamW; warm-up, then a cosine down to 1 %."""
-    weight_decay: float = 1e-2
-    """Of AdamW."""
-    warmup: int = 100
-    """Steps of the linear warm-up."""
-    ema: float = 0.999
-    """Decay of the weights' running average, which is what gets saved."""
-    validation: int = 32
-    """Held-out scenes to measure on while training; 0: none."""
-    validate_every: int = 500
-    """Steps."""
-    log_every: int = 50
-    """Steps."""
-    checkpoint_every: int = 500
-    """Steps."""
-    seed: int = 0
-    """Fixes weights, order and augmentation."""
-    device: Device = "auto"
-    """auto, cpu, cuda, cuda:N."""
-    resume: bool = False
-    """Go on with a run that was cut off."""
+    """Run folder; the model is out/model, what to look at is out/report.html."""
+    model: str = "tiny-depth"
+    """What to start from: a name in the model table, hub id or folder of a depth model, or of Stable Diffusion 2; or
+    `new`, a small network with random weights."""
+    recipe: Literal["auto", "pixels", "lotus", "marigold", "e2e-ft"] = "auto"
+    """auto: what the model's authors do; for our small models pixels, the evaluation's own error made smooth."""
+    family: Literal["lotus-g", "lotus-d", "marigold", "e2e-ft", "e2e-ft-sd"] | None = None
+    """What `new` or Stable Diffusion becomes (lotus-d), or the family of a folder whose name does not tell."""
+    task: Literal["depth", "normals"] | None = None
+    """Likewise (depth)."""
+    space: Literal["depth", "disparity"] | None = None
+    """Likewise (disparity for Lotus, else depth)."""
+    posterior: Literal["mode", "sample"] | None = None
+    """How images are encoded while training; default: as the authors do."""
+    pairs: tuple[Path, ...] = ()
+    """Folders of your own images with depth."""
+    hypersim: Path | None = None
+    """Folder of Hypersim in its public layout."""
+    vkitti: Path | None = None
+    """Folder of Virtual KITTI 2 in its public layout."""
+    scenes: Path | None = None
+    """Folder of rendered scenes (`priorscope depth scenes`)."""
+    stream: int = 0
+    """So many procedural scenes, rendered when they are needed (give --workers)."""
+    shares: tuple[float, ...] = ()
+    """How often a batch comes from each of the sets, in the order above (Lotus: 0.9 Hypersim, 0.1 VKITTI)."""
+    depth_scale: float = 0.001
+    """Metres a unit of 16-bit PNG depth in --pairs."""
+    views: Literal["auto", "random", "published"] = "auto"
+    """random: crops, mirroring, colours; published: each set's own transform. auto: published for Hypersim and VKITTI
+    with a published recipe, else random."""
+    size: int = 0
+    """Longer side of random views, and what the model will process, in pixels; 0: the model's own resolution."""
+    norm: Literal["auto", "instnorm", "truncnorm", "perscene", "disparity", "trunc_disparity"] = "auto"
+    """How metric depth becomes what is painted; auto: trunc_disparity or truncnorm, by the model's space."""
+    detail: float = 1.0
+    """Weight of Lotus' detail preserver; 0 switches it off."""
+    held_out: int = 32
+    """Pairs kept out of training to look at (of --pairs at most a tenth); 0: none."""
+    save_float32: bool = False
+    """Save the weights in float32 rather than float16."""
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
 
 @dataclass(frozen=True)

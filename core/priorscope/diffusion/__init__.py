@@ -26,7 +26,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "euler": "solvers",
         "euler_ancestral": "solvers",
         "heun": "solvers",
+        "denoising_loss": "losses",
         "dpmpp_2m": "solvers",
+        "masked_mean": "losses",
         "SOLVERS": "solvers",
     },
 )

@@ -1,0 +1,1 @@
+"""How depth models are trained: one file a published recipe, on the core's loop."""

@@ -1,0 +1,307 @@
+"""The training loop: one for every app, on accelerate."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from priorscope.device import resolve_device, resolve_dtype
+from priorscope.diffusion.noise import item_seed
+from priorscope.errors import InputError
+from priorscope.evaluation.run_folder import RunFolder
+from priorscope.training.average import WeightAverage
+from priorscope.training.checkpoint import Stateful, checkpoint_step, load_checkpoint, save_checkpoint
+from priorscope.training.feed import Feed, Parts, read_parts
+from priorscope.training.learning_rate import rate_factor
+from priorscope.training.lora import add_lora, without_lora
+from priorscope.training.settings import LoopConfig
+from priorscope.training.show import Display
+from priorscope.training.tally import Tally
+from priorscope.training.task import Task
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a call of :func:`fit` ended."""
+
+    step: int
+    """Steps done, those before it included."""
+    finished: bool
+    """Whether these are all."""
+    model: Path
+    """The model folder."""
+
+
+def make_accelerator(config: LoopConfig) -> Accelerator:
+    """The process group, device and mixed precision that ``config`` and the launcher ask for."""
+    device = resolve_device(config.device)
+    precision = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}[
+        resolve_dtype(config.precision, device)
+    ]
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("--precision float16 on a CPU", remedy="Use float32 or bfloat16.")
+    # a frozen or unused branch must be declared by the task (requires_grad), not searched for at every step
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=False)],
+    )
+
+
+def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator: Accelerator) -> FitResult:
+    """Train ``task``, or go on training it where ``run`` holds a checkpoint and ``config.resume`` is set.
+
+    Steps, batches, augmentation and noise are functions of (seed, step): a run that is killed and resumed
+    writes the same rows as one that is not, on the same machine.
+
+    Parameters
+    ----------
+    task : Task
+    feed : Feed
+    config : LoopConfig
+    run : RunFolder
+        Gets metrics.jsonl (a row every ``log_every`` steps: mean losses, learning rate, gradient norm,
+        throughput, and held-out figures where they are due), checkpoints/last.pt, model/, metrics.json.
+    accelerator : Accelerator
+        From :func:`make_accelerator`.
+
+    Raises
+    ------
+    InputError
+        If the loss is not finite (the last good checkpoint is kept), a checkpoint cannot be written, or the
+        feed fails.
+    """
+    model = task.model
+    if config.gradient_checkpointing:
+        _switch_on_checkpointing(model)
+    if config.lora:
+        add_lora(model, config.lora, seed=config.seed)
+    task.to(accelerator.device)
+    trained = [weight for weight in task.parameters() if weight.requires_grad]
+    optimizer = _optimizer(trained, config)
+    parts = Parts(
+        feed,
+        config.batch_size,
+        accumulate=config.accumulate,
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    average = WeightAverage(model, config.ema) if config.ema else None
+    wrapped, optimizer = accelerator.prepare(task, optimizer)
+    tally = Tally()
+    state: dict[str, Stateful] = {"model": _TrainedWeights(model), "optimizer": optimizer, "tally": tally}
+    if average is not None:
+        state["average"] = average
+    if accelerator.scaler is not None:
+        state["scaler"] = accelerator.scaler
+    path = run.checkpoints / "last.pt"
+    start = load_checkpoint(path, state) if config.resume else 0
+    run.drop_history_after(start)
+    if start == 0 and not math.isfinite(config.lr):  # pragma: no cover - LoopConfig.check refuses it
+        raise InputError(f"--lr {config.lr}")
+
+    begin = time.monotonic()
+    step = start
+    stream = read_parts(
+        parts,
+        start * config.accumulate,
+        config.steps * config.accumulate,
+        config.workers,
+        pin=accelerator.device.type == "cuda",
+    )
+    wrapped.train()
+    with _asked_to_end() as ending, Display(config, start, accelerator.is_main_process, run) as display:
+        while step < config.steps:
+            rate = config.lr * _factor(config, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(item_seed(config.seed, step * accelerator.num_processes + accelerator.process_index))
+            losses, keys = _accumulate(wrapped, stream, config.accumulate, accelerator)
+            norm = accelerator.clip_grad_norm_(trained, config.clip or math.inf)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update()
+            step += 1
+            tally.add(losses | {"grad_norm": norm}, keys)
+            display.stepped(step)
+
+            out_of_time = bool(config.max_seconds) and time.monotonic() - begin > config.max_seconds
+            stop = step < config.steps and _any_process(out_of_time or ending.is_set, accelerator)
+            last = step == config.steps
+            due = last or step % config.log_every == 0
+            if due or stop or step % config.checkpoint_every == 0:
+                tally.settle(accelerator)
+                _refuse_bad(tally, step, path)
+            if due:
+                row: dict[str, Any] = {"step": step} | tally.means() | {"lr": rate} | display.throughput()
+                tally.clear()
+                if (last or step % config.validate_every == 0) and accelerator.is_main_process:
+                    with display.paused(), _looking(task, average):
+                        row |= task.validate(run, step)
+                run.log(row)
+                display.row(row)
+            if stop or last or step % config.checkpoint_every == 0:
+                if accelerator.is_main_process:
+                    save_checkpoint(path, state, step)
+                accelerator.wait_for_everyone()
+            if stop:
+                break
+    finished = step >= config.steps
+    folder = run.path / "model"
+    if accelerator.is_main_process:
+        with _looking(task, average):
+            _replace_model(task, folder)
+        run.write_metrics(_result(run, step, finished))
+        if not finished:
+            print(f"Stopped at step {step} of {config.steps}; --resume goes on.")
+    accelerator.wait_for_everyone()
+    return FitResult(step, finished, folder)
+
+
+def _accumulate(
+    wrapped: Any, stream: Iterator[dict[str, Any]], count: int, accelerator: Accelerator
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Gradients of one whole batch; mean losses over its parts, and the names of its examples."""
+    total: dict[str, torch.Tensor] = {}
+    keys: list[str] = []
+    for part in range(count):
+        batch = {
+            name: value.to(accelerator.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for name, value in next(stream).items()
+        }
+        keys += [str(key) for key in batch.get("key", ())]
+        # gradients meet once, in the last part
+        with accelerator.no_sync(wrapped) if part < count - 1 else nullcontext():
+            losses = wrapped(batch)
+            accelerator.backward(losses["loss"] / count)
+        for name, value in losses.items():
+            total[name] = total.get(name, 0.0) + value.detach() / count
+    return total, keys
+
+
+def _optimizer(weights: list[torch.nn.Parameter], config: LoopConfig) -> torch.optim.Optimizer:
+    if not weights:
+        raise InputError("no weight of the model is trained")
+    if config.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=config.lr)
+    return torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def _factor(config: LoopConfig, step: int) -> float:
+    return rate_factor(step, config.steps, schedule=config.lr_schedule, warmup=config.warmup, final=config.lr_final)
+
+
+def _switch_on_checkpointing(model: torch.nn.Module) -> None:
+    if not hasattr(model, "enable_gradient_checkpointing"):
+        raise InputError(f"{type(model).__name__} has no gradient checkpointing")
+    model.enable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def _any_process(flag: bool, accelerator: Accelerator) -> bool:
+    """Whether any process has raised the flag: all of them must stop after the same step."""
+    if accelerator.num_processes == 1:
+        return flag
+    raised = torch.tensor(float(flag), device=accelerator.device)
+    return bool(accelerator.reduce(raised, "sum") > 0)
+
+
+def _refuse_bad(tally: Tally, step: int, checkpoint: Path) -> None:
+    bad = tally.first_bad()
+    if bad is None:
+        return
+    ago, loss, keys = bad
+    good = checkpoint_step(checkpoint)
+    left = f"The checkpoint of step {good} is good: resume from it with" if good else "Start again with"
+    names = f" (examples {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''})" if keys else ""
+    raise InputError(
+        f"the loss became {loss} at step {step - ago}{names}",
+        path=checkpoint if good else None,
+        remedy=f"{left} a smaller --lr or --precision float32, or mend those examples.",
+    )
+
+
+@contextmanager
+def _looking(task: Task, average: WeightAverage | None) -> Iterator[None]:
+    """Averaged weights, eval mode, no gradients."""
+    task.eval()
+    try:
+        with torch.no_grad(), average.in_place() if average is not None else nullcontext():
+            yield
+    finally:
+        task.train()
+
+
+def _replace_model(task: Task, folder: Path) -> None:
+    """Write the model aside, then swap it in."""
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        with without_lora(task.model):
+            task.save(aside)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    except OSError as error:
+        raise InputError(
+            f"the model cannot be written: {error.strerror or error}",
+            path=folder,
+            remedy="Free some space; --resume writes it again.",
+        ) from error
+
+
+def _result(run: RunFolder, step: int, finished: bool) -> dict[str, Any]:
+    rows = run.history()
+    # what a resumed run repeats exactly: no times
+    last = {name: value for name, value in (rows[-1] if rows else {}).items() if name != "examples_per_second"}
+    return last | {"step": step, "finished": finished}
+
+
+class _TrainedWeights:
+    """The trained weights of a model as a part of a checkpoint; frozen ones come from where they came from."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.names = {name for name, weight in model.named_parameters() if weight.requires_grad}
+        self.names |= {name for name, _ in model.named_buffers()} & set(model.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in self.model.state_dict().items() if name in self.names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if set(state) != self.names:
+            raise InputError("holds other weights than this run trains", remedy="Resume with the same options.")
+        self.model.load_state_dict(state, strict=False)
+
+
+class _Flag:
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def __call__(self, *_: Any) -> None:
+        self.is_set = True
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[_Flag]:
+    """SIGTERM (a scheduler's notice) ends the run after the step, with a checkpoint."""
+    flag = _Flag()
+    try:
+        before = signal.signal(signal.SIGTERM, flag)
+    except ValueError:  # not the main thread
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,58 @@
+"""Losses since the last row of the log: kept on the device, read seldom, saved with a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+
+class Tally:
+    """The scalars of each step since the last row.
+
+    Reading a number of a GPU waits for it; so the loop only adds here, and looks when it writes a row or a
+    checkpoint. A checkpoint holds what has been added, so that a resumed run writes the same rows.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, torch.Tensor]] = []
+        self._keys: list[list[str]] = []
+
+    def add(self, values: dict[str, torch.Tensor], keys: list[str]) -> None:
+        """One step's scalars, and the names of its examples."""
+        self._rows.append({name: value.detach().float() for name, value in values.items()})
+        self._keys.append(keys)
+
+    def settle(self, accelerator: Accelerator) -> None:
+        """Replace every value by its mean over the processes. All processes must call it."""
+        if accelerator.num_processes > 1 and self._rows:
+            names = list(self._rows[0])
+            table = torch.stack([torch.stack([row[name] for name in names]) for row in self._rows])
+            table = accelerator.reduce(table, "mean")
+            self._rows = [dict(zip(names, row, strict=True)) for row in table]
+
+    def first_bad(self) -> tuple[int, float, list[str]] | None:
+        """How many steps ago, counted from the last (0), the first loss was not finite, that loss, and its keys."""
+        if not self._rows:
+            return None
+        losses = torch.stack([row["loss"] for row in self._rows]).cpu()
+        bad = torch.nonzero(~losses.isfinite())
+        if len(bad) == 0:
+            return None
+        place = int(bad[0])
+        return len(self._rows) - 1 - place, float(losses[place]), self._keys[place]
+
+    def means(self) -> dict[str, float]:
+        """Mean of each scalar."""
+        names = self._rows[0]
+        return {name: float(torch.stack([row[name] for row in self._rows]).mean()) for name in names}
+
+    def clear(self) -> None:
+        self._rows, self._keys = [], []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [{name: value.cpu() for name, value in row.items()} for row in self._rows], "keys": self._keys}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rows, self._keys = state["rows"], state["keys"]
