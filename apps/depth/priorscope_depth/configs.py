@@ -39,6 +39,8 @@ class ModelConfig:
     """Lotus' own geometry (parity): no padding, nearest-neighbour back to the image's size."""
     tiled_vae: bool = False
     """Run the autoencoder in tiles: less memory on large images."""
+    compile: bool = False
+    """torch.compile the network: the first image of each size takes minutes, the others less time."""
     device: Device = "auto"
     """auto, cpu, cuda, cuda:N."""
     precision: Precision = "auto"

@@ -41,6 +41,7 @@ def load_predictor(settings: ModelConfig) -> DepthPredictor:
         device=settings.device,
         precision=settings.precision,
         tiled_vae=settings.tiled_vae,
+        compile=settings.compile,
         revision=settings.revision,
     )
 

@@ -97,6 +97,8 @@ class DepthPredictor:
         device: str = "auto",
         precision: Precision = "auto",
         tiled_vae: bool = False,
+        fold: bool = True,
+        compile: bool = False,
         revision: str | None = None,
     ) -> DepthPredictor:
         """Load a model by its name in the model table, from a hub id or from a folder.
@@ -119,6 +121,11 @@ class DepthPredictor:
         device, precision : str
         tiled_vae : bool
             Bounds the autoencoder's memory on large images.
+        fold : bool
+            Compute once what never changes (:mod:`priorscope.backbones.folding`): the same answers to rounding,
+            in less time and memory. Such a model cannot be trained or saved.
+        compile : bool
+            ``torch.compile`` the U-Net and the decoder: slow first calls, one for each size, then faster ones.
         revision : str, optional
             On the hub.
 
@@ -149,11 +156,15 @@ class DepthPredictor:
             "cross_attention_dim": prompt.shape[-1],
         }
         unet = load_unet(folder / "unet", dtype=dtype, expect=expected)
-        unet.to(where, memory_format=torch.channels_last)
+        # on the CPU torch's GroupNorm loses four digits in channels_last (it subtracts squares)
+        layout = torch.channels_last if where.type == "cuda" else torch.contiguous_format
+        unet.to(where, memory_format=layout)
         latents.to(where)
+        if fold:
+            latents.lean()
         latent = build_predictor(
             unet,
-            latents.to(memory_format=torch.channels_last) if where.type == "cuda" else latents,
+            latents.to(memory_format=layout),
             prompt,
             recipe,
             scheduler=scheduler_config(folder, recipe),
@@ -162,6 +173,10 @@ class DepthPredictor:
             device=where,
             dtype=dtype,
         )
+        if fold:
+            latent.fold()
+        if compile:
+            latent.compile()
         if geometry is None:
             geometry = Geometry(settings.get("resolution", 768), multiple=settings.get("multiple", 8))
         # a small model of ours works at its own resolution on every benchmark

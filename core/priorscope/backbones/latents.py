@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional
 
+from priorscope.backbones.folding import lean
 from priorscope.backbones.loading import load_component, read_config
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
@@ -38,6 +39,12 @@ class LatentSpace:
     def to(self, *args: Any, **kwargs: Any) -> LatentSpace:
         """Move and cast, as ``nn.Module.to``."""
         return self
+
+    def lean(self) -> None:
+        """Make the networks cheaper for inference, with equal results to rounding; none here."""
+
+    def compile(self) -> None:
+        """``torch.compile`` the decoder; nothing to do here."""
 
 
 class PixelSpace(LatentSpace):
@@ -120,6 +127,12 @@ class AutoencoderSpace(LatentSpace):
     def to(self, *args: Any, **kwargs: Any) -> AutoencoderSpace:
         self.vae.to(*args, **kwargs)
         return self
+
+    def lean(self) -> None:
+        lean(self.vae)
+
+    def compile(self) -> None:
+        self.vae.decoder.compile()
 
 
 def load_latent_space(folder: Path, *, dtype: torch.dtype = torch.float32, tiled: bool = False) -> LatentSpace:

@@ -36,6 +36,7 @@ SD_VAE: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "scaling_factor": 0.18215,
+    "sample_size": 768,
 }
 
 

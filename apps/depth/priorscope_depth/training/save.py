@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from priorscope.backbones.latents import PatchSpace
 from priorscope.data.files import write_text
+from priorscope.errors import InputError
 from priorscope_depth.predictor import DepthPredictor
 
 
@@ -30,6 +31,8 @@ def save_model(
         diffusers scheduler configuration, for families that follow one.
     """
     unet = predictor.latent.denoiser.network.unet  # type: ignore[attr-defined]
+    if getattr(unet, "is_folded", False):
+        raise InputError("a folded model cannot be saved", remedy="Load it with fold=False.")
     for name in ("unet", "vae"):
         (folder / name).mkdir(parents=True)
     unet.save_config(folder / "unet")

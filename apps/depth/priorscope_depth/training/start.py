@@ -97,7 +97,7 @@ def start_from(
             start = _from_base(folder, _recipe(family, task, space), seed)
         else:
             predictor = DepthPredictor.from_pretrained(
-                model, family=family, task=task, space=space, device=str(device), precision="float32"
+                model, family=family, task=task, space=space, device=str(device), precision="float32", fold=False
             )
             config = None
             if predictor.recipe.family.schedule == "config":
