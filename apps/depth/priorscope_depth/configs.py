@@ -160,6 +160,10 @@ class TrainConfig:
     """How often a batch comes from each of the sets, in the order above (Lotus: 0.9 Hypersim, 0.1 VKITTI)."""
     depth_scale: float = 0.001
     """Metres a unit of 16-bit PNG depth in --pairs."""
+    pairs_disparity: bool = False
+    """The maps in --pairs hold disparity (1/m), not depth."""
+    pairs_normals_x: Literal["right", "left"] = "right"
+    """Where the x axis of normals in --pairs points; y is up, z towards the viewer."""
     views: Literal["auto", "random", "published"] = "auto"
     """random: crops, mirroring, colours; published: each set's own transform. auto: published for Hypersim and VKITTI
     with a published recipe, else random."""

@@ -14,10 +14,13 @@ from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
 from priorscope_depth.augmentation import View
 from priorscope_depth.configs import TrainConfig
+from priorscope_depth.pairs.folder import FolderPairs
+from priorscope_depth.pairs.hypersim import HypersimPairs, hypersim_view
 from priorscope_depth.pairs.mixture import Mixture
 from priorscope_depth.pairs.pair import PairSource, TrainingPair
 from priorscope_depth.pairs.scenes import ScenePairs, StreamedScenes, scene_pair
 from priorscope_depth.pairs.split import hold_out
+from priorscope_depth.pairs.vkitti import VkittiPairs, vkitti_view
 from priorscope_depth.predictor import DepthPredictor
 from priorscope_depth.scenes import HELD_OUT_SEED, render_scene
 from priorscope_depth.targets import NormType
@@ -93,43 +96,61 @@ class _Sets:
 
 
 def _training_sets(config: TrainConfig, published_recipe: bool, predictor: DepthPredictor) -> _Sets:
+    published = config.views == "published" or (config.views == "auto" and published_recipe)
     sources: list[PairSource] = []
     transforms: list[Transform | None] = []
-    published = config.views == "published" or (config.views == "auto" and published_recipe)
-    if config.pairs:
-        from priorscope_depth.pairs.folder import FolderPairs
-
-        for folder in config.pairs:
-            sources.append(FolderPairs(folder, depth_scale=config.depth_scale))
-            transforms.append(None)
-    if config.hypersim is not None:
-        from priorscope_depth.pairs.hypersim import HypersimPairs, hypersim_view
-
-        sources.append(HypersimPairs(config.hypersim))
-        transforms.append(hypersim_view if published else None)
-    if config.vkitti is not None:
-        from priorscope_depth.pairs.vkitti import VkittiPairs, vkitti_view
-
-        sources.append(VkittiPairs(config.vkitti, normals=predictor.task == "normals"))
-        transforms.append(vkitti_view if published else None)
     held_out: list[TrainingPair] = []
-    if sources and config.held_out:
-        sources[0], held_out = hold_out(sources[0], config.held_out, config.loop.seed)
-    elif config.held_out:
+    count, seed = config.held_out, config.loop.seed
+    for folder in config.pairs:
+        source: PairSource = FolderPairs(
+            folder, depth_scale=config.depth_scale, disparity=config.pairs_disparity, normals_x=config.pairs_normals_x
+        )
+        if not held_out and count:
+            source, held_out = hold_out(source, count, seed)
+        sources.append(source)
+        transforms.append(None)
+    hypersim, vkitti = config.hypersim, config.vkitti
+    if hypersim is not None:
+        sources.append(HypersimPairs(hypersim))
+        transforms.append(hypersim_view if published else None)
+        if not held_out and count:
+            sources[-1], held_out = _set_apart(sources[-1], lambda: HypersimPairs(hypersim, "val"), count, seed)
+    if vkitti is not None:
+        normals = predictor.task == "normals"
+        sources.append(VkittiPairs(vkitti, normals=normals))
+        transforms.append(vkitti_view if published else None)
+        if not held_out and count:
+            sources[-1], held_out = _set_apart(
+                sources[-1], lambda: VkittiPairs(vkitti, ("Scene01",), normals=normals), count, seed
+            )
+    if not sources and count:
         # other scenes than those that evaluate measures on
         first = HELD_OUT_SEED + 10_000
-        held_out = [scene_pair(render_scene(first + i, supersample=2)) for i in range(config.held_out)]
+        held_out = [scene_pair(render_scene(first + i, supersample=2)) for i in range(count)]
     if config.scenes is not None:
         sources.append(ScenePairs(config.scenes))
         transforms.append(None)
     if config.stream:
         sources.append(StreamedScenes(config.stream))
         transforms.append(None)
+    mixture = Mixture(sources, config.shares)
     if predictor.task == "normals":
         for source in sources:
             if source.read(0).normals is None:
                 raise InputError(f"{source.name} has no normals", remedy="Train on sets that have some.")
-    return _Sets(Mixture(sources, config.shares), transforms, held_out)
+    return _Sets(mixture, transforms, held_out)
+
+
+def _set_apart(
+    source: PairSource, other: Callable[[], PairSource], count: int, seed: int
+) -> tuple[PairSource, list[TrainingPair]]:
+    """Pairs of another part of the data set, where it is there: frames of one drive are too much alike."""
+    try:
+        apart = other()
+    except InputError:
+        return hold_out(source, count, seed)
+    chosen = np.random.default_rng([seed, 11]).permutation(len(apart))[:count]
+    return source, [apart.read(int(index)) for index in sorted(chosen)]
 
 
 def _multiple(predictor: DepthPredictor) -> int:

@@ -83,12 +83,12 @@ class PairFeed:
 
     def _paint(self, depth: torch.Tensor, sky: torch.Tensor, source: str) -> torch.Tensor:
         """Depth in [-1, 1], the sky at its far end."""
-        known: torch.Tensor | None = depth > 0
-        if "disparity" in self.norm:
-            # Lotus takes quantiles over all pixels of Hypersim, the sky's 0 with them; over valid ones of VKITTI
-            known = known if source == "vkitti" else None
-        else:
+        known = depth > 0
+        if "disparity" not in self.norm:
             depth = torch.where(sky, 1e4, depth)
+        elif source != "vkitti":
+            # Lotus takes quantiles over all pixels, a sky's 0 with them, but over valid ones of VKITTI
+            known = known | sky
         return normalise_depth(depth, self.norm, counts=known, farthest=65.0 if source == "hypersim" else 80.0)
 
     def _collate(self, views: list[View], keys: list[str], seeds: list[int], source: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from priorscope.errors import InputError
 from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope_depth.alignment import fit_affine
@@ -61,7 +62,12 @@ def _depths(pair: TrainingPair, result: object) -> tuple[dict[str, float], list[
     from priorscope_depth.results import DepthResult
 
     assert isinstance(result, DepthResult)
-    valid = pair.valid & (pair.depth < _FARTHEST)
+    valid = pair.valid & (pair.depth > _NEAREST) & (pair.depth < _FARTHEST)
+    if not valid.any():
+        raise InputError(
+            f"no depth of the held-out {pair.key} lies between {_NEAREST} and {_FARTHEST:.0f} metres",
+            remedy="Check --depth-scale, or leave the look out with --held-out 0.",
+        )
     fit = fit_affine(result.values, pair.depth, valid, result.space)
     depth = fit.depth(result.values, _NEAREST, _FARTHEST)
     figures = depth_metrics(depth, pair.depth, valid)
