@@ -40,8 +40,9 @@ def write_report(run: RunFolder, config: TrainConfig, result: FitResult) -> None
         f"{result.model} loads with `priorscope depth predict IMAGE --model {result.model}`, with "
         f"`priorscope depth evaluate`, and as DepthPredictor.from_pretrained({str(result.model)!r})."
     )
-    if rows:
-        report.table([rows[0], rows[-1]], caption="First and last row of metrics.jsonl.")
+    logged = [row for row in rows if "loss" in row]
+    if logged:
+        report.table([logged[0], logged[-1]], caption="First and last row of metrics.jsonl.")
     report.environment(run)
     report.write(run.report_path, overwrite=True)
 
