@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from os import PathLike
@@ -35,7 +36,9 @@ _PACKAGES = (
 class RunFolder:
     """A run folder; make one with :meth:`create`.
 
-    Files: ``config.yaml`` (fully resolved, can be fed back), ``environment.json``, ``metrics.jsonl`` (one
+    Files: ``config.yaml`` (fully resolved, can be fed back), ``environment.json`` (the machine at the start and
+    under ``resumed`` at each resumption, there with ``changed``: dotted key -> settings of config.yaml and now),
+    ``metrics.jsonl`` (one
     line a step or image), ``metrics.json`` (the result), ``items.jsonl`` (rows of an evaluation, written as
     they come), ``figures/``, ``checkpoints/``, ``report.html``. Only the first process of a run writes.
     """
@@ -100,15 +103,15 @@ class RunFolder:
                 path=run.path,
                 remedy="Resume it (--resume) or choose another output folder.",
             )
-        differing = _differing_keys(read_yaml(run.config_path), wanted)
-        differing = [key for key in differing if key not in may_differ]
-        if differing:
+        changed = _differences(read_yaml(run.config_path), wanted)
+        refused = [key for key in changed if key not in may_differ]
+        if refused:
             raise InputError(
-                f"the run there was started with another configuration; these keys differ: {', '.join(differing)}",
+                f"the run there was started with another configuration; these keys differ: {', '.join(refused)}",
                 path=run.path,
                 remedy="Use the same settings or choose another output folder.",
             )
-        run._note_resumed(wanted)
+        run._note_resumed({key: both for key, both in changed.items() if key.split(".")[-1] != "resume"})
         return run
 
     def _start(self, config: Any) -> None:
@@ -124,11 +127,12 @@ class RunFolder:
         # last: a folder with config.yaml is a run
         write_text(self.config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), overwrite=True)
 
-    def _note_resumed(self, config: Any) -> None:
+    def _note_resumed(self, changed: Mapping[str, tuple[Any, Any]]) -> None:
         for folder in (self.figures, self.checkpoints):
-            folder.mkdir(exist_ok=True)
-        noted = json.loads(self.environment_path.read_text()) if self.environment_path.is_file() else {}
-        noted.setdefault("resumed", []).append(environment())
+            with _writing(folder):
+                folder.mkdir(exist_ok=True)
+        noted = _read_json(self.environment_path) if self.environment_path.is_file() else {}
+        noted.setdefault("resumed", []).append(environment() | ({"changed": dict(changed)} if changed else {}))
         _write_json(self.environment_path, noted)
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -198,7 +202,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON line and flush. A torn last line, left by a killed run, is cut off first."""
     line = json.dumps(plain(row), ensure_ascii=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)  # on another machine the folder may not exist yet
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)  # on another machine the folder may not exist yet
+        _append(path, line.encode())
+
+
+def _append(path: Path, line: bytes) -> None:
     with open(path, "a+b") as file:
         end = file.seek(0, os.SEEK_END)
         if end:
@@ -206,12 +215,13 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
             if file.read(1) != b"\n":
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(line.encode())
+        file.write(line)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines atomically, replacing the file."""
-    write_text(path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows), overwrite=True)
+    with _writing(path):
+        write_text(path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows), overwrite=True)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -300,7 +310,21 @@ def _is_blank(path: Path) -> bool:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", overwrite=True)
+    with _writing(path):
+        write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", overwrite=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full disk or a folder without permission is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot be written: {error.strerror or error}",
+            path=path,
+            remedy="Free some space, or check that the folder can be written; --resume goes on.",
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -312,14 +336,14 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise InputError("is not JSON", path=path) from error
 
 
-def _differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted keys in which two plain configurations differ."""
+def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys in which two plain configurations differ, with both values (None where a key is missing)."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        missing = object()
-        return [
-            name
-            for key in keys
-            for name in _differing_keys(old.get(key, missing), new.get(key, missing), f"{prefix}{key}.")
-        ]
-    return [] if old == new else [prefix.rstrip(".")]
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in [*old, *(key for key in new if key not in old)]:
+            if key not in old or key not in new:
+                found[f"{prefix}{key}"] = old.get(key), new.get(key)
+            else:
+                found |= _differences(old[key], new[key], f"{prefix}{key}.")
+        return found
+    return {} if old == new else {prefix.rstrip("."): (old, new)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,8 +52,10 @@ def save_checkpoint(path: Path, parts: Mapping[str, Stateful], step: int) -> Non
         aside.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> int:
+def load_checkpoint(path: Path, parts: Mapping[str, Stateful], *, optional: Collection[str] = ()) -> int:
     """Restore ``parts`` and return the step; 0, with nothing restored, where there is no checkpoint.
+
+    Parts named in ``optional`` may be missing on either side.
 
     Raises
     ------
@@ -63,13 +65,15 @@ def load_checkpoint(path: Path, parts: Mapping[str, Stateful]) -> int:
     if not path.is_file():
         return 0
     stored = _read(path)
-    if set(stored["parts"]) != set(parts):
+    if set(stored["parts"]) - set(optional) != set(parts) - set(optional):
         raise InputError(
             f"holds {sorted(stored['parts'])}, wanted {sorted(parts)}",
             path=path,
             remedy="Resume with the same options.",
         )
     for name, part in parts.items():
+        if name not in stored["parts"]:
+            continue
         try:
             part.load_state_dict(stored["parts"][name])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -86,7 +90,11 @@ def _read(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"is not a checkpoint that can be read ({error})", path=path) from error
+        raise InputError(
+            f"is not a checkpoint that can be read ({_reason(error)})",
+            path=path,
+            remedy="Remove it to start from the first step.",
+        ) from error
     if not isinstance(stored, dict) or set(stored) != {"step", "parts"}:
         raise InputError("is not a checkpoint of a training", path=path)
     return stored

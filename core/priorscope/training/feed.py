@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -69,23 +70,26 @@ def read_parts(parts: Parts, first: int, end: int, workers: int, *, pin: bool = 
             # a forked child would inherit the locks of the parent's threads
             multiprocessing_context="spawn",
         )
-    batches = iter(found)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            reason = str(error).partition(". ")[0]
-            raise InputError(
-                f"a process that prepares batches ended: {reason}",
-                remedy="If memory ran out, use fewer --workers; --resume goes on from the last checkpoint.",
-            ) from error
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch
+    with worker_deaths():
+        for batch in found:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+@contextmanager
+def worker_deaths() -> Iterator[None]:
+    """Name the death of a worker process; torch reports it from a signal handler, whatever runs just then."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).partition(". ")[0]
+        raise InputError(
+            f"a process that prepares batches ended: {reason}",
+            remedy="If memory ran out, use fewer --workers; --resume goes on from the last checkpoint.",
+        ) from error
 
 
 def _one_thread(worker: int) -> None:

@@ -6,7 +6,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from safetensors import SafetensorError
 
 from priorscope.device import resolve_device, resolve_dtype
 from priorscope.diffusion.noise import item_seed
@@ -22,7 +23,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.average import WeightAverage
 from priorscope.training.checkpoint import Stateful, checkpoint_step, load_checkpoint, save_checkpoint
-from priorscope.training.feed import Feed, Parts, read_parts
+from priorscope.training.feed import Feed, Parts, read_parts, worker_deaths
 from priorscope.training.learning_rate import rate_factor
 from priorscope.training.lora import add_lora, without_lora
 from priorscope.training.settings import LoopConfig
@@ -106,11 +107,19 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
     if accelerator.scaler is not None:
         state["scaler"] = accelerator.scaler
     path = run.checkpoints / "last.pt"
-    start = load_checkpoint(path, state) if config.resume else 0
-    run.drop_history_after(start)
-    if start == 0 and not math.isfinite(config.lr):  # pragma: no cover - LoopConfig.check refuses it
-        raise InputError(f"--lr {config.lr}")
+    # --precision may change: only float16 has a scaler
+    start = load_checkpoint(path, state, optional=("scaler",)) if config.resume else 0
+    run.drop_history_after(start or -1)
+    # float16's scaler skips steps with infinite gradients by itself
+    finite = ("loss",) if accelerator.scaler is not None else ("loss", "grad_norm")
 
+    if start == 0 and accelerator.is_main_process:
+        with _looking(task, average):
+            figures = task.validate(run, 0)
+        if figures:  # what training starts from
+            run.log({"step": 0} | figures)
+            print("step 0  " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()), flush=True)
+    accelerator.wait_for_everyone()
     begin = time.monotonic()
     step = start
     stream = read_parts(
@@ -121,7 +130,8 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
         pin=accelerator.device.type == "cuda",
     )
     wrapped.train()
-    with _asked_to_end() as ending, Display(config, start, accelerator.is_main_process, run) as display:
+    display = Display(config, start, accelerator.is_main_process, run)
+    with _asked_to_end() as ending, worker_deaths(), display:
         while step < config.steps:
             rate = config.lr * _factor(config, step)
             for group in optimizer.param_groups:
@@ -143,7 +153,7 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
             due = last or step % config.log_every == 0
             if due or stop or step % config.checkpoint_every == 0:
                 tally.settle(accelerator)
-                _refuse_bad(tally, step, path)
+                _refuse_bad(tally, finite, step, path)
             if due:
                 row: dict[str, Any] = {"step": step} | tally.means() | {"lr": rate} | display.throughput()
                 tally.clear()
@@ -154,6 +164,7 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
                 display.row(row)
             if stop or last or step % config.checkpoint_every == 0:
                 if accelerator.is_main_process:
+                    _refuse_bad_weights(trained, step, path)
                     save_checkpoint(path, state, step)
                 accelerator.wait_for_everyone()
             if stop:
@@ -217,18 +228,28 @@ def _any_process(flag: bool, accelerator: Accelerator) -> bool:
     return bool(accelerator.reduce(raised, "sum") > 0)
 
 
-def _refuse_bad(tally: Tally, step: int, checkpoint: Path) -> None:
-    bad = tally.first_bad()
+def _refuse_bad(tally: Tally, names: Sequence[str], step: int, checkpoint: Path) -> None:
+    bad = tally.first_bad(names)
     if bad is None:
         return
-    ago, loss, keys = bad
+    what = {"loss": "loss", "grad_norm": "norm of the gradient"}[bad.name]
+    shown = f" (examples {', '.join(bad.keys[:8])}{', ...' if len(bad.keys) > 8 else ''})" if bad.keys else ""
+    raise _broken_down(f"the {what} became {bad.value} at step {step - bad.ago}{shown}", checkpoint)
+
+
+def _refuse_bad_weights(weights: list[torch.nn.Parameter], step: int, checkpoint: Path) -> None:
+    """A finite gradient can still throw the weights beyond what floats hold; such weights must not be kept."""
+    if not bool(torch.nn.utils.get_total_norm([weight.detach() for weight in weights]).isfinite()):
+        raise _broken_down(f"the weights are no longer finite after step {step}", checkpoint)
+
+
+def _broken_down(fact: str, checkpoint: Path) -> InputError:
     good = checkpoint_step(checkpoint)
-    left = f"The checkpoint of step {good} is good: resume from it with" if good else "Start again with"
-    names = f" (examples {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''})" if keys else ""
-    raise InputError(
-        f"the loss became {loss} at step {step - ago}{names}",
+    left = f"The checkpoint of step {good} is good: --resume from it with" if good else "Start again with"
+    return InputError(
+        fact,
         path=checkpoint if good else None,
-        remedy=f"{left} a smaller --lr or --precision float32, or mend those examples.",
+        remedy=f"{left} a smaller --lr or --precision float32, or mend the examples.",
     )
 
 
@@ -252,12 +273,14 @@ def _replace_model(task: Task, folder: Path) -> None:
             task.save(aside)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps a full disk into an error of its own
         raise InputError(
-            f"the model cannot be written: {error.strerror or error}",
+            f"the model cannot be written: {getattr(error, 'strerror', None) or error}",
             path=folder,
             remedy="Free some space; --resume writes it again.",
         ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _result(run: RunFolder, step: int, finished: bool) -> dict[str, Any]:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+
+
+class Bad(NamedTuple):
+    """A scalar that is not finite."""
+
+    ago: int
+    """Steps since, 0 for the last one."""
+    name: str
+    value: float
+    keys: list[str]
+    """The examples of that step."""
 
 
 class Tally:
@@ -32,16 +44,16 @@ class Tally:
             table = accelerator.reduce(table, "mean")
             self._rows = [dict(zip(names, row, strict=True)) for row in table]
 
-    def first_bad(self) -> tuple[int, float, list[str]] | None:
-        """How many steps ago, counted from the last (0), the first loss was not finite, that loss, and its keys."""
+    def first_bad(self, names: Sequence[str] = ("loss",)) -> Bad | None:
+        """The first step at which one of the scalars ``names`` was not finite."""
         if not self._rows:
             return None
-        losses = torch.stack([row["loss"] for row in self._rows]).cpu()
-        bad = torch.nonzero(~losses.isfinite())
+        table = torch.stack([torch.stack([row[name] for name in names]) for row in self._rows]).cpu()
+        bad = torch.nonzero(~table.isfinite())  # by step, then by name
         if len(bad) == 0:
             return None
-        place = int(bad[0])
-        return len(self._rows) - 1 - place, float(losses[place]), self._keys[place]
+        place, column = bad[0].tolist()
+        return Bad(len(self._rows) - 1 - place, names[column], float(table[place, column]), self._keys[place])
 
     def means(self) -> dict[str, float]:
         """Mean of each scalar."""
