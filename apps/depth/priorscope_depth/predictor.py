@@ -159,12 +159,12 @@ class DepthPredictor:
         # on the CPU torch's GroupNorm loses four digits in channels_last (it subtracts squares)
         layout = torch.channels_last if where.type == "cuda" else torch.contiguous_format
         unet.to(where, memory_format=layout)
-        latents.to(where)
+        latents.to(where, memory_format=layout)
         if fold:
             latents.lean()
         latent = build_predictor(
             unet,
-            latents.to(memory_format=layout),
+            latents,
             prompt,
             recipe,
             scheduler=scheduler_config(folder, recipe),

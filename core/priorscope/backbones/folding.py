@@ -79,8 +79,11 @@ def fold_constants(unet: Any, label: float, text: torch.Tensor, task: torch.Tens
 
 
 @torch.no_grad()
-def lean(network: nn.Module) -> None:
+def lean(network: nn.Module, *, phases: bool = False) -> None:
     """Give a network's residual and enlarging blocks forward passes that need less time and memory, in place.
+
+    ``phases`` says whether enlarging blocks become :class:`PhaseConv`: worth it in a decoder, whose large maps are
+    most of the work and always double; a U-Net's are small, their kernels are not (250 MB more), and sizes may be odd.
 
     The result differs by rounding only. For inference: activations are overwritten, so no gradient can flow.
     """
@@ -88,9 +91,9 @@ def lean(network: nn.Module) -> None:
     from diffusers.models.upsampling import Upsample2D
 
     for module in list(network.modules()):
-        if isinstance(module, ResnetBlock2D) and _is_plain(module):
+        if isinstance(module, ResnetBlock2D) and is_plain_residual(module):
             module.forward = _LeanResidual(module)
-        if isinstance(module, Upsample2D) and _is_nearest_and_conv(module):
+        if phases and isinstance(module, Upsample2D) and is_doubling(module):
             module.conv = PhaseConv(module.conv)
             module.forward = module.conv.enlarge
 
@@ -117,17 +120,13 @@ class PhaseConv(nn.Module):
             nn.Parameter(phase.to(conv.weight.dtype), requires_grad=False) for phase in phases
         )
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), requires_grad=False)
-        self.original = [conv]  # hidden from parameters(): only for sizes that are not doubled
 
     def enlarge(self, hidden_states: torch.Tensor, output_size: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The block's forward pass: (B, C, H, W) to (B, K, 2 H, 2 W), or ``output_size``."""
+        """The block's forward pass: (B, C, H, W) to (B, K, 2 H, 2 W)."""
         rows, height, width = hidden_states.shape[0], *hidden_states.shape[-2:]
         if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
-            conv = self.original[0].to(hidden_states.device, hidden_states.dtype)
-            return conv(functional.interpolate(hidden_states, size=output_size, mode="nearest"))
-        result = hidden_states.new_empty(
-            (rows, self.phases[0].shape[0], 2 * height, 2 * width),
-        )
+            raise InputError(f"a map of {height} x {width} cannot become {tuple(output_size)} by doubling")
+        result = hidden_states.new_empty((rows, self.phases[0].shape[0], 2 * height, 2 * width))
         if hidden_states.is_contiguous(memory_format=torch.channels_last):
             result = result.contiguous(memory_format=torch.channels_last)
         padded = functional.pad(hidden_states, (1, 1, 1, 1))
@@ -206,10 +205,11 @@ def _fold_attention(attention: Any, text: torch.Tensor) -> nn.Module:
     return (_FoldedAttention if text.shape[1] <= _FEW_TOKENS else _FixedKeys)(attention, text)
 
 
-def _is_plain(block: Any) -> bool:
+def is_plain_residual(block: Any) -> bool:
+    """Whether a block is norm, SiLU, convolution, twice, plus its input, and sees no embedding."""
     return (
         block.time_emb_proj is None
-        and block.time_embedding_norm in ("default", "folded")
+        and block.time_embedding_norm != "scale_shift"
         and block.upsample is None
         and block.downsample is None
         and block.output_scale_factor == 1
@@ -219,7 +219,8 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def _is_nearest_and_conv(block: Any) -> bool:
+def is_doubling(block: Any) -> bool:
+    """Whether a block enlarges by nearest neighbour and then convolves 3 x 3."""
     conv = getattr(block, "conv", None)
     return (
         isinstance(conv, nn.Conv2d)

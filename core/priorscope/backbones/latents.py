@@ -10,10 +10,14 @@ from torch.nn import functional
 
 from priorscope.backbones.folding import lean
 from priorscope.backbones.loading import load_component, read_config
+from priorscope.backbones.streaming import stream
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
 
 Posterior = Literal["mode", "sample"]
+
+#: Side of the tiles of a tiled autoencoder, in pixels; they overlap by a quarter.
+_TILE = 512
 
 
 class LatentSpace:
@@ -103,6 +107,8 @@ class AutoencoderSpace(LatentSpace):
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         if tiled:
             vae.enable_tiling()
+            # by default the tile is what the configuration calls sample_size, which may be anything
+            vae.tile_sample_min_size, vae.tile_latent_min_size = _TILE, _TILE // self.factor
 
     def encode(self, image: torch.Tensor, posterior: Posterior = "mode", noise: Noise | None = None) -> torch.Tensor:
         if posterior not in ("mode", "sample"):
@@ -129,7 +135,9 @@ class AutoencoderSpace(LatentSpace):
         return self
 
     def lean(self) -> None:
-        lean(self.vae)
+        """In strips of rows on a CPU or where memory is to be bounded, else with leaner blocks; where it is now."""
+        if (self.vae.device.type == "cuda" and not self.vae.use_tiling) or not stream(self.vae):
+            lean(self.vae, phases=True)
 
     def compile(self) -> None:
         self.vae.decoder.compile()
