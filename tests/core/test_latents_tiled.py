@@ -186,5 +186,5 @@ def test_tiles_are_strips_too_and_deviate_little(vae, tmp_path):
         ):
             assert_equal_to_rounding(ours, plain)
             assert (plain - exact).abs().max() > 1e-4 * exact.abs().max()
-            assert (plain - exact).std() < 0.3 * exact.std()  # random weights: trained ones deviate less
+            assert (plain - exact).std() < 0.5 * exact.std()  # random weights: trained ones deviate less
         assert torch.equal(tiled.decode(latents[..., :60, :]), whole.decode(latents[..., :60, :]))

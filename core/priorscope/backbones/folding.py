@@ -8,6 +8,7 @@ phases of the result are 2 x 2 convolutions of the small map.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -55,6 +56,14 @@ def fold_constants(unet: Any, label: float, text: torch.Tensor, task: torch.Tens
         raise InputError("residual blocks that scale by their time embedding cannot be folded")
     if any(layer.attn2 is None or layer.only_cross_attention for layer in layers):
         raise InputError("transformer blocks of this kind cannot be folded")
+    if not math.isfinite(label):
+        raise InputError(f"level {label}")
+    if text.ndim != 3 or text.shape[0] != 1 or text.shape[2] != unet.config.cross_attention_dim:
+        raise InputError(
+            f"a prompt of shape {tuple(text.shape)} cannot be folded, (1, tokens, {unet.config.cross_attention_dim}) can"
+        )
+    if (task is None) != (unet.class_embedding is None):
+        raise InputError("a U-Net with a class embedding needs a task, and no other takes one")
     weight = unet.conv_in.weight
     text = text.to(weight)
     level = torch.full((1,), float(label), device=weight.device)
