@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
-    """Exponential moving average of the weights that are trained (diffusers' ``EMAModel``).
+    """Exponential moving average of the weights that are trained.
+
+    The rule is that of diffusers' ``EMAModel``, whose module takes seconds to import.
 
     Parameters
     ----------
@@ -21,14 +24,16 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        from diffusers.training_utils import EMAModel
-
+        self._decay = decay
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self._average = EMAModel(self._weights, decay=decay)
+        self._averages = [weight.detach().clone() for weight in self._weights]
+        self._updates = 0
 
     def update(self) -> None:
         """Take in the present weights; call it after each step."""
-        self._average.step(self._weights)
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates)) if self._updates else 0.0
+        self._updates += 1
+        get_ema_multi_avg_fn(decay)(self._averages, [weight.detach() for weight in self._weights], None)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -40,18 +45,17 @@ class WeightAverage:
             self._swap()
 
     def _swap(self) -> None:
-        for weight, average in zip(self._weights, self._average.shadow_params, strict=True):
+        for weight, average in zip(self._weights, self._averages, strict=True):
             weight.data, average.data = average.data, weight.data
 
-    def to(self, device: torch.device) -> WeightAverage:
-        """Move; the model must have moved before."""
-        self._average.to(device)
-        return self
-
     def state_dict(self) -> dict[str, Any]:
-        return self._average.state_dict()
+        return {"optimization_step": self._updates, "shadow_params": self._averages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        device = self._weights[0].device
-        self._average.load_state_dict(state)
-        self._average.to(device)
+        """Restore; also what ``EMAModel`` saved."""
+        shapes = [tuple(average.shape) for average in state["shadow_params"]]
+        if shapes != [tuple(weight.shape) for weight in self._weights]:
+            raise ValueError("averages of other weights")
+        self._updates = int(state["optimization_step"])
+        for average, stored in zip(self._averages, state["shadow_params"], strict=True):
+            average.copy_(stored)

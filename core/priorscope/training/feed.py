@@ -59,7 +59,7 @@ def read_parts(parts: Parts, first: int, end: int, workers: int, *, pin: bool = 
     if workers == 0:
         found: Any = (parts[number] for number in range(first, end))
     else:
-        found = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             parts,
             batch_size=None,
             sampler=range(first, end),
@@ -70,11 +70,20 @@ def read_parts(parts: Parts, first: int, end: int, workers: int, *, pin: bool = 
             # a forked child would inherit the locks of the parent's threads
             multiprocessing_context="spawn",
         )
+        found = iter(loader)
     with worker_deaths():
-        for batch in found:
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+        try:
+            for batch in found:
+                if isinstance(batch, InputError):
+                    raise batch
+                yield batch
+        except (EOFError, ConnectionError) as error:  # its pipe broke before torch noticed
+            if not workers:
+                raise
+            raise RuntimeError("a DataLoader worker was killed") from error
+        finally:
+            if workers:  # at once: while torch watches a dead worker, every child that ends raises the error again
+                found._shutdown_workers()
 
 
 @contextmanager

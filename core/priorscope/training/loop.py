@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
     )
     wrapped.train()
     display = Display(config, start, accelerator.is_main_process, run)
-    with _asked_to_end() as ending, worker_deaths(), display:
+    with _asked_to_end() as ending, worker_deaths(), closing(stream), display:
         while step < config.steps:
             rate = config.lr * _factor(config, step)
             for group in optimizer.param_groups:

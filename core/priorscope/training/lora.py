@@ -32,7 +32,7 @@ def add_lora(model: nn.Module, rank: int, *, seed: int = 0, targets: tuple[str, 
             "--lora needs peft, which is not installed", remedy="pip install 'priorscope[lora]'."
         ) from None
     model.requires_grad_(False)
-    found = tuple(name for name in targets if any(key.endswith("." + name) for key, _ in model.named_modules()))
+    found = tuple(name for name in targets if any(f".{key}".endswith("." + name) for key, _ in model.named_modules()))
     if not found:
         raise InputError(f"{type(model).__name__} has no attention projections for --lora", remedy="Train all weights.")
     with torch.random.fork_rng(devices=[]):
