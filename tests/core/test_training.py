@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
+import resource
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ import torch
 from torch import nn
 
 from priorscope import InputError
-from priorscope.evaluation import RunFolder
+from priorscope.cli import guarded
+from priorscope.evaluation import RunFolder, run_folder
 from priorscope.training import (
     MAY_DIFFER,
     LoopConfig,
@@ -122,7 +122,9 @@ def whole(tmp_path_factory):
 
 
 def test_a_plane_is_learned_exactly(tmp_path):
-    result, _ = run_line(tmp_path / "run", steps=200, lr=0.05, ema=0.0, weight_decay=0.0, log_every=50)
+    result, _ = run_line(
+        tmp_path / "run", steps=200, lr=0.05, ema=0.0, weight_decay=0.0, log_every=50, checkpoint_every=200
+    )
     assert (result.step, result.finished) == (200, True)
     learned = weights(tmp_path / "run")
     torch.testing.assert_close(learned["weight"], TRUE_WEIGHT, atol=2e-3, rtol=0)
@@ -360,85 +362,80 @@ def test_a_batch_is_shared_by_processes_and_parts():
 # Surviving
 
 
-PROGRAM = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, {folder!r})
-import importlib.util
-spec = importlib.util.spec_from_file_location("test_training", {file!r})
-module = importlib.util.module_from_spec(spec)
-sys.modules["test_training"] = module
-spec.loader.exec_module(module)
-import os, signal, torch
-torch.set_num_threads(1)
+def arrange(moment: str, count: int) -> None:
+    """Let something happen to this process the ``count``-th time that it comes to a certain place."""
+    left = [count]
 
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
+    def due() -> bool:
+        left[0] -= 1
+        return left[0] == 0
 
-moment, count, out, changes = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
-left = [count]
-def due():
-    left[0] -= 1
-    return left[0] == 0
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-import priorscope.training.checkpoint as checkpoint
-import priorscope.training.loop as loop
-import priorscope.evaluation.run_folder as run_folder
-if moment == "step":  # in the middle of a step
-    forward = module.Line.forward
-    module.Line.forward = lambda self, batch: die() if due() else forward(self, batch)
-elif moment == "checkpoint":  # half of the file is there
-    save = torch.save
-    def half(state, file):
+    forward, save, replace, append = Line.forward, torch.save, os.replace, run_folder.append_jsonl
+
+    def in_a_step(self, batch):
+        if due():
+            os.kill(os.getpid(), signal.SIGKILL if moment == "step" else signal.SIGTERM)
+        return forward(self, batch)
+
+    def half_a_checkpoint(state, file):
         if due():
             file.write(b"PK" * 500)
             file.flush()
             die()
         save(state, file)
-    checkpoint.torch.save = half
-elif moment == "flushed":  # whole, but not yet in place
-    replace = os.replace
-    checkpoint.os.replace = lambda a, b: die() if str(b).endswith("last.pt") and due() else replace(a, b)
-elif moment == "row":  # a torn line
-    def torn(path, row):
+
+    def torn_row(path, row):
         if due():
-            with open(path, "a") as file:
-                file.write('{{"step": 6, "lo')
+            path.open("a").write('{"step": 6, "lo')
             die()
         append(path, row)
-    append = run_folder.append_jsonl
-    run_folder.append_jsonl = torn
-elif moment == "model":  # the old model is gone, the new one not there yet
-    loop.Path.rename = die
-elif moment == "term":
-    forward = module.Line.forward
-    def asked(self, batch):
-        if due():
-            os.kill(os.getpid(), signal.SIGTERM)
-        return forward(self, batch)
-    module.Line.forward = asked
-elif moment == "disk":
-    import resource
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
-from priorscope.cli import guarded
-sys.exit(guarded(lambda: print(module.run_line(out, **changes)[0])))
-"""
+
+    if moment in ("step", "term"):
+        Line.forward = in_a_step
+    elif moment == "checkpoint":
+        torch.save = half_a_checkpoint
+    elif moment == "flushed":  # whole, but not yet in place
+        os.replace = lambda a, b: die() if str(b).endswith("last.pt") and due() else replace(a, b)
+    elif moment == "row":
+        run_folder.append_jsonl = torn_row
+    elif moment == "model":  # the old one is gone, the new one not there yet
+        Path.rename = die
+    elif moment == "disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
 
 
-def in_process(moment: str, count: int, out: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    program = PROGRAM.format(folder=str(Path(__file__).parent), file=__file__)
-    command = [sys.executable, "-c", program, moment, str(count), str(out), json.dumps(changes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+def in_child(moment: str, count: int, out: Path, **changes: Any) -> tuple[int, str, str]:
+    """The run in a process of its own, where ``moment`` is arranged; its status, output and errors."""
+    files = [out.with_suffix(".stdout"), out.with_suffix(".stderr")]
+    for file in files:
+        file.touch()
+    sys.stdout.flush()
+    child = os.fork()  # what is imported already need not be imported again
+    if child == 0:
+        status = 70
+        try:
+            sys.stdout, sys.stderr = (file.open("w") for file in files)
+            torch.set_num_threads(1)
+            arrange(moment, count)
+            status = guarded(lambda: print(run_line(out, **changes)[0]))
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status, files[0].read_text(), files[1].read_text()
 
 
 @pytest.mark.parametrize(
-    ("moment", "count"), [("step", 3), ("checkpoint", 2), ("flushed", 2), ("row", 2), ("model", 1)]
+    ("moment", "count"), [("step", 3), ("checkpoint", 2), ("flushed", 2), ("row", 3), ("model", 1)]
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, whole, moment, count):
     out = tmp_path / "run"
-    killed = in_process(moment, count, out)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    status, _, errors = in_child(moment, count, out)
+    assert status == -signal.SIGKILL, errors
     with pytest.raises(InputError, match="--resume"):
         run_line(out)
     torch.manual_seed(9)  # nothing may depend on the state that a process happens to have
@@ -449,9 +446,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, whole, moment, co
 
 def test_sigterm_ends_after_the_step(tmp_path, whole):
     out = tmp_path / "run"
-    ended = in_process("term", 5, out)
-    assert ended.returncode == 0, ended.stderr
-    assert "Stopped at step 5 of 12; --resume goes on." in ended.stdout
+    status, output, errors = in_child("term", 5, out)
+    assert status == 0, errors
+    assert "Stopped at step 5 of 12; --resume goes on." in output
     assert checkpoint_step(out / "checkpoints/last.pt") == 5
     assert RunFolder(out).metrics()["finished"] is False
     run_line(out, resume=True)
@@ -527,9 +524,9 @@ def test_a_real_limit_on_file_size(tmp_path, whole):
     out = tmp_path / "run"
     run_line(out, max_seconds=1e-9)
     size = (out / "checkpoints/last.pt").stat().st_size
-    failed = in_process("disk", size // 2, out, resume=True)
-    assert failed.returncode == 2, failed.stderr
-    lines = [line for line in failed.stderr.splitlines() if line]
+    status, _, errors = in_child("disk", size // 2, out, resume=True)
+    assert status == 2, errors
+    lines = [line for line in errors.splitlines() if line]
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert not list(out.rglob("*.part*"))
