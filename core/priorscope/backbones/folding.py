@@ -60,7 +60,7 @@ def fold_constants(unet: Any, label: float, text: torch.Tensor, task: torch.Tens
         raise InputError(f"level {label}")
     if text.ndim != 3 or text.shape[0] != 1 or text.shape[2] != unet.config.cross_attention_dim:
         raise InputError(
-            f"a prompt of shape {tuple(text.shape)} cannot be folded, (1, tokens, {unet.config.cross_attention_dim}) can"
+            f"a prompt of shape {tuple(text.shape)}: (1, tokens, {unet.config.cross_attention_dim}) can be folded"
         )
     if (task is None) != (unet.class_embedding is None):
         raise InputError("a U-Net with a class embedding needs a task, and no other takes one")

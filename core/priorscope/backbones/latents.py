@@ -105,6 +105,7 @@ class AutoencoderSpace(LatentSpace):
         self.scaling = float(vae.config.scaling_factor)
         self.channels = int(vae.config.latent_channels)
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.streamed = False
         if tiled:
             vae.enable_tiling()
             # by default the tile is what the configuration calls sample_size, which may be anything
@@ -136,11 +137,14 @@ class AutoencoderSpace(LatentSpace):
 
     def lean(self) -> None:
         """In strips of rows on a CPU or where memory is to be bounded, else with leaner blocks; where it is now."""
-        if (self.vae.device.type == "cuda" and not self.vae.use_tiling) or not stream(self.vae):
+        on_gpu = self.vae.device.type == "cuda"
+        self.streamed = (self.vae.use_tiling or not on_gpu) and stream(self.vae)
+        if not self.streamed:
             lean(self.vae, phases=True)
 
     def compile(self) -> None:
-        self.vae.decoder.compile()
+        if not self.streamed:  # a loop over strips is none for a compiler
+            self.vae.decoder.compile()
 
 
 def load_latent_space(folder: Path, *, dtype: torch.dtype = torch.float32, tiled: bool = False) -> LatentSpace:

@@ -53,6 +53,7 @@ class LatentPredictor:
         self.times = [float(t) for t in times]
         self.posterior: Posterior = posterior
         self.solver = solver
+        self.compiled = False
 
     @property
     def stochastic(self) -> bool:
@@ -62,14 +63,15 @@ class LatentPredictor:
     def fold(self) -> None:
         """Make the network cheaper, in place and for good (:mod:`priorscope.backbones.folding`).
 
-        A predictor with one call gets its level, prompt and task folded in; one with several, whose level changes,
-        leaner blocks only. The results are the same to rounding.
+        A network that is always told the same gets level, prompt and task folded in; one that is told several levels,
+        leaner blocks only. The results are the same to rounding; ``condition`` no longer matters to a folded one.
         """
         unet = getattr(self.denoiser.network, "unet", None)
         if unet is None:
             return
         label = self.denoiser.time_label
-        if callable(label) or len(self.times) > 2 or (label is None and len(self.times) > 1):
+        one_call = len(self.times) == 1 or (len(self.times) == 2 and self.solver is ddim)
+        if callable(label) or (label is None and not one_call):
             lean(unet)
             return
         told = float(self.denoiser.schedule.label(self.times[0]) if label is None else label)
@@ -81,6 +83,7 @@ class LatentPredictor:
         if unet is not None:
             unet.compile()
         self.latents.compile()
+        self.compiled = True
 
     def encode(self, image: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
         """Latents of ``image`` (B, 3, H, W) in [-1, 1]."""
@@ -124,7 +127,19 @@ class LatentPredictor:
         """
         if members < 1:
             raise InputError(f"an ensemble of {members}")
-        image_latents = self.encode(image, posterior_noise)
-        if members > 1:
-            image_latents = image_latents.repeat_interleave(members, 0)
-        return self.latents.decode(self.predict_latents(image_latents, noise))
+        try:
+            image_latents = self.encode(image, posterior_noise)
+            if members > 1:
+                image_latents = image_latents.repeat_interleave(members, 0)
+            return self.latents.decode(self.predict_latents(image_latents, noise))
+        except RuntimeError as error:
+            if not self.compiled or not _is_compilers(error):
+                raise
+            raise InputError(
+                f"the network cannot be compiled here ({' '.join(str(error).split())[:160]})",
+                remedy="Leave out --compile.",
+            ) from error
+
+
+def _is_compilers(error: RuntimeError) -> bool:
+    return any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__)
