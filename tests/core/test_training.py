@@ -551,7 +551,6 @@ def test_a_model_that_cannot_be_written(tmp_path, whole):
     assert_same_run(out, whole)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="as root the folder is protected by being a file")
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file"):
