@@ -427,4 +427,5 @@ def _check_image(image: Any) -> None:
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    # a copy: pictures that Pillow decoded are read-only, which torch warns about
+    return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1).float() / 255
