@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from priorscope import InputError
@@ -535,14 +536,17 @@ def test_a_real_limit_on_file_size(tmp_path, whole):
     assert_same_run(out, whole)
 
 
-def test_a_model_that_cannot_be_written(tmp_path, whole):
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), SafetensorError("I/O error: No space left (os error 28)")]
+)
+def test_a_model_that_cannot_be_written(tmp_path, whole, error):
     out = tmp_path / "run"
 
     class Full(Line):
         def save(self, folder):
             folder.mkdir(parents=True)
             (folder / "half").touch()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise error
 
     with pytest.raises(InputError, match="No space left"):
         run_line(out, task=Full())
