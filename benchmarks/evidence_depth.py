@@ -80,7 +80,7 @@ LABELS = {
     "marigold": "v-prediction from the prior, 10 steps",
     "epsilon": "noise prediction from the prior, 10 steps",
 }
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2)
 STEPS, NETWORK_ROWS = 200, 16
 DDIM_STEPS = 10
 
