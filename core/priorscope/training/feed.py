@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -48,7 +48,9 @@ class Parts(Dataset[Any]):
             return error
 
 
-def read_parts(parts: Parts, first: int, end: int, workers: int, *, pin: bool = False) -> Iterator[dict[str, Any]]:
+def read_parts(
+    parts: Parts, first: int, end: int, workers: int, *, pin: bool = False
+) -> Generator[dict[str, Any], None, None]:
     """The parts ``first`` to ``end`` in order.
 
     Raises
