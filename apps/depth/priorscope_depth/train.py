@@ -59,6 +59,7 @@ def train(config: TrainConfig) -> FitResult:
         predictor.geometry = replace(predictor.geometry, resolution=config.size)
     if not config.size and predictor.geometry.resolution == 0:
         raise InputError("the model has no resolution of its own", remedy="Give --size, in pixels.")
+    norm = _norm(config, predictor)
     sets = _training_sets(config, task_class.published, predictor)
     # made only now, so that a mistake above leaves nothing behind
     run = RunFolder.create(
@@ -79,7 +80,7 @@ def train(config: TrainConfig) -> FitResult:
         multiple=_multiple(predictor),
         seed=config.loop.seed,
         task=predictor.task,
-        norm=_norm(config, predictor),
+        norm=norm,
         flip_x=predictor.recipe.family.normals_x == "left",
     )
     result = fit(task, feed, config.loop, run, accelerator)
