@@ -35,7 +35,6 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
 from evidence_depth_prior import (
     FARTHEST,
     HELD_OUT,
@@ -54,6 +53,7 @@ from evidence_depth_prior import (
     read_rows,
     score,
 )
+
 from priorscope.backbones.latents import AutoencoderSpace, LatentSpace, PixelSpace
 from priorscope.backbones.stable_diffusion import expand_conv_in
 from priorscope.diffusion.condition import Condition
@@ -145,19 +145,19 @@ class Evidence(Workshop):
         vae = self.autoencoder()
         cached = self.latents(vae)
         context = Context(vae, cached, self.prior(cached))
+        rates = {}
         for method in self.options.methods:
             grid = [self.run(method, "10 %", SEEDS[0], rate, context) for rate in RATES]
-            best = min(grid, key=lambda row: row["validation_abs_rel"])["lr"]
-            if not self.find(kind="rate", method=method):
-                self.write({"kind": "rate", "method": method, "lr": best})
+            rates[method] = min(grid, key=lambda row: row["validation_abs_rel"])["lr"]
+            # a grid that has grown may choose another: the last row counts
+            if chosen_rates(self.rows).get(method) != rates[method]:
+                self.write({"kind": "rate", "method": method, "lr": rates[method]})
         if not self.find(kind="speed"):
             self.write({"kind": "speed", **speed(context)})
         for seed in SEEDS:
             for share in SHARES:
                 for method in self.options.methods:
-                    chosen = self.find(kind="rate", method=method)
-                    assert chosen is not None
-                    self.run(method, share, seed, chosen["lr"], context)
+                    self.run(method, share, seed, rates[method], context)
 
 
 def assemble(method: str, unet: Any, space: LatentSpace) -> tuple[DepthPredictor, DepthPredictor]:
@@ -212,9 +212,13 @@ def speed(context: Context) -> dict[str, float]:
     return {"one_step_ms": round(1e3 * one, 1), "ten_steps_ms": round(1e3 * ten, 1), "ratio": round(ten / one, 2)}
 
 
+def chosen_rates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {row["method"]: row["lr"] for row in rows if row["kind"] == "rate"}
+
+
 def results(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Rows of the chosen learning rates, by method and share."""
-    rates = {row["method"]: row["lr"] for row in rows if row["kind"] == "rate"}
+    rates = chosen_rates(rows)
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for method in METHODS:
         for row in rows:
