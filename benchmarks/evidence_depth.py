@@ -256,7 +256,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """AbsRel over the number of labelled scenes; bars from the least to the greatest of the seeds."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for (method, shares), marker in zip(results(rows).items(), "osD^", strict=False):
         counts = [SHARES[share] for share in SHARES if share in shares]
@@ -271,7 +271,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes.minorticks_off()
     axes.set_xlabel("labelled scenes")
     axes.set_ylabel(f"AbsRel on {HELD_OUT} held-out scenes (lower is better)")
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
