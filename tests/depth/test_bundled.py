@@ -12,7 +12,7 @@ from priorscope.cli import main
 
 @pytest.mark.slow
 def test_bundled_model_beats_the_plane(tmp_path):
-    """AbsRel on 200 held-out scenes at most 0.7 of the best plane's, whichever space the plane is fitted in."""
+    """AbsRel on 200 held-out scenes at most half of the best plane's, whichever space the plane is fitted in."""
     out = tmp_path / "run"
     assert main(["depth", "evaluate", "scenes", "--out", str(out), "--batch-size", "8", "--device", "cpu"]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
@@ -20,7 +20,7 @@ def test_bundled_model_beats_the_plane(tmp_path):
     means = metrics["means"]
     model = means["prediction/disparity"]["abs_rel"]
     planes = [means[f"plane/{space}"]["abs_rel"] for space in ("depth", "disparity")]
-    assert model <= 0.7 * min(planes)
+    assert model <= 0.5 * min(planes)
 
 
 def test_real_photographs(shared_data, tmp_path, capsys):

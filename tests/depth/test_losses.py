@@ -119,10 +119,12 @@ def test_equal_and_opposite_normals_have_finite_gradients():
 
 
 def test_relative_l1_weighs_far_pixels_more():
-    target = torch.tensor([-1.0, 1.0, -1.0]).reshape(1, 1, 1, 3)
-    known = torch.tensor([True, True, False]).reshape(1, 1, 1, 3)
-    shares = torch.tensor([1 / 0.15, 1 / 1.15, 1.0])
-    for place in range(3):
+    # near the horizon, near, sky, unknown
+    target = torch.tensor([-1.0, 1.0, -1.0, -1.0]).reshape(1, 1, 1, 4)
+    valid = torch.tensor([True, True, False, False]).reshape(1, 1, 1, 4)
+    counts = torch.tensor([True, True, True, False]).reshape(1, 1, 1, 4)
+    shares = torch.tensor([1 / 0.15, 1 / 1.15, 1.0, 0.0])
+    for place in range(4):
         predicted = target.clone()
         predicted[..., place] += 0.3
-        torch.testing.assert_close(relative_l1(predicted, target, known), 0.3 * shares[place] / shares.sum())
+        torch.testing.assert_close(relative_l1(predicted, target, valid, counts), 0.3 * shares[place] / shares.sum())

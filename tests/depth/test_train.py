@@ -126,12 +126,14 @@ def test_new_models(small, family, task, recipe):
 def test_published_folders(small, tiny_model, family, task, recipe):
     folder = tiny_model(family)
     space = "disparity" if family.startswith("lotus") and task == "depth" else "depth"
-    config = small("run", model=str(folder), family=family, task=task, space=space, recipe=recipe, steps=2)
+    config = small(
+        "run", model=str(folder), family=family, task=task, space=space, recipe=recipe, steps=2, save_float32=True
+    )
     before = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
     assert_trained(config, family, task)
     after = weights(config.out)
     assert set(after) == set(before)
-    assert any(not torch.equal(after[name].float(), before[name]) for name in before)
+    assert any(not torch.equal(after[name], before[name]) for name in before)
     # the frozen autoencoder is the one that it came with
     ours = load_file(config.out / "model/vae/diffusion_pytorch_model.safetensors")
     theirs = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
@@ -291,18 +293,22 @@ def test_worker_processes_change_nothing(scenes_folder, tmp_path, whole):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(scenes_folder, tmp_path, whole):
+def test_two_processes_learn_what_one_learns(scenes_folder, tmp_path):
     out = tmp_path / "run"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    arguments = [*launcher, "-m", "priorscope_depth.train", *command(scenes_folder, out)[2:]]
+    # every pixel counts in Lotus' loss: its mean over a batch is that of the parts' means
+    arguments = [*launcher, "-m", "priorscope_depth.train", *command(scenes_folder, out, "--recipe=lotus")[2:]]
+    alone = tmp_path / "alone"
+    assert main(command(scenes_folder, alone, "--recipe=lotus")) == 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    for ours, theirs in zip(rows(out), rows(whole), strict=True):
-        assert ours == pytest.approx(theirs, rel=0.05)
-    ours, theirs = weights(out), weights(whole)
-    apart = max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
-    assert apart < 1e-2  # parts of a batch are fitted and averaged by process
+    for ours, theirs in zip(rows(out), rows(alone), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    # Adam divides by the gradient's size: where that is rounding, so is the step's sign
+    ours, theirs = weights(out), weights(alone)
+    apart = torch.cat([(ours[name].float() - theirs[name].float()).abs().flatten() for name in theirs])
+    assert apart.median() < 1e-5
 
 
 def test_low_rank_updates_are_saved_as_plain_weights(small, tiny_model):

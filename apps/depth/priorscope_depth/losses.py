@@ -86,17 +86,21 @@ def relative_depth_loss(disparity: torch.Tensor, depth: torch.Tensor, valid: tor
     return masked_mean(error, valid)
 
 
-def relative_l1(predicted: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def relative_l1(
+    predicted: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
     """Mean absolute error of the normalised disparity, weighted about as AbsRel weighs it.
 
     A relative error of depth is one of disparity: the farther a pixel, the more the same error of disparity
-    counts. Pixels without depth (sky) count as much as an average one.
+    counts. Sky counts as much as an average pixel, pixels of unknown depth not at all.
 
     Parameters
     ----------
     predicted, target : Tensor (B, 1, H, W) in [-1, 1]
     valid : bool Tensor (B, 1, H, W)
         Where there is depth.
+    counts : bool Tensor (B, 1, H, W)
+        Where the target is known: depth or sky.
     """
-    weight = torch.where(valid, 1.0 / ((target + 1) / 2 + 0.15), torch.ones_like(target))
-    return ((predicted - target).abs() * weight).sum() / weight.sum()
+    weight = torch.where(valid, 1.0 / ((target + 1) / 2 + 0.15), torch.ones_like(target)) * counts
+    return ((predicted - target).abs() * weight).sum() / weight.sum().clamp(min=1e-6)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from priorscope.errors import InputError
+from priorscope.evaluation.processes import process_index_and_count
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
@@ -193,4 +194,9 @@ if __name__ == "__main__":
 
     from priorscope.cli import guarded
 
-    sys.exit(guarded(lambda: print(f"model: {main()}")))
+    def report() -> None:
+        model = main()
+        if process_index_and_count()[0] == 0:
+            print(f"model: {model}")
+
+    sys.exit(guarded(report))

@@ -122,7 +122,10 @@ class RunFolder:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"cannot be made: {error.strerror}", path=folder) from error
-        seed = config.get("seed") if isinstance(config, dict) else None
+        seed = None
+        if isinstance(config, dict):
+            loop = config.get("loop")  # of a training
+            seed = config.get("seed", loop.get("seed") if isinstance(loop, dict) else None)
         _write_json(self.environment_path, environment() | {"seed": seed})
         # last: a folder with config.yaml is a run
         write_text(self.config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), overwrite=True)

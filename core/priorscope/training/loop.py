@@ -100,7 +100,7 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
     )
     average = WeightAverage(model, config.ema) if config.ema else None
     wrapped, optimizer = accelerator.prepare(task, optimizer)
-    tally = Tally()
+    tally = Tally(accelerator.device)
     state: dict[str, Stateful] = {"model": _TrainedWeights(model), "optimizer": optimizer, "tally": tally}
     if average is not None:
         state["average"] = average
@@ -150,14 +150,15 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
             out_of_time = bool(config.max_seconds) and time.monotonic() - begin > config.max_seconds
             stop = step < config.steps and _any_process(out_of_time or ending.is_set, accelerator)
             last = step == config.steps
-            due = last or step % config.log_every == 0
+            look = last or step % config.validate_every == 0
+            due = look or step % config.log_every == 0
             if due or stop or step % config.checkpoint_every == 0:
                 tally.settle(accelerator)
                 _refuse_bad(tally, finite, step, path)
             if due:
                 row: dict[str, Any] = {"step": step} | tally.means() | {"lr": rate} | display.throughput()
                 tally.clear()
-                if (last or step % config.validate_every == 0) and accelerator.is_main_process:
+                if look and accelerator.is_main_process:
                     with display.paused(), _looking(task, average):
                         row |= task.validate(run, step)
                 run.log(row)
@@ -312,19 +313,22 @@ class _Flag:
         self.is_set = False
 
     def __call__(self, *_: Any) -> None:
+        if self.is_set:
+            raise KeyboardInterrupt  # asked twice: at once
         self.is_set = True
 
 
 @contextmanager
 def _asked_to_end() -> Iterator[_Flag]:
-    """SIGTERM (a scheduler's notice) ends the run after the step, with a checkpoint."""
+    """SIGTERM (a scheduler's notice) and a first Ctrl-C end the run after the step, with a checkpoint."""
     flag = _Flag()
     try:
-        before = signal.signal(signal.SIGTERM, flag)
+        before = {number: signal.signal(number, flag) for number in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # not the main thread
         yield flag
         return
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -27,7 +27,8 @@ class Tally:
     checkpoint. A checkpoint holds what has been added, so that a resumed run writes the same rows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._device = device
         self._rows: list[dict[str, torch.Tensor]] = []
         self._keys: list[list[str]] = []
 
@@ -67,4 +68,6 @@ class Tally:
         return {"rows": [{name: value.cpu() for name, value in row.items()} for row in self._rows], "keys": self._keys}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rows, self._keys = state["rows"], state["keys"]
+        # back to where the steps to come will be
+        self._rows = [{name: value.to(self._device) for name, value in row.items()} for row in state["rows"]]
+        self._keys = state["keys"]

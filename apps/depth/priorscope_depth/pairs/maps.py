@@ -17,7 +17,7 @@ from priorscope_depth.pairs.normals import flip_x, unit_or_zero
 #: The most exact first: where a map lies there in several formats, the first is read.
 MAP_SUFFIXES = (".npy", ".npz", ".exr", ".tiff", ".tif", ".png")
 #: Arrays of an .npz that are looked for where it holds several.
-_NAMES = {"depth": ("values", "depth", "disparity"), "normals": ("values", "normals", "normal")}
+_NAMES = {"depth": ("values", "depth"), "normals": ("values", "normals", "normal")}
 
 
 def read_depth(path: Path, *, scale: float = 0.001, disparity: bool = False) -> NDArray[np.float32]:
@@ -202,6 +202,12 @@ def _read_npz(
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"is truncated or no .npz file ({error})", path=path) from error
     key = next((name for name in _NAMES[kind] if name in names), None)
+    if key is None and kind == "depth" and "disparity" in names and about is None:
+        raise InputError(
+            "calls its array disparity and does not say in what unit",
+            path=path,
+            remedy="Rename the array to values and say --pairs-disparity, or to depth if it is metres.",
+        )
     array = read_array(path, key=key)
     if array.dtype.kind not in "iuf":
         raise InputError(f"holds {array.dtype} values, real numbers were expected", path=path)

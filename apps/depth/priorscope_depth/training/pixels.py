@@ -27,5 +27,5 @@ class PixelTask(DepthTask):
         painted = channel_mean(latent.latents.decode(latent.predict_latents(given)).float())
         valid = batch["valid"]
         relative = relative_depth_loss(painted, batch["depth"], valid)
-        anchor = relative_l1(painted, batch["target"][:, :1], valid)
+        anchor = relative_l1(painted, batch["target"][:, :1], valid, batch["counts"])
         return {"loss": relative + self.anchor * anchor, "relative": relative, "anchor": anchor}

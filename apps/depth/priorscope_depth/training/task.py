@@ -22,7 +22,7 @@ class DepthTask(Task):
     Parameters
     ----------
     predictor : DepthPredictor
-        Unfolded: its U-Net is what gets trained, all of it.
+        Unfolded: its U-Net is what gets trained (with LoRA, only its updates).
     held_out : HeldOut, optional
         Images to look at while training.
 
