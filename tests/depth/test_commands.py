@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from priorscope.cli import main
-from priorscope_depth.train import new_predictor, save_model
+from priorscope_depth.training.save import save_model
+from priorscope_depth.training.start import start_from
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
-    predictor = new_predictor(0)
-    unet = predictor.latent.denoiser.network.unet
-    return save_model(predictor, unet.state_dict(), tmp_path_factory.mktemp("untrained") / "model")
+    return save_model(start_from("new").predictor, tmp_path_factory.mktemp("untrained") / "model")
 
 
 def test_demo(untrained, tmp_path, capsys):
@@ -108,8 +107,11 @@ def test_scenes_command(tmp_path, capsys):
 
 
 def test_train_command(tmp_path, capsys):
-    words = ["depth", "train", "--out", str(tmp_path / "run"), "--scenes", str(tmp_path / "scenes"), "--count", "4"]
-    options = ["--steps", "2", "--batch-size", "2", "--size", "64", "--validation", "1", "--device", "cpu"]
+    scenes = ["--out", str(tmp_path / "scenes"), "--count", "4", "--height", "48", "--width", "64"]
+    assert main(["depth", "scenes", *scenes]) == 0
+    words = ["depth", "train", "--out", str(tmp_path / "run"), "--scenes", str(tmp_path / "scenes"), "--model", "new"]
+    options = ["--steps", "2", "--batch-size", "2", "--size", "64", "--held-out", "1", "--device", "cpu"]
     assert main([*words, *options]) == 0
     assert "held_out_abs_rel" in capsys.readouterr().out
+    assert (tmp_path / "run/report.html").is_file()
     assert main(["depth", "predict", str(tmp_path / "nothing.png"), "--model", str(tmp_path / "run/model")]) == 2
