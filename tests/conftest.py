@@ -6,6 +6,7 @@ import csv
 import fnmatch
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,30 @@ def golden_files() -> Callable[[str, str], list[Path]]:
         return [found[name] for name in sorted(found)]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def fork() -> Callable[[Callable[[], int]], int]:
+    """``fork(work)``: run ``work`` in a child that has already imported everything; its exit status.
+
+    That is what ``work`` returns, 70 where it raises, and minus the signal where it is killed.
+    """
+
+    def run(work: Callable[[], int]) -> int:
+        import torch
+
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            status = 70
+            try:
+                torch.set_num_threads(1)
+                status = work()
+            finally:
+                os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    return run
 
 
 @pytest.fixture(scope="session")

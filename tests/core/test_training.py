@@ -408,32 +408,32 @@ def arrange(moment: str, count: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
 
 
-def in_child(moment: str, count: int, out: Path, **changes: Any) -> tuple[int, str, str]:
+@pytest.fixture
+def in_child(fork):
     """The run in a process of its own, where ``moment`` is arranged; its status, output and errors."""
-    files = [out.with_suffix(".stdout"), out.with_suffix(".stderr")]
-    for file in files:
-        file.touch()
-    sys.stdout.flush()
-    child = os.fork()  # what is imported already need not be imported again
-    if child == 0:
-        status = 70
-        try:
+
+    def run(moment: str, count: int, out: Path, **changes: Any) -> tuple[int, str, str]:
+        files = [out.with_suffix(".stdout"), out.with_suffix(".stderr")]
+        for file in files:
+            file.touch()
+
+        def work() -> int:
             sys.stdout, sys.stderr = (file.open("w") for file in files)
-            torch.set_num_threads(1)
             arrange(moment, count)
             status = guarded(lambda: print(run_line(out, **changes)[0]))
             sys.stdout.flush()
             sys.stderr.flush()
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return status, files[0].read_text(), files[1].read_text()
+            return status
+
+        return fork(work), files[0].read_text(), files[1].read_text()
+
+    return run
 
 
 @pytest.mark.parametrize(
     ("moment", "count"), [("step", 3), ("checkpoint", 2), ("flushed", 2), ("row", 3), ("model", 1)]
 )
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, whole, moment, count):
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, whole, in_child, moment, count):
     out = tmp_path / "run"
     status, _, errors = in_child(moment, count, out)
     assert status == -signal.SIGKILL, errors
@@ -445,7 +445,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, whole, moment, co
     assert not list(out.rglob("*.part*"))
 
 
-def test_sigterm_ends_after_the_step(tmp_path, whole):
+def test_sigterm_ends_after_the_step(tmp_path, whole, in_child):
     out = tmp_path / "run"
     status, output, errors = in_child("term", 5, out)
     assert status == 0, errors
@@ -520,7 +520,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch, whole)
     assert_same_run(out, whole)
 
 
-def test_a_real_limit_on_file_size(tmp_path, whole):
+def test_a_real_limit_on_file_size(tmp_path, whole, in_child):
     """The kernel refuses the write in the middle of the checkpoint, and the message is one line."""
     out = tmp_path / "run"
     run_line(out, max_seconds=1e-9)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from priorscope.cli import main
 from priorscope.evaluation import RunFolder, suite
@@ -36,45 +35,41 @@ def command(model: Path, out: Path, *more: str) -> list[str]:
     return ["depth", "evaluate", "scenes", f"--model={model}", f"--out={out}", "--limit=4", "--device=cpu", *more]
 
 
-def killed_in_child(arguments: list[str], moment: str) -> int:
-    """The command in a process that kills itself; its status."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)
-            append = suite.append_jsonl
-            count = 0
+def killed_at(arguments: list[str], moment: str) -> Callable[[], int]:
+    """The command, in a process that is to be killed."""
 
-            def torn(path, row):
-                nonlocal count
-                count += 1
-                if count == 3:
-                    if moment == "in a row":
-                        path.open("a").write('{"key": "torn')
-                    os.kill(os.getpid(), signal.SIGKILL)
-                append(path, row)
+    def work() -> int:
+        append = suite.append_jsonl
+        count = 0
 
-            def late(*_):
+        def torn(path, row):
+            nonlocal count
+            count += 1
+            if count == 3:
+                if moment == "in a row":
+                    path.open("a").write('{"key": "torn')
                 os.kill(os.getpid(), signal.SIGKILL)
+            append(path, row)
 
-            if moment == "before the figures":
-                RunFolder.write_metrics = late
-            else:
-                suite.append_jsonl = torn
-            main(arguments)
-        finally:
-            os._exit(70)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        def late(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if moment == "before the figures":
+            RunFolder.write_metrics = late
+        else:
+            suite.append_jsonl = torn
+        return main(arguments)
+
+    return work
 
 
-def test_killed_evaluations_end_with_the_same_figures(model, tmp_path):
+def test_killed_evaluations_end_with_the_same_figures(model, tmp_path, fork):
     whole = tmp_path / "whole"
     assert main(command(model, whole)) == 0
     figures = RunFolder(whole).metrics()
     for moment in ("between rows", "in a row", "before the figures"):
         out = tmp_path / moment.replace(" ", "-")
-        assert killed_in_child(command(model, out), moment) == -signal.SIGKILL
+        assert fork(killed_at(command(model, out), moment)) == -signal.SIGKILL
         assert main(command(model, out)) == 2  # not silently over it
         assert main(command(model, out, "--resume")) == 0
         assert json.dumps(RunFolder(out).metrics()) == json.dumps(figures)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,37 +236,33 @@ def test_held_out_scenes_are_not_trained_on(small, tmp_path):
 # Surviving
 
 
-def kill_in_child(arguments: list[str], step: int) -> int:
-    """The command in a process that is killed while it writes the checkpoint of a step; its status."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)
-            save = torch.save
+def killed_at(arguments: list[str], step: int) -> Callable[[], int]:
+    """The command, in a process that is to be killed while it writes the checkpoint of a step."""
 
-            def half(state, file):
-                if state["step"] == step:
-                    file.write(b"PK" * 500)
-                    file.flush()
-                    os.kill(os.getpid(), signal.SIGKILL)
-                save(state, file)
+    def work() -> int:
+        save = torch.save
 
-            torch.save = half
-            main(arguments)
-        finally:
-            os._exit(70)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        def half(state, file):
+            if state["step"] == step:
+                file.write(b"PK" * 500)
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            save(state, file)
+
+        torch.save = half
+        return main(arguments)
+
+    return work
 
 
-def test_a_killed_command_goes_on_with_resume(scenes_folder, tmp_path, whole, capsys):
+def test_a_killed_command_goes_on_with_resume(scenes_folder, tmp_path, whole, capsys, fork):
     out = tmp_path / "run"
-    assert kill_in_child(command(scenes_folder, out), 3) == -signal.SIGKILL  # before any checkpoint
+    assert fork(killed_at(command(scenes_folder, out), 3)) == -signal.SIGKILL  # before any checkpoint
     assert main(command(scenes_folder, out)) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "--resume" in message
-    assert kill_in_child(command(scenes_folder, out, "--resume"), 6) == -signal.SIGKILL
+    assert fork(killed_at(command(scenes_folder, out, "--resume"), 6)) == -signal.SIGKILL
     assert main(command(scenes_folder, out, "--resume")) == 0
     assert_same_run(out, whole)
     assert not list(out.rglob("*.part*"))

@@ -53,28 +53,29 @@ def atomic_path(path: str | PathLike[str], *, overwrite: bool = False) -> Iterat
     if not overwrite:
         refuse_overwrite(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
-    with _users_mistakes(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
     try:
         yield temporary
         if not overwrite:
             refuse_overwrite(path)  # again: another process may have been quicker
-        with _users_mistakes(path):
+        with writing(path):
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def _users_mistakes(path: Path) -> Iterator[None]:
+def writing(path: Path, *, remedy: str = "Choose a folder you may write to.") -> Iterator[None]:
+    """Turn an OSError of the block, a full disk or a missing permission, into an :class:`InputError` about ``path``."""
     try:
         yield
     except OSError as error:
         raise InputError(
             f"cannot be written: {error.strerror or error}",
             path=path,
-            remedy="Choose a folder you may write to.",
+            remedy=remedy,
         ) from error
 
 

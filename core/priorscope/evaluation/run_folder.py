@@ -7,20 +7,20 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
-from priorscope.data.files import write_text
+from priorscope.data.files import write_text, writing
 from priorscope.errors import InputError
 from priorscope.evaluation.config import config_from_plain, plain
 from priorscope.evaluation.processes import process_index_and_count
 
 ConfigT = TypeVar("ConfigT")
+_REMEDY = "Free some space, or check that the folder can be written; --resume goes on."
 _PACKAGES = (
     "priorscope",
     "torch",
@@ -132,7 +132,7 @@ class RunFolder:
 
     def _note_resumed(self, changed: Mapping[str, tuple[Any, Any]]) -> None:
         for folder in (self.figures, self.checkpoints):
-            with _writing(folder):
+            with writing(folder, remedy=_REMEDY):
                 folder.mkdir(exist_ok=True)
         noted = _read_json(self.environment_path) if self.environment_path.is_file() else {}
         noted.setdefault("resumed", []).append(environment() | ({"changed": dict(changed)} if changed else {}))
@@ -205,7 +205,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON line and flush. A torn last line, left by a killed run, is cut off first."""
     line = json.dumps(plain(row), ensure_ascii=False) + "\n"
-    with _writing(path):
+    with writing(path, remedy=_REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)  # on another machine the folder may not exist yet
         _append(path, line.encode())
 
@@ -223,7 +223,7 @@ def _append(path: Path, line: bytes) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines atomically, replacing the file."""
-    with _writing(path):
+    with writing(path, remedy=_REMEDY):
         write_text(path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in rows), overwrite=True)
 
 
@@ -313,21 +313,8 @@ def _is_blank(path: Path) -> bool:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with _writing(path):
+    with writing(path, remedy=_REMEDY):
         write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", overwrite=True)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A full disk or a folder without permission is the user's to mend."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"cannot be written: {error.strerror or error}",
-            path=path,
-            remedy="Free some space, or check that the folder can be written; --resume goes on.",
-        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

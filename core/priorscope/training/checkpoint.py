@@ -40,7 +40,7 @@ def save_checkpoint(path: Path, parts: Mapping[str, Stateful], step: int) -> Non
     except (OSError, RuntimeError) as error:  # torch turns a short write into a RuntimeError
         kept = (
             f"The checkpoint before it is whole: --resume goes on from step {checkpoint_step(path)}. "
-            if (path.is_file())
+            if path.is_file()
             else ""
         )
         raise InputError(

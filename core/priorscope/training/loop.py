@@ -113,12 +113,13 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
     # float16's scaler skips steps with infinite gradients by itself
     finite = ("loss",) if accelerator.scaler is not None else ("loss", "grad_norm")
 
+    display = Display(config, start, accelerator.is_main_process, run)
     if start == 0 and accelerator.is_main_process:
-        with _looking(task, average):
+        with display.paused(), _looking(task, average):
             figures = task.validate(run, 0)
         if figures:  # what training starts from
             run.log({"step": 0} | figures)
-            print("step 0  " + "  ".join(f"{name} {value:.3g}" for name, value in figures.items()), flush=True)
+            display.row({"step": 0} | figures)
     accelerator.wait_for_everyone()
     begin = time.monotonic()
     step = start
@@ -130,7 +131,6 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
         pin=accelerator.device.type == "cuda",
     )
     wrapped.train()
-    display = Display(config, start, accelerator.is_main_process, run)
     with _asked_to_end() as ending, worker_deaths(), closing(stream), display:
         while step < config.steps:
             rate = config.lr * _factor(config, step)

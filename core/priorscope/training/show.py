@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -88,7 +89,8 @@ class Display:
         if not self.main:
             return
         shown = "  ".join(f"{name} {value if name == 'step' else f'{value:.3g}'}" for name, value in row.items())
-        left = (self.config.steps - row["step"]) * self.config.batch_size / max(row["examples_per_second"], 1e-9)
+        rate = max(row.get("examples_per_second", math.inf), 1e-9)
+        left = (self.config.steps - row["step"]) * self.config.batch_size / rate
         ending = f"  {left / 60:.0f} min left" if left else ""
         # the bar's console prints above the bar; elsewhere lines go straight to the file
         if self._bar.disable:

@@ -60,18 +60,16 @@ class PairFeed:
     def batch(self, step: int, rows: range) -> dict[str, Any]:
         which, places = self.mixture.plan(self.seed, step, self.batch_size)
         source, transform = self.mixture.sources[which], self.transforms[which]
-        shape: tuple[int, int] | None = None
+        first, shape = None, (0, 0)
+        if transform is None:  # random views have the shape that the batch's first pair sets, in whatever process
+            first = source.read(places[0].item)
+            shape = self._shape(first, step)
         views, keys, seeds = [], [], []
-        for place in [places[0], *(places[row] for row in rows)]:
-            pair = source.read(place.item)
-            if shape is None:  # of the batch's first pair, whatever rows this process works on
-                shape = self._shape(pair, step)
-                continue
+        for row in rows:
+            place = places[row]
+            pair = first if row == 0 and first is not None else source.read(place.item)
             generator = np.random.default_rng([self.seed, place.epoch, place.item, which])
-            if transform is None:
-                views.append(random_view(pair, shape, generator))
-            else:
-                views.append(transform(pair, generator))
+            views.append(random_view(pair, shape, generator) if transform is None else transform(pair, generator))
             keys.append(f"{source.name}/{pair.key}")
             seeds.append(_noise_seed(self.seed, which, place))
         return self._collate(views, keys, seeds, source.name)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from priorscope.data.images import read_image
 from priorscope.evaluation.figures import figure_to_image
@@ -26,7 +25,11 @@ def write_report(run: RunFolder, config: TrainConfig, result: FitResult) -> None
     report.paragraph(_summary(rows, result))
     report.heading("Curves")
     if len(rows) > 1:
-        report.figure(_curves(rows), "Losses and held-out figures over the optimiser's steps.", alt="training curves")
+        report.figure(
+            figure_to_image(draw_curves(rows)),
+            "Losses and held-out figures over the optimiser's steps.",
+            alt="training curves",
+        )
     else:
         report.paragraph("Too few rows for a curve.")
     pictures = sorted(run.figures.glob("step-*.png"))
@@ -58,10 +61,6 @@ def _summary(rows: Sequence[dict[str, Any]], result: FitResult) -> str:
         f"{shown} on held-out images went from {looks[0][name]:.4g} at step {looks[0]['step']} to "
         f"{looks[-1][name]:.4g} at step {looks[-1]['step']}.{ended}"
     )
-
-
-def _curves(rows: Sequence[dict[str, Any]]) -> NDArray[np.uint8]:
-    return figure_to_image(draw_curves(rows))
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:
