@@ -1,0 +1,1 @@
+"""priorscope remote-sensing: satellite images in, classes and land-cover maps out."""
