@@ -1,0 +1,1 @@
+"""Satellite images and their labels: bands, rasters, vector labels, public data sets, synthetic terrain."""
