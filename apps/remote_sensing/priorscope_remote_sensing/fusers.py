@@ -6,13 +6,19 @@ Source: Jia et al. 2025 (SatDiFuser, arXiv 2503.07890) and its code, yurujaja/Sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
 
 from priorscope.errors import InputError
-from priorscope_remote_sensing.bottleneck import bottlenecks
+from priorscope.features.bottleneck import Bottleneck
 from priorscope_remote_sensing.decoder import Decoder, DecoderConfig, Features, Fused
+
+
+def _bottlenecks(in_channels: int, config: DecoderConfig) -> nn.Sequential:
+    widths = [in_channels] + [config.projection_dim] * config.res_blocks
+    return nn.Sequential(*(Bottleneck(*pair, config.norm_groups) for pair in pairwise(widths)))
 
 
 class _PerTap(Decoder):
@@ -21,9 +27,7 @@ class _PerTap(Decoder):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__(config)
         widths = [width for scale in config.taps for width in scale]
-        self.bottleneck_layers = nn.ModuleList(
-            bottlenecks(width, config.projection_dim, config.norm_groups, config.res_blocks) for width in widths
-        )
+        self.bottleneck_layers = nn.ModuleList(_bottlenecks(width, config) for width in widths)
 
     def projected(self, features: Features) -> list[list[torch.Tensor]]:
         """Per scale and tap, the projection of all steps: (T, B, projection_dim, h_s, w_s)."""
@@ -58,6 +62,9 @@ class _Gate(nn.Module):
         super().__init__()
         self.gate_conv = nn.Conv2d(in_channels, out_channels, 1)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gate_conv(x)
+
 
 class LocalFuser(_PerTap):
     """Weights that differ by position: a 1x1 convolution of the mean map, softmaxed over steps and taps.
@@ -75,7 +82,7 @@ class LocalFuser(_PerTap):
         maps, gates = [], []
         for gate, taps in zip(self.gate_modules, self.projected(features), strict=True):
             mean = torch.stack([tap.mean(0) for tap in taps]).mean(0)
-            weights = (gate.gate_conv(mean) / self.config.temperature).softmax(1)
+            weights = (gate(mean) / self.config.temperature).softmax(1)
             # (B, T, taps, h, w): the published order runs through the taps of one step before the next
             shares = weights.unflatten(1, (len(self.steps), len(taps)))
             fused = torch.zeros_like(mean)
@@ -93,31 +100,31 @@ class _Experts(nn.Module):
     def __init__(self, in_channels: int, config: DecoderConfig) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(()))
-        self.experts = nn.ModuleList(
-            bottlenecks(in_channels, config.projection_dim, config.norm_groups, config.res_blocks)
-            for _ in range(config.experts)
-        )
+        self.experts = nn.ModuleList(_bottlenecks(in_channels, config) for _ in range(config.experts))
         self.gate_network = nn.Sequential(nn.Conv2d(in_channels, config.experts, 3, padding=1))
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, h, w) -> (N, experts)."""
-        return self.gate_network(x).mean((2, 3)) / self.temperature
+    def forward(self, x: torch.Tensor, dense: int, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mixture of each image (N, C, h, w), by all experts for the first ``dense``, and the gates' logits."""
+        logits = self.gate_network(x).mean((2, 3)) / self.temperature
+        parts = []
+        if dense:
+            parts.append(self._dense(x[:dense], logits[:dense]))
+        if dense < len(x):
+            parts.append(self._sparse(x[dense:], logits[dense:], top_k))
+        return torch.cat(parts), logits
 
-    def dense(self, x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Every image through every expert."""
-        shares = logits.softmax(1)
-        return sum(  # type: ignore[return-value]
-            shares[:, index, None, None, None] * expert(x) for index, expert in enumerate(self.experts)
-        )
+    def _dense(self, x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        shares = logits.softmax(1)[:, :, None, None, None]
+        return sum(shares[:, index] * expert(x) for index, expert in enumerate(self.experts))
 
-    def sparse(self, x: torch.Tensor, logits: torch.Tensor, top_k: int) -> torch.Tensor:
-        """Every image through its ``top_k`` experts only."""
+    def _sparse(self, x: torch.Tensor, logits: torch.Tensor, top_k: int) -> torch.Tensor:
         best, chosen = logits.topk(top_k, dim=1)
         shares = best.softmax(1)
         result: torch.Tensor | None = None
-        unused = []
+        unused: list[nn.Module] = []
+        chosen = chosen.cpu()  # a GPU is waited for once, not once an expert
         for index, expert in enumerate(self.experts):
-            image, place = torch.nonzero(chosen == index, as_tuple=True)
+            image, place = (rows.to(x.device) for rows in torch.nonzero(chosen == index, as_tuple=True))
             if len(image) == 0:
                 unused.append(expert)
                 continue
@@ -143,19 +150,25 @@ class ExpertFuser(Decoder):
 
     Attributes
     ----------
-    updates_done : Tensor, int64
-        Updates so far. Not among the weights: published files have no such key. Models are saved after
-        training, so a loaded one (:meth:`end_warmup`) is sparse from the start.
+    updates_done : Tensor (), int64
+        Updates so far, a buffer. No part of ``state_dict`` unless :meth:`keep_counter` was called, since
+        published files have no such key.
     official_counter : bool
         Parity: count every forward pass of every step, also in evaluation, and leave the warm-up in the middle
         of a forward pass, as the official code does.
     """
 
+    updates_done: torch.Tensor
+
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__(config)
         self.scale_moes = nn.ModuleList(_Experts(sum(scale), config) for scale in config.taps)
-        self.updates_done = 0
+        self.register_buffer("updates_done", torch.zeros((), dtype=torch.int64), persistent=False)
         self.official_counter = False
+
+    def keep_counter(self) -> None:
+        """Make the counter a part of ``state_dict``, so that a resumed training goes on where it was."""
+        self.register_buffer("updates_done", self.updates_done, persistent=True)
 
     def update_done(self) -> None:
         """Tell that the optimiser made a step."""
@@ -163,29 +176,23 @@ class ExpertFuser(Decoder):
 
     def end_warmup(self) -> None:
         """Go on sparsely, as a trained decoder does."""
-        self.updates_done = max(self.updates_done, self.config.warmup_steps)
+        self.updates_done.clamp_(min=self.config.warmup_steps)
 
     def _dense_steps(self) -> int:
         """How many steps, from the first, are to be dense in this forward pass."""
+        done = int(self.updates_done)
         if not self.official_counter:
-            return len(self.steps) if self.updates_done < self.config.warmup_steps else 0
-        left = max(self.config.warmup_steps - 1 - self.updates_done, 0)
+            return len(self.steps) if done < self.config.warmup_steps else 0
         self.updates_done += len(self.steps)
-        return min(left, len(self.steps))
+        return min(max(self.config.warmup_steps - 1 - done, 0), len(self.steps))
 
     def fuse(self, features: Features) -> Fused:
         dense_steps = self._dense_steps()
         maps, gates = [], []
         for moe, stack in zip(self.scale_moes, self.stacked(features), strict=True):
-            logits = moe.logits(stack)
             dense = dense_steps * (len(stack) // len(self.steps))
-            parts = []
-            if dense:
-                parts.append(moe.dense(stack[:dense], logits[:dense]))
-            if dense < len(stack):
-                parts.append(moe.sparse(stack[dense:], logits[dense:], self.config.top_k))
-            fused = torch.cat(parts).unflatten(0, (len(self.steps), -1))
-            maps.append(fused.mean(0))
+            mixed, logits = moe(stack, dense, self.config.top_k)
+            maps.append(mixed.unflatten(0, (len(self.steps), -1)).mean(0))
             gates.append(logits.softmax(1).unflatten(0, (len(self.steps), -1)))
         return Fused(maps, gates)
 

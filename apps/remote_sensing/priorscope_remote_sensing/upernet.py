@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from priorscope.errors import InputError
+from priorscope_remote_sensing.batch_norm import BatchNorm, process_count
 from priorscope_remote_sensing.decoder import Decoder, DecoderConfig
 
 
@@ -16,8 +17,7 @@ class UPerNet(Decoder):
     """Pyramid pooling on the coarsest map, a top-down feature pyramid, and a class for every pixel.
 
     Source: Xiao et al. 2018 (UPerNet, arXiv 1807.10221), in the layout of SatDiFuser's decoder. Its neck, which
-    rescales the maps by 1, is left out; batch norms are plain ones (``SyncBatchNorm.convert_sync_batchnorm``
-    where several GPUs train).
+    rescales the maps by 1, is left out.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -35,7 +35,7 @@ class UPerNet(Decoder):
         self.conv_seg = nn.Conv2d(channels, config.num_classes, 1)
 
     def decode(self, maps: Sequence[torch.Tensor], size: tuple[int, int] | None = None) -> torch.Tensor:
-        if self.training and len(maps[0]) == 1:
+        if self.training and len(maps[0]) * process_count() == 1:
             raise InputError(
                 "a batch of one image cannot train this head: pooled to one pixel, it has no variance to normalise by",
                 remedy="Use batches of 2 or more.",
@@ -54,7 +54,7 @@ class UPerNet(Decoder):
 
 def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2), nn.BatchNorm2d(out_channels), nn.ReLU()
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2), BatchNorm(out_channels), nn.ReLU()
     )
 
 
