@@ -101,6 +101,20 @@ def _warped(dataset: Any, path: Path, crs: str | None, like: Any, resampling: st
     return stack.enter_context(rasterio.vrt.WarpedVRT(dataset, **options))
 
 
+def source_path(dataset: DatasetReader) -> Path:
+    """The file that an open raster reads from, also where it is seen in another projection."""
+    return Path(getattr(dataset, "src_dataset", dataset).name)
+
+
+def window_corners(dataset: DatasetReader, window: tuple[int, int, int, int]) -> NDArray[np.float64]:
+    """Map coordinates [4, 2] of the corners of (top, left, height, width), clockwise from the first pixel's."""
+    top, left, height, width = window
+    column = np.array([left, left + width, left + width, left])
+    row = np.array([top, top, top + height, top + height])
+    a = dataset.transform
+    return np.column_stack([a.c + a.a * column + a.b * row, a.f + a.d * column + a.e * row])
+
+
 def parse_crs(text: str) -> Any:
     """A coordinate reference system from "EPSG:32633", WKT or PROJ text."""
     rasterio = _rasterio()
@@ -154,18 +168,22 @@ def read_bands(
     bands = [index + 1 for index in (range(data_bands(dataset)) if indices is None else indices)]
     top, left, height, width = window or (0, 0, dataset.height, dataset.width)
     if min(top, left) < 0 or height < 1 or width < 1 or top + height > dataset.height or left + width > dataset.width:
-        raise InputError(f"window {window} leaves the raster of {dataset.height} x {dataset.width}", path=dataset.name)
+        raise InputError(
+            f"window {window} leaves the raster of {dataset.height} x {dataset.width}", path=source_path(dataset)
+        )
     place = rasterio.windows.Window(left, top, width, height)
     try:
         values = dataset.read(bands, window=place).astype(np.float32)
-        masks = dataset.read_masks(bands, window=place)
+        there = (dataset.read_masks(bands, window=place) > 0).all(axis=0)
+        if data_bands(dataset) < dataset.count:  # the masks of a reprojected raster do not know its alpha band
+            there &= dataset.read(dataset.count, window=place) > 0
     except rasterio.errors.RasterioIOError as error:
         raise InputError(
             f"cannot be read in window {(top, left, height, width)} ({_one_line(error)})",
-            path=dataset.name,
+            path=source_path(dataset),
             remedy="Copy or download it again.",
         ) from error
-    valid = (masks > 0).all(axis=0) & np.isfinite(values).all(axis=0)
+    valid = there & np.isfinite(values).all(axis=0)
     values[:, ~valid] = 0
     return values, valid
 
