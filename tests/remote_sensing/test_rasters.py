@@ -261,6 +261,14 @@ def test_training_items_near_a_test_block_are_left_out():
         assert 0 < len(split.train) < len(bounds) - len(split.test)
 
 
+def test_blocks_that_line_up_with_the_patches_lose_none():
+    bounds = grid_bounds(8, 7) + 5
+    shifted = block_split(bounds, 20, seed=0, origin=(0, 0))
+    aligned = block_split(bounds, 20, seed=0, origin=(5, 85))
+    assert len(shifted.train) + len(shifted.test) < 56
+    assert len(aligned.train) + len(aligned.test) == 56
+
+
 def test_every_class_is_on_both_sides():
     bounds = grid_bounds(12, 12)
     labels = np.zeros(144, int)

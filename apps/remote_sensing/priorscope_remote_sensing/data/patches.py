@@ -196,6 +196,7 @@ def block_split(
     index: int = 0,
     test_share: float = 0.5,
     gap: float = 0.0,
+    origin: tuple[float, float] | None = None,
     labels: NDArray[Any] | None = None,
     attempts: int = 1000,
 ) -> Split:
@@ -215,6 +216,9 @@ def block_split(
     gap : float
         Training items nearer to a test block than this are left out. Items that reach into a test block always
         are: they would show the test's pixels.
+    origin : (x, y), optional
+        A corner of a block; the least x and y of all items by default. Where blocks line up with the patches
+        (the north-west corner of the scene, and a block of a whole number of patches) no item is lost.
     labels : ndarray, [N], optional
         Class of each item. Blocks are drawn again until every class is on both sides.
     attempts : int
@@ -237,8 +241,8 @@ def block_split(
         raise InputError(f"block {block}, test_share {test_share} and gap {gap} are not possible")
     if labels is not None and np.shape(labels) != (len(bounds),):
         raise InputError(f"labels have shape {list(np.shape(labels))}, {len(bounds)} items were given")
-    origin = bounds[:, :2].min(axis=0)
-    centre = np.floor(((bounds[:, :2] + bounds[:, 2:]) / 2 - origin) / block).astype(np.int64)
+    corner = bounds[:, :2].min(axis=0) if origin is None else np.asarray(origin, np.float64)
+    centre = np.floor(((bounds[:, :2] + bounds[:, 2:]) / 2 - corner) / block).astype(np.int64)
     blocks, member = np.unique(centre, axis=0, return_inverse=True)
     member = member.ravel()
     if len(blocks) < 2:
@@ -250,7 +254,7 @@ def block_split(
         chosen = np.zeros(len(blocks), bool)
         chosen[rng.permutation(len(blocks))[:tested]] = True
         test = chosen[member]
-        train = ~test & ~_reaching(bounds, origin + blocks[chosen] * block, block, gap)
+        train = ~test & ~_reaching(bounds, corner + blocks[chosen] * block, block, gap)
         if train.any() and (
             classes is None
             or (labels is not None and all(np.array_equal(np.unique(labels[side]), classes) for side in (train, test)))
