@@ -40,7 +40,14 @@ def test_names_that_mean_one_band(first, second):
     ("first", "second"),
     [
         *(("B04", "B03"), ("B8A", "B08"), ("B08", "08A - Vegetation Red Edge"), ("red", "B03"), ("Red", "Blue")),
-        *(("B4", "red"), ("B05", "06 - Vegetation Red Edge"), ("B05", "red"), ("VV", "VH"), ("B11", "B01")),
+        *(
+            ("B04", "04 - VV.Imaginary"),
+            ("B4", "red"),
+            ("B05", "06 - Vegetation Red Edge"),
+            ("B05", "red"),
+            ("VV", "VH"),
+            ("B11", "B01"),
+        ),
     ],
 )
 def test_names_that_mean_two_bands(first, second):

@@ -20,9 +20,7 @@ EUROSAT_ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", 
 """The order of the bands inside EuroSAT's 13-band files: B8A comes last (torchgeo, ``EuroSAT.all_band_names``)."""
 
 _COMMON = {"B02": "blue", "B03": "green", "B04": "red", "B08": "nir"}
-_SYNONYMS = {
-    **{"r": "red", "g": "green", "b": "blue", "near infrared": "nir", "near-infrared": "nir", "n": "nir"},
-}
+_SYNONYMS = {"r": "red", "g": "green", "b": "blue", "near infrared": "nir", "near-infrared": "nir", "n": "nir"}
 _CODE = re.compile(r"^b?(\d{1,2})(a?)(?:[ _]\d+m)?(?:\s*-\s*(.+))?$")
 
 
@@ -37,6 +35,8 @@ def _identity(name: str) -> tuple[str | None, str | None]:
     if match is None:
         return None, _SYNONYMS.get(text, text)
     number, letter, rest = match.groups()
+    if rest and rest.startswith(("vh", "vv", "hh", "hv")):
+        return None, text  # GEO-Bench numbers its radar channels too: "04 - VV.Imaginary" is no optical band 4
     code = f"B{int(number)}A" if letter else f"B{int(number):02d}"
     if rest:
         return code, _SYNONYMS.get(rest, rest)
