@@ -108,16 +108,15 @@ class EuroSat(Sequence[EuroSatSample]):
     def __getitem__(self, index: int) -> EuroSatSample:  # type: ignore[override]
         path = self.files[index]
         if path.suffix == ".jpg":
-            stored = np.moveaxis(read_image(path), -1, 0)
             chosen = self.recipe.indices(("Red", "Green", "Blue"), 3, path=path)
+            image = self.recipe.scale(np.moveaxis(read_image(path), -1, 0)[chosen])
         else:
             with open_raster(path) as dataset:
                 count = data_bands(dataset)
                 names = band_names(dataset) or (EUROSAT_ORDER if count == len(EUROSAT_ORDER) else None)
                 chosen = self.recipe.indices(names, count, path=path)
-                stored, _ = read_bands(dataset, chosen)
-            chosen = list(range(len(chosen)))
-        return EuroSatSample(path.stem, self.recipe.scale(stored[chosen]), CLASSES.index(path.parent.name))
+                image = self.recipe.scale(read_bands(dataset, chosen)[0])
+        return EuroSatSample(path.stem, image, CLASSES.index(path.parent.name))
 
     def __iter__(self) -> Iterator[EuroSatSample]:
         return (self[index] for index in range(len(self)))

@@ -56,9 +56,12 @@ def _numpy_globals() -> dict[tuple[str, str], Callable[..., Any]]:
     # The functions that arrays and numbers are pickled with, under the names of numpy 1 and 2.
     scalar: Any = np.float64(0).__reduce__()[0]
     reconstruct: Any = np.zeros(1).__reduce__()[0]
+    buffer: Any = np.zeros(1).__reduce_ex__(5)[0]
     found: dict[tuple[str, str], Callable[..., Any]] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        found |= {(module, "scalar"): scalar, (module, "_reconstruct"): reconstruct}
+    for core in ("numpy.core", "numpy._core"):
+        multiarray = f"{core}.multiarray"
+        found |= {(multiarray, "scalar"): scalar, (multiarray, "_reconstruct"): reconstruct}
+        found[f"{core}.numeric", "_frombuffer"] = buffer
     return found
 
 
