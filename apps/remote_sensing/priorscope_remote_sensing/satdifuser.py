@@ -1,0 +1,307 @@
+"""A trained SatDiFuser: decoder, classes, bands and the way its features are taken, in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from priorscope.backbones.loading import read_config
+from priorscope.data.files import write_text
+from priorscope.diffusion.schedule import Schedule
+from priorscope.diffusion.spacing import spaced_times
+from priorscope.errors import InputError
+from priorscope.features.forward import by_scale
+from priorscope.features.modes import AtLevels, Inversion, Mode
+from priorscope_remote_sensing.data.bands import BandRecipe
+from priorscope_remote_sensing.decoder import Decoder, DecoderConfig, Features
+from priorscope_remote_sensing.fusers import ExpertFuser
+from priorscope_remote_sensing.models import build_decoder
+
+Task = Literal["classification", "multi-label", "segmentation"]
+FeatureMode = Literal["levels", "inversion", "official"]
+
+_SETTINGS = "priorscope.json"
+_WEIGHTS = "decoder.safetensors"
+_PROMPT = "prompt.safetensors"
+
+
+@dataclass(frozen=True)
+class SatDiFuserSettings:
+    """Everything about a model but its weights.
+
+    Parameters
+    ----------
+    task : {"classification", "multi-label", "segmentation"}
+    classes : tuple of str
+        Names, by index.
+    bands : BandRecipe
+        What the images are made of, and how stored numbers become 0 ... 1.
+    backbone : str
+        Name or folder of the diffusion model that the features are of.
+    mode : {"levels", "inversion", "official"}
+        How features are taken: the latent noised to each level, one call a level; along a DDIM inversion of
+        ``steps``; or along the inversion as SatDiFuser's code does it, every output read as epsilon.
+    steps : int
+        Of the inversion that save steps refer to.
+    image_size : int
+        Longer side of the images that the backbone sees, in pixels.
+    mean, std : float
+        Of images in 0 ... 1, before the backbone.
+    prompt : str
+    use_metadata : bool
+    no_data : int, optional
+        Index of a class that means "no data".
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    bands: BandRecipe
+    backbone: str
+    mode: FeatureMode = "levels"
+    steps: int = 50
+    image_size: int = 256
+    mean: float = 0.5
+    std: float = 0.5
+    prompt: str = "A satellite image"
+    use_metadata: bool = False
+    no_data: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in ("classification", "multi-label", "segmentation"):
+            raise InputError(f"task {self.task!r}", remedy="Use 'classification', 'multi-label' or 'segmentation'.")
+        if self.mode not in ("levels", "inversion", "official"):
+            raise InputError(f"feature mode {self.mode!r}", remedy="Use 'levels', 'inversion' or 'official'.")
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise InputError(f"classes {list(self.classes)} are empty or repeat themselves")
+        if self.image_size < 1 or not self.std > 0:
+            raise InputError(f"image_size {self.image_size}, std {self.std}")
+        if self.no_data is not None and not 0 <= self.no_data < len(self.classes):
+            raise InputError(f"no_data {self.no_data} is none of {len(self.classes)} classes")
+
+    @property
+    def head(self) -> Literal["classification", "segmentation"]:
+        """The kind of decoder head."""
+        return "segmentation" if self.task == "segmentation" else "classification"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> SatDiFuserSettings:
+        """From JSON; unknown or ill-typed entries are an InputError."""
+        if unknown := sorted(set(content) - {field.name for field in fields(cls)}):
+            raise InputError(f"unknown settings: {', '.join(unknown)}")
+        try:
+            bands = dict(content["bands"])
+            clip = bands.get("clip")
+            bands |= {"bands": tuple(bands["bands"]), "clip": None if clip is None else (clip[0], clip[1])}
+            return cls(**{**content, "classes": tuple(content["classes"]), "bands": BandRecipe(**bands)})
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"settings of a model: {type(error).__name__} {error}") from None
+
+
+class SatDiFuserModel:
+    """Features of a frozen diffusion model in, class probabilities out.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    settings : SatDiFuserSettings
+    prompt : Tensor (1, tokens, width), optional
+        The text encoder's state for ``settings.prompt``, kept with the model so that no text encoder is needed.
+    """
+
+    def __init__(self, decoder: Decoder, settings: SatDiFuserSettings, *, prompt: torch.Tensor | None = None) -> None:
+        if decoder.config.head != settings.head or decoder.config.num_classes != len(settings.classes):
+            raise InputError(
+                f"a decoder for {decoder.config.head} with {decoder.config.num_classes} classes does not serve "
+                f"{settings.task} with {len(settings.classes)}"
+            )
+        self.decoder = decoder
+        self.settings = settings
+        self.prompt = prompt
+
+    @property
+    def device(self) -> torch.device:
+        """Where the decoder is."""
+        return next(self.decoder.parameters()).device
+
+    def to(self, device: torch.device | str) -> SatDiFuserModel:
+        """Move the decoder."""
+        self.decoder.to(device)
+        return self
+
+    def preprocess(self, images: torch.Tensor, multiple: int = 8) -> torch.Tensor:
+        """Images as the backbone wants them.
+
+        Parameters
+        ----------
+        images : Tensor (B, bands, H, W) in 0 ... 1
+            Any size; not NaN.
+        multiple : int
+            Sides become multiples of this, the factor of the latent space.
+
+        Returns
+        -------
+        Tensor (B, bands, h, w)
+            The longer side ``image_size``, the other in proportion, both rounded to ``multiple``; bilinear with
+            antialiasing, normalised. Square images are resized exactly as officially.
+        """
+        bands = len(self.settings.bands.bands)
+        if images.ndim != 4 or images.shape[1] != bands or 0 in images.shape:
+            raise InputError(
+                f"images of shape {tuple(images.shape)}; expected (B, {bands}, H, W)",
+                remedy=f"The model takes {', '.join(self.settings.bands.bands)}, in this order.",
+            )
+        if not bool(images.isfinite().all()):
+            raise InputError("an image holds NaN or infinite values", remedy="Fill pixels without data first.")
+        longer = max(images.shape[-2:])
+        size = [
+            max(round(side * self.settings.image_size / longer / multiple), 1) * multiple for side in images.shape[-2:]
+        ]
+        if size != list(images.shape[-2:]):
+            images = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        return (images - self.settings.mean) / self.settings.std
+
+    def mode(self, schedule: Schedule) -> Mode:
+        """The way to the features, for :class:`priorscope.features.Viewer` and extractors."""
+        save = self.decoder.config.save_steps
+        if self.settings.mode == "levels":
+            return AtLevels(tuple(save_step_levels(save, schedule, self.settings.steps)))
+        return Inversion(self.settings.steps, save, official=self.settings.mode == "official")
+
+    def by_save_step(
+        self, taken: Mapping[float, Mapping[str, torch.Tensor]], schedule: Schedule
+    ) -> dict[int, list[torch.Tensor]]:
+        """What a :meth:`mode` gave, as the decoder takes it.
+
+        Parameters
+        ----------
+        taken : dict of level or save step to dict of tap name to Tensor (B, C, h, w)
+        schedule : Schedule
+            That of the backbone, with which the levels were chosen.
+        """
+        save = self.decoder.config.save_steps
+        keys: list[float] = list(save)
+        if self.settings.mode == "levels":
+            keys = save_step_levels(save, schedule, self.settings.steps)
+        lacking = [key for key in keys if key not in taken]
+        if lacking:
+            raise InputError(f"no features at {lacking}", remedy=f"There are {list(taken)}.")
+        return {step: by_scale(dict(taken[key])) for key, step in zip(keys, save, strict=True)}
+
+    def probabilities(self, features: Features, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """Class probabilities.
+
+        Parameters
+        ----------
+        features : dict of save step to list of Tensor (B, C_s, h_s, w_s)
+        size : (int, int), optional
+            Of a segmentation's map: the height and width of the original image.
+
+        Returns
+        -------
+        Tensor (B, classes) or (B, classes, H, W), float32
+            Sum to 1 over the classes, except for multi-label classification.
+        """
+        self.decoder.eval()
+        with torch.no_grad():
+            logits = self.decoder(features, size).float()
+        return logits.sigmoid() if self.settings.task == "multi-label" else logits.softmax(1)
+
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write settings and weights; refuses to write over a model.
+
+        Parameters
+        ----------
+        folder : str or Path
+        half : bool
+            Weights in float16.
+        """
+        folder = Path(folder)
+        content: dict[str, Any] = {"model": "satdifuser", "settings": self.settings.to_dict()}
+        content["decoder"] = self.decoder.config.to_dict()
+        if isinstance(self.decoder, ExpertFuser):
+            content["updates_done"] = int(self.decoder.updates_done)
+        write_text(folder / _SETTINGS, json.dumps(content, indent=2) + "\n")
+        weights = {
+            key: (value.half() if half and value.is_floating_point() else value).cpu().contiguous()
+            for key, value in self.decoder.state_dict().items()
+            if key != "updates_done"
+        }
+        save_file(weights, folder / _WEIGHTS, {"format": "pt"})
+        if self.prompt is not None:
+            save_file({"state": self.prompt.float().cpu().contiguous()}, folder / _PROMPT, {"format": "pt"})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> SatDiFuserModel:
+        """Read a folder that :meth:`save_pretrained` wrote.
+
+        Raises
+        ------
+        InputError
+            No such folder, another kind of model, or weights that do not fit to the last key.
+        """
+        folder = Path(folder).expanduser()
+        content = read_config(folder, _SETTINGS)
+        if content.get("model") != "satdifuser":
+            raise InputError("is no SatDiFuser model", path=folder / _SETTINGS)
+        try:
+            settings = SatDiFuserSettings.from_dict(_section(content, "settings"))
+            decoder = build_decoder(DecoderConfig.from_dict(_section(content, "decoder")))
+            prompt = _read(folder / _PROMPT).get("state") if (folder / _PROMPT).exists() else None
+            model = cls(decoder, settings, prompt=prompt)
+        except InputError as error:
+            raise InputError(error.fact, path=error.path or folder / _SETTINGS, remedy=error.remedy) from None
+        weights = _read(folder / _WEIGHTS)
+        try:
+            decoder.load_state_dict(
+                {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+            )
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"the weights do not fit: {reason}", path=folder / _WEIGHTS) from None
+        if isinstance(decoder, ExpertFuser):
+            decoder.updates_done.fill_(int(content.get("updates_done", decoder.config.warmup_steps)))
+        decoder.eval()
+        return model.to(device)
+
+
+def save_step_levels(save_steps: tuple[int, ...], schedule: Schedule, steps: int = 50) -> list[float]:
+    """The level at which the network is asked at each save step of an inversion.
+
+    Save step ``steps - 1`` is the clean latent itself, which no network was trained on: asked for directly it is
+    an InputError. For 50 steps of Stable Diffusion's 1000, save steps 47, 45, 40 are levels 21, 61, 161.
+    """
+    times = spaced_times(schedule, steps, "leading", offset=1)[:-1]
+    wrong = [step for step in save_steps if not 0 <= step < steps - 1]
+    if wrong:
+        raise InputError(f"save steps {wrong} have no level", remedy=f"Use 0 ... {steps - 2}, or the inversion.")
+    return [times[step + 1] for step in save_steps]
+
+
+def _section(content: dict[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name)
+    if not isinstance(section, dict):
+        raise InputError(f"has no {name}")
+    return section
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError("is missing", path=path, remedy="Was the model folder copied completely?") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot be read ({error})", path=path, remedy="Copy the model folder again.") from None
