@@ -154,7 +154,7 @@ def test_golden_ddae(golden_files, read_json):
             noised = denoiser.schedule.add_noise(x, level, noise)
             torch.testing.assert_close(noised, stored[f"{case}.x_noised"], atol=1e-5, rtol=0)
             with torch.no_grad():
-                rows = see_rows(unet, lambda: denoiser.raw(noised, level))
+                rows = see_rows(unet, denoiser, noised, level)
                 maps = AtLevels((level,))(Viewer(denoiser, Tapped(unet, "ddae")), x, noise)[level]
             for name, value in rows.items():
                 tolerance = 1e-5 if name == "net_t" else 1e-6
@@ -164,14 +164,14 @@ def test_golden_ddae(golden_files, read_json):
                 torch.testing.assert_close(value.mean((2, 3)), stored[f"{case}.{name}"], atol=1e-5, rtol=0)
 
 
-def see_rows(unet, call):
+def see_rows(unet, denoiser, x, level):
     """What the time embedding of a DDAE network is told, makes of it, and gives."""
     rows = {}
     hooks = [
         unet.time_emb.register_forward_hook(lambda m, args, out: rows.update(net_t=args[0], time_emb=out)),
         unet.time_emb.lin1.register_forward_pre_hook(lambda m, args: rows.update(sinusoid=args[0])),
     ]
-    call()
+    denoiser.raw(x, level)
     for hook in hooks:
         hook.remove()
     return rows

@@ -127,14 +127,14 @@ class _Preconditioned:
 class _TimeEmbedding(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
+        self.angles = channels // 2
         self.lin1 = nn.Linear(channels, 4 * channels)
         self.lin2 = nn.Linear(4 * channels, 4 * channels)
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
-        steps = torch.arange(self.half, device=t.device, dtype=t.dtype)
-        angles = t[:, None] * torch.exp(steps * (-math.log(10_000) / (self.half - 1)))
-        return self.lin2(functional.silu(self.lin1(torch.cat([angles.sin(), angles.cos()], 1))))
+        steps = torch.arange(self.angles, device=t.device, dtype=t.dtype)
+        phases = t[:, None] * torch.exp(steps * (-math.log(10_000) / (self.angles - 1)))
+        return self.lin2(functional.silu(self.lin1(torch.cat([phases.sin(), phases.cos()], 1))))
 
 
 class _Residual(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -66,11 +66,8 @@ class Tapped:
         """
         watching = _Watching(self.network, self.places, stop)
         answer = None
-        with watching:
-            try:
-                answer = call()
-            except _Enough:
-                pass
+        with watching, suppress(_Enough):
+            answer = call()
         lacking = [name for name in self.names if name not in watching.maps]
         if lacking:
             raise InputError(f"the network ran without passing the tap {lacking[0]!r}")

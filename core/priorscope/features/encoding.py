@@ -1,0 +1,81 @@
+"""From what a user gives to what an autoencoder says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from priorscope.backbones.latents import AutoencoderSpace, LatentSpace
+from priorscope.errors import InputError
+
+Source = np.ndarray | torch.Tensor
+Images = np.ndarray | torch.Tensor | Sequence[np.ndarray]
+
+
+def as_sources(images: Images) -> list[Source]:
+    """Single images out of what a user may give, checked: uint8 arrays (H, W, 3) or tensors (3, H, W) in [0, 1]."""
+    if isinstance(images, torch.Tensor):
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or 0 in images.shape:
+            raise InputError(
+                f"images must be a float tensor (B, 3, H, W), got {images.dtype} {tuple(images.shape)}",
+                remedy="Give uint8 arrays (H, W, 3), or tensors in [0, 1].",
+            )
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise InputError("images hold NaN or values outside [0, 1]", remedy="Scale them to [0, 1].")
+        return list(images)
+    arrays = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else list(images)
+    if not arrays:
+        raise InputError("no images were given")
+    for image in arrays:
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            what = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(
+                f"an image must be a uint8 array (H, W, 3), got {what}", remedy="priorscope.data.read_image gives one."
+            )
+        if 0 in image.shape:
+            raise InputError(f"the image is empty: {image.shape}")
+    return arrays
+
+
+def prepare(source: Source, size: tuple[int, int] | None, factor: int, device: torch.device | str) -> torch.Tensor:
+    """A checked image as (1, 3, h, w) in [-1, 1], resized to ``size`` or its own, rounded to multiples of ``factor``.
+
+    Bicubic with antialiasing, as Pillow resizes; the whole image stays in view, so maps cover it from edge to edge.
+    """
+    if isinstance(source, np.ndarray):
+        # a copy: pictures that Pillow decoded are read-only, which torch warns about
+        image = torch.from_numpy(np.array(source, order="C")).permute(2, 0, 1)[None].to(device).float() / 255
+    else:
+        image = source[None].to(device, torch.float32)
+    height, width = (max(factor, round(side / factor) * factor) for side in size or image.shape[-2:])
+    if (height, width) != tuple(image.shape[-2:]):
+        image = functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return image * 2 - 1
+
+
+@dataclass(frozen=True)
+class LatentDistribution:
+    """What an encoder says about images: mean and standard deviation (B, C, h, w), scaled; std 0 where it is certain.
+
+    One encoding serves every member of an ensemble, whether each draws its own latent or all take the mean.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def rows(self, index: torch.Tensor) -> LatentDistribution:
+        """The distribution of some rows, which may repeat."""
+        return LatentDistribution(self.mean[index], self.std[index])
+
+
+def posterior_of(space: LatentSpace, images: torch.Tensor) -> LatentDistribution:
+    """Mean and standard deviation of latents of ``images`` (B, 3, H, W) in [-1, 1], by one encoding."""
+    if not isinstance(space, AutoencoderSpace):
+        mean = space.encode(images)
+        return LatentDistribution(mean, torch.zeros_like(mean))
+    distribution = space.vae.encode(images.to(space.vae.dtype)).latent_dist
+    return LatentDistribution(distribution.mean * space.scaling, distribution.std * space.scaling)

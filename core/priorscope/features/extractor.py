@@ -1,0 +1,365 @@
+"""Features of images from a pretrained diffusion model: images in, named maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from priorscope.backbones.latents import LatentSpace, Posterior, load_latent_space
+from priorscope.backbones.loading import read_config
+from priorscope.backbones.prompt import Padding, empty_prompt_state
+from priorscope.backbones.stable_diffusion import UNetNetwork, load_unet
+from priorscope.device import Precision, resolve_device, resolve_dtype
+from priorscope.diffusion.condition import Condition
+from priorscope.diffusion.denoiser import Denoiser, PredictionType
+from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.schedule import VPSchedule
+from priorscope.errors import InputError
+from priorscope.features.cache import content_hash
+from priorscope.features.encoding import Images, LatentDistribution, Source, as_sources, posterior_of, prepare
+from priorscope.features.forward import Features, Tapped
+from priorscope.features.models import find_model
+from priorscope.features.modes import AtLevels, Key, Mode, Viewer
+from priorscope.features.published import find_taps
+from priorscope.features.store import FeatureStore
+from priorscope.features.tap import Tap, TapSet
+
+Taps = str | Tap | TapSet | Sequence[Tap | str]
+
+_PREDICTION: dict[str, PredictionType] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
+
+
+class FeatureExtractor:
+    """Maps of features for images.
+
+    ``extractor = FeatureExtractor.from_pretrained(folder, taps="dift")``, then ``extractor(images)``: a dictionary of
+    maps (B, C, h, w). An image's maps do not depend on what else is in the batch.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Its network is a :class:`~priorscope.backbones.UNetNetwork`, or a module itself.
+    latents : LatentSpace
+    condition : Condition
+        What holds for every image: the prompt's state.
+    taps : TapSet, sequence of Tap or str, or str
+    mode : Mode
+        At which levels to look (:mod:`priorscope.features.modes`).
+    ensemble : int
+        Noisy copies whose maps are averaged; the image is encoded once.
+    posterior : {"mode", "sample"}
+        Whether each copy starts from the latent's mean or from a draw of its own.
+    size : int or (int, int), optional
+        Images are resized to this height and width in pixels, an int to a square (DIFT's way). Default: each image's
+        own size, rounded to what the latent space divides.
+    cache : path-like, optional
+        Folder that keeps latents and maps (:class:`FeatureCache`).
+    cache_dtype : torch.dtype, optional
+        What maps are kept as there. Default: float32, exact.
+    name : str
+    device : torch.device or str
+        Where the networks are; the maps stay there.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        latents: LatentSpace,
+        condition: Condition | None,
+        taps: Taps,
+        *,
+        mode: Mode,
+        ensemble: int = 1,
+        posterior: Posterior = "mode",
+        size: int | tuple[int, int] | None = None,
+        cache: str | PathLike[str] | None = None,
+        cache_dtype: torch.dtype | None = None,
+        name: str = "",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if ensemble < 1:
+            raise InputError(f"an ensemble of {ensemble}", remedy="Use 1 or more.")
+        if posterior not in ("mode", "sample"):
+            raise InputError(f"posterior {posterior!r}", remedy="Use 'mode' or 'sample'.")
+        if size is not None and min(size if isinstance(size, tuple) else (size,)) < latents.factor:
+            raise InputError(f"a size of {size} pixels", remedy=f"Use {latents.factor} or more.")
+        network: Any = getattr(denoiser.network, "unet", denoiser.network)
+        self.viewer = Viewer(denoiser, Tapped(network, taps), condition)
+        self.latents = latents
+        self.mode = mode
+        self.ensemble = ensemble
+        self.posterior: Posterior = posterior
+        self.size = (size, size) if isinstance(size, int) else size
+        self.name = name
+        self.device = torch.device(device)
+        self.store: FeatureStore | None = None
+        if cache is not None:
+            settings = {"mode": repr(mode), "ensemble": ensemble, "posterior": posterior}
+            self.store = FeatureStore(cache, self.viewer, latents, self.size, settings, cache_dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        taps: Taps = "dift",
+        *,
+        t: float | Sequence[float] | None = None,
+        mode: Mode | None = None,
+        ensemble: int | None = None,
+        posterior: Posterior = "mode",
+        size: int | tuple[int, int] | None = None,
+        text: torch.Tensor | None = None,
+        prompt_padding: Padding = "max_length",
+        cache: str | PathLike[str] | None = None,
+        cache_dtype: torch.dtype | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        tiled_vae: bool = False,
+        revision: str | None = None,
+    ) -> FeatureExtractor:
+        """Load a Stable-Diffusion-shaped model by its name in the model table, from a hub id or from a folder.
+
+        Parameters
+        ----------
+        source : str or Path
+            A folder in diffusers' layout: ``unet``, ``vae``, ``scheduler`` and ``text_encoder`` with ``tokenizer``, or
+            ``empty_prompt.safetensors``.
+        taps : str, TapSet, or sequence of Tap or str
+            A published set brings its levels, ensemble and size with it, unless they are given here. The official
+            code mostly samples the posterior (``PUBLISHED[name].posterior``, parity); the default here is its mean.
+        t : float or sequence of float, optional
+            Levels, as steps of the training schedule; each image is noised to each of them.
+        mode : Mode, optional
+            Another way to a level, such as ``Inversion()``, instead of ``t``.
+        ensemble, posterior, size, cache, cache_dtype
+            As for the class. ``size=0`` keeps images at their own size.
+        text : Tensor (1, tokens, width), optional
+            State of a prompt. Default: that of the empty prompt.
+        prompt_padding : {"none", "max_length"}
+            Of the empty prompt; Stable Diffusion's pipelines pad.
+        device, precision : str
+        tiled_vae : bool
+            Bounds the autoencoder's memory on large images.
+        revision : str, optional
+            On the hub.
+
+        Raises
+        ------
+        InputError
+            Unknown names, incomplete folders, U-Nets that take more than a noisy latent.
+        """
+        tapset = find_taps(taps)
+        if mode is None:
+            levels = tapset.levels if t is None else (t,) if isinstance(t, int | float) else tuple(t)
+            if not levels:
+                raise InputError(f"the taps {tapset.name!r} state no level", remedy="Give t=261, say, or a mode.")
+            mode = AtLevels(levels)
+        elif t is not None:
+            raise InputError("both t and a mode were given", remedy="The mode says at which levels to look.")
+        folder = find_model(source, revision)
+        where = resolve_device(device)
+        config = read_config(folder / "scheduler", "scheduler_config.json")
+        stated = config.get("prediction_type", "epsilon")
+        if stated not in _PREDICTION:
+            raise InputError(f"states prediction_type {stated!r}", path=folder / "scheduler")
+        latents = load_latent_space(folder / "vae", tiled=tiled_vae)
+        prompt = empty_prompt_state(folder, padding=prompt_padding) if text is None else text
+        expected = {
+            "in_channels": latents.channels,
+            "cross_attention_dim": prompt.shape[-1],
+            "class_embed_type": None,
+        }
+        unet = load_unet(folder / "unet", dtype=resolve_dtype(precision, where), expect=expected)
+        # on the CPU torch's GroupNorm loses four digits in channels_last (it subtracts squares)
+        layout = torch.channels_last if where.type == "cuda" else torch.contiguous_format
+        unet.to(where, memory_format=layout)
+        latents.to(where, memory_format=layout)
+        latents.lean()
+        denoiser = Denoiser(UNetNetwork(unet), VPSchedule.from_scheduler_config(config), _PREDICTION[stated])
+        if size is None:
+            size = tapset.size
+        return cls(
+            denoiser,
+            latents,
+            Condition({"text": prompt}, shared=["text"]).to(where),
+            tapset,
+            mode=mode,
+            ensemble=tapset.ensemble if ensemble is None else ensemble,
+            posterior=posterior,
+            size=size or None,
+            cache=cache,
+            cache_dtype=cache_dtype,
+            name=str(source),
+            device=where,
+        )
+
+    @property
+    def taps(self) -> TapSet:
+        """What is looked at."""
+        return self.viewer.taps.taps
+
+    def __call__(
+        self,
+        images: Images,
+        *,
+        items: Sequence[int | str] | None = None,
+        seed: int = 0,
+        batch_size: int = 8,
+    ) -> Features:
+        """The maps of images.
+
+        Parameters
+        ----------
+        images : uint8 array (H, W, 3) or (B, H, W, 3), sequence of such, or float Tensor (B, 3, H, W) in [0, 1]
+            RGB. Where the extractor has no ``size``, all of one size.
+        items : sequence of int or str, optional
+            Identity of each image; its noise derives from (seed, identity). Default: its content, so that an image
+            gets the same maps wherever it stands.
+        seed : int
+        batch_size : int
+            Rows a call of the network: images times members. Memory grows with it, the result is the same.
+
+        Returns
+        -------
+        dict of str to Tensor (B, C, h, w), float32
+            By tap, in the order of the taps; with several levels ``"name@level"``. A map covers the whole image.
+        """
+        return flatten(self.extract(images, items=items, seed=seed, batch_size=batch_size))
+
+    def extract(
+        self,
+        images: Images,
+        *,
+        items: Sequence[int | str] | None = None,
+        seed: int = 0,
+        batch_size: int = 8,
+    ) -> dict[Key, Features]:
+        """As a call, by level or save step: ``{261: {name: Tensor (B, C, h, w)}}``."""
+        if batch_size < 1:
+            raise InputError(f"a batch size of {batch_size}", remedy="Use 1 or more.")
+        sources = as_sources(images)
+        hashes = [content_hash(source) for source in sources]
+        names: Sequence[int | str] = hashes if items is None else items
+        if len(names) != len(sources):
+            raise InputError(f"{len(names)} item names for {len(sources)} images")
+        found: list[dict[Key, Features] | None] = [None] * len(sources)
+        if self.store is not None:
+            found = [self.store.maps(image, name, seed) for image, name in zip(hashes, names, strict=True)]
+        missing = [index for index, maps in enumerate(found) if maps is None]
+        for begin in range(0, len(missing), batch_size):
+            group = missing[begin : begin + batch_size]
+            latents = self._encode([sources[index] for index in group], [hashes[index] for index in group])
+            maps = self.extract_latents(
+                latents, items=[names[index] for index in group], seed=seed, batch_size=batch_size
+            )
+            for row, index in enumerate(group):
+                one = {key: {name: value[row] for name, value in part.items()} for key, part in maps.items()}
+                if self.store is not None:
+                    one = self.store.keep_maps(hashes[index], names[index], seed, one)
+                found[index] = one
+        whole = [maps for maps in found if maps is not None]
+        return {key: {name: self._stack(whole, key, name) for name in whole[0][key]} for key in whole[0]}
+
+    def encode(self, images: Images, *, batch_size: int = 8) -> LatentDistribution:
+        """What the autoencoder says about images, each encoded once (or read from the cache)."""
+        sources = as_sources(images)
+        parts = [sources[begin : begin + batch_size] for begin in range(0, len(sources), batch_size)]
+        encoded = [self._encode(part, [content_hash(source) for source in part]) for part in parts]
+        sizes = {tuple(part.mean.shape[-2:]) for part in encoded}
+        if len(sizes) > 1:
+            raise _unequal(sizes)
+        return LatentDistribution(torch.cat([part.mean for part in encoded]), torch.cat([part.std for part in encoded]))
+
+    @torch.no_grad()
+    def extract_latents(
+        self,
+        distribution: LatentDistribution,
+        *,
+        items: Sequence[int | str] = (),
+        seed: int = 0,
+        batch_size: int = 8,
+        noise: Noise | None = None,
+        posterior_noise: Noise | None = None,
+    ) -> dict[Key, Features]:
+        """The maps for encoded images, averaged over the ensemble.
+
+        Parameters
+        ----------
+        distribution : LatentDistribution of B rows
+        items : sequence of int or str
+            B identities for the noise.
+        noise, posterior_noise : Noise, optional
+            Instead of the items': B * ensemble rows each, item-major.
+
+        Returns
+        -------
+        dict of level or save step to dict of name to Tensor (B, C, h, w), float32
+        """
+        count = len(distribution.mean)
+        if noise is None and len(items) != count:
+            raise InputError(f"{len(items)} item names for {count} latents")
+        members = [f"{item}/{member}" for item in items for member in range(self.ensemble)]
+        noise = noise or Noise.for_items(seed, members)
+        rows = distribution.rows(torch.arange(count, device=distribution.mean.device).repeat_interleave(self.ensemble))
+        latents = rows.mean
+        if self.posterior == "sample":
+            draw = posterior_noise or Noise.for_items(seed, [f"{member}/posterior" for member in members])
+            latents = latents + rows.std * draw.like(latents)
+        eps = noise.like(latents)
+        sums: dict[Key, Features] = {}
+        for begin in range(0, len(latents), batch_size):
+            part = slice(begin, begin + batch_size)
+            owners = torch.arange(begin, min(begin + batch_size, len(latents)), device=latents.device) // self.ensemble
+            for key, maps in self.mode(self.viewer, latents[part], eps[part]).items():
+                total = sums.setdefault(key, {})
+                for name, value in maps.items():
+                    if name not in total:
+                        total[name] = value.new_zeros((count, *value.shape[1:]))
+                    total[name].index_add_(0, owners, value)
+        return {key: {name: value / self.ensemble for name, value in maps.items()} for key, maps in sums.items()}
+
+    @torch.no_grad()
+    def _encode(self, sources: Sequence[Source], hashes: Sequence[str]) -> LatentDistribution:
+        """One batch: what is kept is read, the rest is encoded in one call."""
+        found = [None if self.store is None else self.store.latents(image) for image in hashes]
+        missing = [index for index, pair in enumerate(found) if pair is None]
+        images = [prepare(sources[index], self.size, self.latents.factor, self.device) for index in missing]
+        if len({image.shape for image in images}) > 1:
+            raise _unequal({tuple(image.shape[-2:]) for image in images})
+        if images:
+            encoded = posterior_of(self.latents, torch.cat(images))
+            for row, index in enumerate(missing):
+                pair = {"mean": encoded.mean[row], "std": encoded.std[row]}
+                found[index] = pair if self.store is None else self.store.keep_latents(hashes[index], pair)
+        pairs = [pair for pair in found if pair is not None]
+        if len({pair["mean"].shape for pair in pairs}) > 1:
+            raise _unequal({tuple(pair["mean"].shape[-2:]) for pair in pairs})
+        mean, std = (torch.stack([pair[name].to(self.device) for pair in pairs]) for name in ("mean", "std"))
+        return LatentDistribution(mean, std)
+
+    def _stack(self, whole: list[dict[Key, Features]], key: Key, name: str) -> torch.Tensor:
+        values = [maps[key][name] for maps in whole]
+        if len({value.shape for value in values}) > 1:
+            raise _unequal({tuple(value.shape[-2:]) for value in values})
+        stacked = torch.stack(values).to(self.device, torch.float32)
+        if not torch.isfinite(stacked).all():
+            raise InputError(
+                f"{self.name or 'the network'} gives NaN or infinite values at {name}",
+                remedy="Use precision='float32', or download its weights again.",
+            )
+        return stacked
+
+
+def flatten(maps: Mapping[Key, Features]) -> Features:
+    """Maps by level as one dictionary: names as they are for one level, ``"name@level"`` for several."""
+    if len(maps) == 1:
+        return next(iter(maps.values()))
+    return {f"{name}@{key:g}": value for key, part in maps.items() for name, value in part.items()}
+
+
+def _unequal(sizes: set[tuple[int, ...]]) -> InputError:
+    return InputError(f"images of different sizes: {sorted(sizes)[:3]}", remedy="Give the extractor a size.")

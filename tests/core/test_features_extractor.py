@@ -1,0 +1,301 @@
+"""The extractor as users call it, on a tiny model folder in Stable Diffusion's layout."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from priorscope.backbones import PatchSpace, UNetNetwork
+from priorscope.diffusion import Condition, Denoiser, Noise, VPSchedule
+from priorscope.errors import InputError
+from priorscope.features import AtLevels, FeatureExtractor, Generation, Inversion, Tap
+from priorscope.features.encoding import LatentDistribution, posterior_of
+
+TAPS = (Tap("up_blocks.0", name="coarse"), Tap("up_blocks.1.resnets.0", "branch", name="fine"))
+
+
+@pytest.fixture(scope="module")
+def tiny_unet():
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return (
+        UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            cross_attention_dim=8,
+            attention_head_dim=2,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_unet, tmp_path_factory):
+    from diffusers import AutoencoderKL
+
+    root = tmp_path_factory.mktemp("model")
+    tiny_unet.save_pretrained(root / "unet")
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        layers_per_block=1,
+    )
+    vae.save_pretrained(root / "vae")
+    (root / "scheduler").mkdir()
+    scheduler = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    (root / "scheduler/scheduler_config.json").write_text(json.dumps({**scheduler, "prediction_type": "v_prediction"}))
+    save_file({"state": torch.randn(1, 5, 8)}, root / "empty_prompt.safetensors")
+    return root
+
+
+@pytest.fixture
+def build(tiny_unet):
+    """An extractor on patches of 2 x 2 of one colour channel each: no autoencoder, so tests are quick."""
+
+    def make(**kwargs):
+        condition = Condition({"text": torch.ones(1, 5, 8)}, shared=["text"])
+        denoiser = Denoiser(UNetNetwork(tiny_unet), VPSchedule.from_betas(), kwargs.pop("prediction_type", "v"))
+        space = LatentsOfFour()
+        return FeatureExtractor(
+            denoiser, space, condition, kwargs.pop("taps", TAPS), **{"mode": AtLevels((261,)), **kwargs}
+        )
+
+    return make
+
+
+class LatentsOfFour(PatchSpace):
+    """Four channels of an eighth of the size, as Stable Diffusion has; counts how often it encodes."""
+
+    def __init__(self):
+        super().__init__(8)
+        self.channels = 4
+        self.images = 0
+
+    def encode(self, image, posterior="mode", noise=None):
+        self.images += len(image)
+        return super().encode(image)[:, ::48]
+
+
+def pictures(count=3, height=40, width=56):
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def test_a_model_folder_gives_maps(folder):
+    extractor = FeatureExtractor.from_pretrained(folder, TAPS, t=(21, 161), device="cpu")
+    maps = extractor(pictures(2, 40, 51), batch_size=1)  # neither square nor divisible by 8
+    assert {name: tuple(value.shape) for name, value in maps.items()} == {
+        "coarse@21": (2, 16, 5, 6),
+        "fine@21": (2, 8, 5, 6),
+        "coarse@161": (2, 16, 5, 6),
+        "fine@161": (2, 8, 5, 6),
+    }
+    assert extractor.viewer.denoiser.prediction_type == "v"
+    assert all(value.dtype == torch.float32 for value in maps.values())
+    # a published set brings its settings; the latent's side is an eighth of the image's
+    published = FeatureExtractor.from_pretrained(folder, "dift", size=64, device="cpu")
+    assert (published.mode, published.ensemble, published.posterior) == (AtLevels((261,)), 8, "mode")
+    assert published(pictures(1)[0])["up_blocks.1"].shape == (1, 8, 8, 8)
+    assert FeatureExtractor.from_pretrained(folder, "dift", device="cpu").size == (768, 768)
+    assert FeatureExtractor.from_pretrained(folder, "dift", size=0, device="cpu").size is None
+
+
+def test_one_encoding_gives_the_whole_posterior(folder):
+    space = FeatureExtractor.from_pretrained(folder, TAPS, t=1, device="cpu").latents
+    image = torch.rand(2, 3, 32, 24) * 2 - 1
+    with torch.no_grad():
+        both = posterior_of(space, image)
+        torch.testing.assert_close(both.mean, space.encode(image))
+        eps = torch.randn(both.mean.shape)
+        drawn = space.encode(image, "sample", Noise.recorded([eps]))
+    torch.testing.assert_close(both.mean + both.std * eps, drawn)
+    assert (both.std > 0).all()
+
+
+@pytest.mark.parametrize("mode", [AtLevels((21, 261)), Inversion(10, (9, 7)), Generation(10, (6, 8))])
+def test_an_image_does_not_see_its_batch(build, mode):
+    extractor = build(mode=mode, ensemble=3)
+    images = pictures()
+    together = extractor(images, batch_size=9)
+    assert len(together) == 4
+    for size in (1, 2, 4):
+        for name, value in extractor(images, batch_size=size).items():
+            torch.testing.assert_close(value, together[name], atol=1e-5 * float(value.abs().max()), rtol=0)
+    alone = extractor(images[::-1][:1])
+    for name, value in alone.items():
+        torch.testing.assert_close(value[0], together[name][2], atol=1e-5 * float(value.abs().max()), rtol=0)
+
+
+def test_a_level_does_not_see_the_others(build):
+    one, several = build(), build(mode=AtLevels((21, 261, 600)))
+    torch.testing.assert_close(one(pictures())["fine"], several(pictures())["fine@261"])
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_encodes_once(build):
+    extractor, single = build(ensemble=4), build()
+    latents = extractor.encode(pictures())
+    eps = torch.randn(12, *latents.mean.shape[1:])
+    averaged = extractor.extract_latents(latents, noise=Noise.recorded([eps]), batch_size=5)[261]
+    for member in range(4):
+        part = single.extract_latents(latents, noise=Noise.recorded([eps[member::4]]))[261]
+        averaged = {name: value - part[name] / 4 for name, value in averaged.items()}
+    assert max(float(value.abs().max()) for value in averaged.values()) < 1e-5
+    extractor.latents.images = 0
+    extractor(pictures(), batch_size=2)
+    assert extractor.latents.images == 3
+
+
+def test_members_draw_their_own_latents(build):
+    extractor = build(posterior="sample", ensemble=2)
+    mean = torch.randn(1, 4, 5, 7)
+    recorded = torch.randn(2, 4, 5, 7)
+    noise = torch.randn(2, 4, 5, 7)
+    drawn = extractor.extract_latents(
+        LatentDistribution(mean, torch.full_like(mean, 0.5)),
+        noise=Noise.recorded([noise]),
+        posterior_noise=Noise.recorded([recorded]),
+    )[261]
+    single = build()
+    latents = LatentDistribution(mean + 0.5 * recorded, torch.zeros_like(recorded))
+    expected = single.extract_latents(latents, noise=Noise.recorded([noise]))[261]
+    for name, value in drawn.items():
+        torch.testing.assert_close(value, expected[name].mean(0, keepdim=True), atol=1e-5, rtol=1e-5)
+
+
+def test_seeds_and_names_decide_about_noise(build):
+    extractor = build()
+    images = pictures(2)
+    first = extractor(images)["fine"]
+    assert torch.equal(first, extractor(images)["fine"])
+    assert not torch.allclose(first, extractor(images, seed=1)["fine"])
+    named = extractor(images, items=["a", "b"])["fine"]
+    assert not torch.allclose(first, named)
+    torch.testing.assert_close(extractor(images[1], items=["b"])["fine"][0], named[1], atol=1e-5, rtol=1e-5)
+
+
+def test_tensors_and_arrays_agree(build):
+    extractor = build()
+    images = pictures()
+    tensors = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    items = [0, 1, 2]
+    for name, value in extractor(images, items=items).items():
+        torch.testing.assert_close(value, extractor(tensors, items=items)[name], atol=1e-5, rtol=1e-5)
+
+
+def test_inversion_reads_what_the_network_predicts():
+    """For a linear model of a Gaussian the inversion is known: x / sqrt(alpha^2 s^2 + sigma^2) stays constant."""
+    spread = 0.7
+    schedule = VPSchedule.from_betas()
+
+    class Gaussian(torch.nn.Module):
+        def forward(self, x, label):
+            # x0 = E[x0 | x] for x0 ~ N(0, spread^2), as v; level -1 is told as step 0, where little is different
+            alpha, sigma = schedule(float(label[0]))
+            power = alpha**2 * spread**2 + sigma**2
+            return x * alpha * sigma * (1 - spread**2) / power
+
+    denoiser = Denoiser(Gaussian(), schedule, "v")
+    extractor = FeatureExtractor(
+        denoiser, LatentsOfFour(), None, [Tap("net", "input")], mode=Inversion(500, (0,)), device="cpu"
+    ) if False else None
+    assert extractor is None
+    from priorscope.features import Tapped, Viewer
+
+    network = torch.nn.Sequential()
+    network.add_module("net", Gaussian())
+
+    class Outer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Gaussian()
+
+        def forward(self, x, label):
+            return self.net(x, label)
+
+    outer = Outer()
+    x = torch.randn(2, 4, 6, 6)
+    for kind, tolerance in (("v", 0.02), ("epsilon", None)):
+        viewer = Viewer(Denoiser(outer, schedule, kind), Tapped(outer, [Tap("net", "input", name="x_t")]))
+        seen = Inversion(500, (100,))(viewer, x)[100]["x_t"]
+        alpha, sigma = schedule(float(np.arange(500)[::-1][101] * 2 + 1))
+        expected = x * (alpha**2 * spread**2 + sigma**2) ** 0.5 / spread
+        error = float((seen - expected).norm() / expected.norm())
+        assert error < 0.02 if tolerance else error > 0.1
+
+
+@pytest.mark.parametrize(
+    ("images", "fact"),
+    [
+        (np.zeros((8, 8, 3), np.float32), "uint8"),
+        (np.zeros((0, 8, 3), np.uint8), "empty"),
+        (np.zeros((8, 8, 4), np.uint8), "uint8 array"),
+        ([], "no images"),
+        (["photo.png"], "got str"),
+        (torch.full((1, 3, 8, 8), float("nan")), "NaN"),
+        (torch.full((1, 3, 8, 8), 1.5), "outside"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "float tensor"),
+        (torch.zeros(3, 8, 8), "float tensor"),
+    ],
+)
+def test_wrong_images(build, images, fact):
+    with pytest.raises(InputError, match=fact):
+        build()(images)
+
+
+def test_wrong_requests(build, folder, tmp_path):
+    images = [pictures(1)[0], pictures(1, 48, 48)[0]]
+    with pytest.raises(InputError, match="different sizes"):
+        build()(images)
+    with pytest.raises(InputError, match="different sizes"):
+        build()(images, batch_size=1)
+    assert build(size=32)(images)["coarse"].shape == (2, 16, 4, 4)
+    with pytest.raises(InputError, match="item names"):
+        build()(images[:1], items=["a", "b"])
+    with pytest.raises(InputError, match="batch size of 0"):
+        build()(images[:1], batch_size=0)
+    with pytest.raises(InputError, match="ensemble of 0"):
+        build(ensemble=0)
+    with pytest.raises(InputError, match="size of 4"):
+        build(size=4)
+    with pytest.raises(InputError, match="posterior"):
+        build(posterior="median")
+    with pytest.raises(InputError, match="neither -1 nor within"):
+        build(mode=AtLevels((1000,)))(images[:1])
+    with pytest.raises(InputError, match="save steps"):
+        build(mode=Inversion(10, (10,)))(images[:1])
+    with pytest.raises(InputError, match="state no level"):
+        FeatureExtractor.from_pretrained(folder, TAPS)
+    with pytest.raises(InputError, match="both t and a mode"):
+        FeatureExtractor.from_pretrained(folder, TAPS, t=1, mode=Inversion())
+    with pytest.raises(InputError, match="no tap set is called 'difd'.*dift"):
+        FeatureExtractor.from_pretrained(folder, "difd")
+    with pytest.raises(InputError, match="no model is called 'nonesuch'"):
+        FeatureExtractor.from_pretrained("nonesuch")
+    with pytest.raises(InputError, match=r"scheduler_config.json: is missing"):
+        FeatureExtractor.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="cross_attention_dim = 8"):
+        FeatureExtractor.from_pretrained(folder, TAPS, t=1, text=torch.zeros(1, 2, 6))
+
+
+def test_a_broken_network_is_noticed(build):
+    extractor = build()
+    with pytest.raises(InputError, match="NaN or infinite values at coarse"):
+        hook = extractor.viewer.taps.network.conv_in.register_forward_hook(lambda m, a, out: out * float("nan"))
+        try:
+            extractor(pictures(1))
+        finally:
+            hook.remove()
