@@ -400,6 +400,18 @@ def test_preprocessing():
             model.preprocess(images)
 
 
+def test_features_that_cannot_be_used(tiny_root):
+    backbone = load(tiny_root)
+    text = torch.zeros(1, 77, 12)
+    model = SatDiFuserModel(tiny_decoder(), settings(image_size=32))
+    with pytest.raises(InputError, match="3 different sizes, but the decoder takes 4"):
+        features_of(backbone, model, torch.rand(1, 3, 32, 32), text)
+    features = {s: [torch.randn(2, sum(t), 4, 4) for t in TINY_TAPS] for s in (47, 45, 40)}
+    features[45][1][0, 0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN"):
+        model.probabilities(features)
+
+
 def test_levels_of_the_published_save_steps(tiny_root):
     schedule = load(tiny_root).denoiser.schedule
     assert save_step_levels((47, 45, 40), schedule) == [21, 61, 161]

@@ -199,7 +199,14 @@ class SatDiFuserModel:
         lacking = [key for key in keys if key not in taken]
         if lacking:
             raise InputError(f"no features at {lacking}", remedy=f"There are {list(taken)}.")
-        return {step: by_scale(dict(taken[key])) for key, step in zip(keys, save, strict=True)}
+        features = {step: by_scale(dict(taken[key])) for key, step in zip(keys, save, strict=True)}
+        wanted = len(self.decoder.config.taps)
+        if any(len(scales) != wanted for scales in features.values()):
+            raise InputError(
+                f"the maps have {len(next(iter(features.values())))} different sizes, but the decoder takes {wanted}",
+                remedy="Use a larger image_size: the coarsest maps of small images are equal in size.",
+            )
+        return features
 
     def probabilities(self, features: Features, size: tuple[int, int] | None = None) -> torch.Tensor:
         """Class probabilities.
@@ -218,6 +225,11 @@ class SatDiFuserModel:
         self.decoder.eval()
         with torch.no_grad():
             logits = self.decoder(features, size).float()
+        if not bool(logits.isfinite().all()):
+            raise InputError(
+                "the features or the weights hold NaN or infinite values",
+                remedy="Take the features in float32, or copy the model again.",
+            )
         return logits.sigmoid() if self.settings.task == "multi-label" else logits.softmax(1)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
