@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike
 from typing import Any
 
@@ -24,6 +25,7 @@ _SYNONYMS = {"r": "red", "g": "green", "b": "blue", "near infrared": "nir", "nea
 _CODE = re.compile(r"^b?(\d{1,2})(a?)(?:[ _]\d+m)?(?:\s*-\s*(.+))?$")
 
 
+@lru_cache(maxsize=4096)
 def _identity(name: str) -> tuple[str | None, str | None]:
     """Code ("B04", "B8A") and common name ("red") of a band; what the name does not tell is None.
 

@@ -47,7 +47,7 @@ _SPECTRA = np.array(
 _TEXTURE = np.array([0.24, 0.16, 0.14, 0.06, 0.03, 0.03, 0.04, 0.03, 0.06, 0.14, 0.12, 0.14, 0.0], np.float32)
 _ROOM = 32
 _WOODS, _MOIST, _KIND, _RELIEF, _SKY, _GRAIN = range(6)
-_SLOPES = np.array([1.7, 1.6, 1.5, 2.1, 1.7, 0.2], np.float32)
+_SLOPES = np.array([1.7, 1.6, 1.5, 2.1, 1.7, 0.6], np.float32)
 
 
 class Terrain(NamedTuple):
@@ -104,13 +104,16 @@ def terrain_patches(
 
 def _noise(rng: np.random.Generator, size: int) -> Field:
     """Random fields [6, size, size] with spectra 1/f^slope, mean 0 and deviation 1."""
+    from scipy.fft import irfft2
+
     side = size + _ROOM  # a field made by a Fourier transform joins up at its borders; the patch must not
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]).astype(np.float32)
     frequency[0, 0] = np.inf
     slopes = _SLOPES + rng.uniform(-0.15, 0.15, len(_SLOPES)).astype(np.float32)
-    white = rng.standard_normal((len(_SLOPES), side, side), np.float32)
-    fields = np.fft.irfft2(np.fft.rfft2(white) * frequency ** -slopes[:, None, None], s=(side, side))
-    fields = fields[:, :size, :size].astype(np.float32)
+    # uniform parts do: a pixel is the sum of thousands of waves, so it is normal all the same
+    waves = (rng.random((len(_SLOPES), *frequency.shape, 2), np.float32) - np.float32(0.5)).view(np.complex64)[..., 0]
+    waves *= np.exp(-slopes[:, None, None] * np.log(frequency))
+    fields = irfft2(waves, s=(side, side))[:, :size, :size]
     fields -= fields.mean(axis=(1, 2), keepdims=True)
     return fields / fields.std(axis=(1, 2), keepdims=True)
 
@@ -128,12 +131,12 @@ def _share(field: Field, share: float) -> NDArray[np.bool_]:
     """The pixels with the greatest values, about this share of them."""
     if share <= 0:
         return np.zeros(field.shape, bool)
-    return field > np.quantile(field[::2, ::2], 1 - min(share, 1.0))
+    sample = field[::2, ::2].ravel()
+    rank = min(int((1 - min(share, 1.0)) * len(sample)), len(sample) - 1)
+    return field > np.partition(sample, rank)[rank]
 
 
-def _country(
-    rng: np.random.Generator, fields: Field, size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.intp], Field]:
+def _country(rng: np.random.Generator, fields: Field, size: int) -> tuple[NDArray[np.uint8], NDArray[np.intp], Field]:
     """Surface map, the row of the palette of every pixel, and the palette [R, 13]."""
     palette, kinds, place = _parcels(rng, size)
     base = len(kinds)
@@ -170,11 +173,14 @@ def _parcels(rng: np.random.Generator, size: int) -> tuple[Field, NDArray[np.int
     ends = np.cumsum(rng.uniform(0.5, 1.6, int(4 * size / width) + 8) * width) - 2 * size
     strip = np.searchsorted(ends, across.ravel()).reshape(across.shape)
     length = rng.uniform(1.2, 5.0, len(ends) + 1).astype(np.float32) * np.float32(width)
-    shift = rng.uniform(0, 1000, len(ends) + 1).astype(np.float32)
+    shift = (rng.uniform(0, 1, len(ends) + 1) * length).astype(np.float32)
     number = np.floor((along + shift[strip]) / length[strip]).astype(np.int64)
-    _, place = np.unique(strip * 4096 + number, return_inverse=True)
-    place = place.reshape(across.shape)
-    count = int(place.max()) + 1
+    number -= number.min()
+    place = strip * (int(number.max()) + 1) + number
+    there = np.zeros(int(place.max()) + 1, bool)
+    there[place] = True
+    place = (np.cumsum(there) - 1)[place]
+    count = int(there.sum())
     season = rng.dirichlet([2.0, 1.2, 1.2, 1.5])
     kinds = rng.choice([_CROP, _STRAW, _SOIL, _GRASS], count, p=season)
     other = rng.choice([_CROP, _STRAW, _SOIL, _GRASS], count)
@@ -232,10 +238,13 @@ def _lit(rng: np.random.Generator, fields: Field, surface: NDArray[np.uint8], co
 
 def _roads(rng: np.random.Generator, image: Field, surface: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Roads of about a pixel, bent a little, each a mixture with what it crosses."""
+    land = surface != _WATER
+    bridges = land.mean() > 0.7  # rivers are crossed, lakes are not
     for _ in range(rng.poisson(0.9)):
         along, across = _turned(rng, size)
         bend = np.float32(rng.uniform(0, 4)) * np.sin(along / np.float32(rng.uniform(15, 60)))
         share = np.clip(np.float32(rng.uniform(0.6, 1.6)) / 2 + 0.5 - np.abs(across - bend), 0, 1)
+        share = share if bridges else share * land
         kind = _ASPHALT if rng.uniform() < 0.7 else _SOIL
         colour = _SPECTRA[kind] * np.float32(rng.uniform(0.85, 1.25))
         image += share * (colour[:, None, None] - image)
@@ -243,9 +252,7 @@ def _roads(rng: np.random.Generator, image: Field, surface: NDArray[np.uint8], s
     return surface
 
 
-def _clouds(
-    rng: np.random.Generator, sky: Field, image: Field, surface: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def _clouds(rng: np.random.Generator, sky: Field, image: Field, surface: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Soft clouds with their shadows, on one patch of eight."""
     if rng.uniform() > 0.125:
         return surface
@@ -264,11 +271,11 @@ def _sensed(rng: np.random.Generator, image: Field, size: int) -> Field:
     haze = np.array([30, 22, 13, 8, 6, 5, 4, 4, 3, 2, 0, 1, 1], np.float32) / 1000
     image += np.float32(rng.normal(0, 0.6)) * haze[:, None, None]
     fine = image[[1, 2, 3, 7]]
-    fine = fine + np.float32(rng.uniform(0.0, 0.12)) * _laplacian(fine)
+    fine = fine + np.float32(rng.uniform(0.08, 0.18)) * _laplacian(fine)
     image[[1, 2, 3, 7]] = fine
     for step, members in ((2, [4, 5, 6, 8, 11, 12]), (6, [0, 9, 10])):
         image[members] = _coarse(image[members], step, rng.integers(0, step, 2))
-    image += rng.standard_normal(image.shape, np.float32) * np.float32(0.0015)
+    image += (rng.random(image.shape, np.float32) - np.float32(0.5)) * np.float32(0.005)
     return np.clip(image, 0.0005, 1.5, out=image)
 
 
