@@ -30,8 +30,9 @@ from priorscope_remote_sensing.data.bands import RECIPES
 from priorscope_remote_sensing.decoder import DecoderConfig
 from priorscope_remote_sensing.metadata import Metadata
 from priorscope_remote_sensing.models import build_decoder
-from priorscope_remote_sensing.satdifuser import SatDiFuserModel, SatDiFuserSettings, save_step_levels
+from priorscope_remote_sensing.satdifuser import SatDiFuserModel, save_step_levels
 from priorscope_remote_sensing.satunet import SatUNet
+from priorscope_remote_sensing.settings import SatDiFuserSettings
 
 UNET = "checkpoint-150000/unet"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -130,12 +131,11 @@ def test_published_folder_from_image_to_probabilities(tiny_root):
     assert text.shape == (1, 77, 12)
     images = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(0))
     for mode in ("levels", "inversion", "official"):
+        model = SatDiFuserModel(tiny_decoder(), settings(mode=mode))
+        features = features_of(backbone, model, images, text)
+        assert [tuple(scale.shape[1:]) for scale in features[40]] == [(48, 6, 8), (96, 3, 4), (96, 2, 2), (48, 1, 1)]
         for task in ("classification", "multi-label", "segmentation"):
             model = SatDiFuserModel(tiny_decoder(head=settings(task).head), settings(task, mode=mode))
-            features = features_of(backbone, model, images, text)
-            assert [tuple(scale.shape[1:]) for scale in features[40]] == [
-                (48, 6, 8), (96, 3, 4), (96, 2, 2), (48, 1, 1),
-            ]  # fmt: skip
             probabilities = model.probabilities(features, (40, 56))
             assert probabilities.shape == ((2, 3, 40, 56) if task == "segmentation" else (2, 3))
             assert bool(((probabilities > 0) & (probabilities < 1)).all())
@@ -398,6 +398,58 @@ def test_preprocessing():
     ):
         with pytest.raises(InputError, match=word):
             model.preprocess(images)
+
+
+@pytest.mark.parametrize("mode", ["levels", "inversion", "official"])
+def test_extractor_of_a_model(tiny_root, tmp_path, mode):
+    """Five lines from images to probabilities; with the cache and without, one image at a time or all."""
+    backbone = load(tiny_root)
+    model = SatDiFuserModel(tiny_decoder(), settings(mode=mode))
+    extractor = model.extractor(backbone, metadata=Metadata(gsd=10.0), cache=tmp_path / "cache")
+    assert model.prompt.shape == (1, 77, 12)
+    assert extractor.posterior == ("sample" if mode == "official" else "mode")
+    images = torch.rand(2, 3, 21, 40, generator=torch.Generator().manual_seed(0))
+    whole = model.features(extractor, images)
+    expected = model.probabilities(whole)
+    assert torch.equal(model.probabilities(model.features(extractor, images)), expected)  # from the cache
+    plain = model.extractor(backbone, metadata=Metadata(gsd=10.0))
+    alone = torch.cat([model.probabilities(model.features(plain, image[None])) for image in images])
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=0)
+    if mode == "inversion":
+        direct = features_of(backbone, model, images, model.prompt, Metadata(gsd=10.0))
+        for a, b in zip(whole[40], direct[40], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_model_of_many_bands():
+    """A prior of ours on all Sentinel-2 bands: pixels for latents, no autoencoder, not three channels."""
+    from priorscope.backbones.latents import PatchSpace
+    from priorscope.diffusion.denoiser import Denoiser
+    from priorscope.diffusion.schedule import VPSchedule
+    from priorscope_remote_sensing.backbone import SatNetwork
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = SatUNet(**{**TINY_UNET, "in_channels": 13 * 4, "out_channels": 13 * 4}).eval()
+    denoiser = Denoiser(SatNetwork(unet), VPSchedule.from_betas(), "v")
+    backbone = DiffusionSat(denoiser, PatchSpace(2, 13), None, torch.device("cpu"))
+    chosen = settings(bands=RECIPES["sentinel2"], image_size=32, mean=0.2, std=0.3)
+    model = SatDiFuserModel(tiny_decoder(), chosen, prompt=torch.zeros(1, 2, 12))
+    extractor = model.extractor(backbone)
+    images = 1.5 * torch.rand(3, 13, 20, 20, generator=torch.Generator().manual_seed(0))
+    expected = model.probabilities(model.features(extractor, images))
+    assert expected.shape == (3, 3)
+    last = model.probabilities(model.features(extractor, images[2:]))
+    torch.testing.assert_close(last, expected[2:], atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="B01, B02"):
+        model.features(extractor, images[:, :3])
+
+
+def test_images_beyond_the_range_of_three_bands(tiny_root):
+    model = SatDiFuserModel(tiny_decoder(), settings())
+    extractor = model.extractor(load(tiny_root))
+    with pytest.raises(InputError, match=r"outside \[0, 1\]"):
+        model.features(extractor, 255 * torch.rand(1, 3, 64, 64))
 
 
 def test_features_that_cannot_be_used(tiny_root):

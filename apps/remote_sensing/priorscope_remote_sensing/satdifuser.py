@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,97 +17,21 @@ from priorscope.data.files import write_text
 from priorscope.diffusion.schedule import Schedule
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
+from priorscope.features.cache import content_hash
+from priorscope.features.encoding import posterior_of
+from priorscope.features.extractor import FeatureExtractor
 from priorscope.features.forward import by_scale
 from priorscope.features.modes import AtLevels, Inversion, Mode
-from priorscope_remote_sensing.data.bands import BandRecipe
+from priorscope_remote_sensing.backbone import DiffusionSat, prompt_state
 from priorscope_remote_sensing.decoder import Decoder, DecoderConfig, Features
 from priorscope_remote_sensing.fusers import ExpertFuser
+from priorscope_remote_sensing.metadata import Metadata
 from priorscope_remote_sensing.models import build_decoder
-
-Task = Literal["classification", "multi-label", "segmentation"]
-FeatureMode = Literal["levels", "inversion", "official"]
+from priorscope_remote_sensing.settings import SatDiFuserSettings
 
 _SETTINGS = "priorscope.json"
 _WEIGHTS = "decoder.safetensors"
 _PROMPT = "prompt.safetensors"
-
-
-@dataclass(frozen=True)
-class SatDiFuserSettings:
-    """Everything about a model but its weights.
-
-    Parameters
-    ----------
-    task : {"classification", "multi-label", "segmentation"}
-    classes : tuple of str
-        Names, by index.
-    bands : BandRecipe
-        What the images are made of, and how stored numbers become 0 ... 1.
-    backbone : str
-        Name or folder of the diffusion model that the features are of.
-    mode : {"levels", "inversion", "official"}
-        How features are taken: the latent noised to each level, one call a level; along a DDIM inversion of
-        ``steps``; or along the inversion as SatDiFuser's code does it, every output read as epsilon.
-    steps : int
-        Of the inversion that save steps refer to.
-    image_size : int
-        Longer side of the images that the backbone sees, in pixels.
-    mean, std : float
-        Of images in 0 ... 1, before the backbone.
-    prompt : str
-    use_metadata : bool
-    no_data : int, optional
-        Index of a class that means "no data".
-    """
-
-    task: Task
-    classes: tuple[str, ...]
-    bands: BandRecipe
-    backbone: str
-    mode: FeatureMode = "levels"
-    steps: int = 50
-    image_size: int = 256
-    mean: float = 0.5
-    std: float = 0.5
-    prompt: str = "A satellite image"
-    use_metadata: bool = False
-    no_data: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.task not in ("classification", "multi-label", "segmentation"):
-            raise InputError(f"task {self.task!r}", remedy="Use 'classification', 'multi-label' or 'segmentation'.")
-        if self.mode not in ("levels", "inversion", "official"):
-            raise InputError(f"feature mode {self.mode!r}", remedy="Use 'levels', 'inversion' or 'official'.")
-        if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise InputError(f"classes {list(self.classes)} are empty or repeat themselves")
-        if self.image_size < 1 or not self.std > 0:
-            raise InputError(f"image_size {self.image_size}, std {self.std}")
-        if self.no_data is not None and not 0 <= self.no_data < len(self.classes):
-            raise InputError(f"no_data {self.no_data} is none of {len(self.classes)} classes")
-
-    @property
-    def head(self) -> Literal["classification", "segmentation"]:
-        """The kind of decoder head."""
-        return "segmentation" if self.task == "segmentation" else "classification"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> SatDiFuserSettings:
-        """From JSON; unknown or ill-typed entries are an InputError."""
-        if unknown := sorted(set(content) - {field.name for field in fields(cls)}):
-            raise InputError(f"unknown settings: {', '.join(unknown)}")
-        try:
-            bands = dict(content["bands"])
-            clip = bands.get("clip")
-            bands |= {"bands": tuple(bands["bands"]), "clip": None if clip is None else (clip[0], clip[1])}
-            return cls(**{**content, "classes": tuple(content["classes"]), "bands": BandRecipe(**bands)})
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"settings of a model: {type(error).__name__} {error}") from None
 
 
 class SatDiFuserModel:
@@ -142,13 +65,13 @@ class SatDiFuserModel:
         self.decoder.to(device)
         return self
 
-    def preprocess(self, images: torch.Tensor, multiple: int = 8) -> torch.Tensor:
-        """Images as the backbone wants them.
+    def resize(self, images: torch.Tensor, multiple: int = 8) -> torch.Tensor:
+        """Images at the size that the backbone sees.
 
         Parameters
         ----------
-        images : Tensor (B, bands, H, W) in 0 ... 1
-            Any size; not NaN.
+        images : Tensor (B, bands, H, W)
+            As the band recipe gives them. Any size; not NaN.
         multiple : int
             Sides become multiples of this, the factor of the latent space.
 
@@ -156,7 +79,7 @@ class SatDiFuserModel:
         -------
         Tensor (B, bands, h, w)
             The longer side ``image_size``, the other in proportion, both rounded to ``multiple``; bilinear with
-            antialiasing, normalised. Square images are resized exactly as officially.
+            antialiasing. Square images are resized exactly as officially.
         """
         bands = len(self.settings.bands.bands)
         if images.ndim != 4 or images.shape[1] != bands or 0 in images.shape:
@@ -170,9 +93,91 @@ class SatDiFuserModel:
         size = [
             max(round(side * self.settings.image_size / longer / multiple), 1) * multiple for side in images.shape[-2:]
         ]
-        if size != list(images.shape[-2:]):
-            images = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
-        return (images - self.settings.mean) / self.settings.std
+        if size == list(images.shape[-2:]):
+            return images
+        return functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+
+    def preprocess(self, images: torch.Tensor, multiple: int = 8) -> torch.Tensor:
+        """Resized (:meth:`resize`) and normalised: what the backbone's latent space encodes."""
+        return (self.resize(images, multiple) - self.settings.mean) / self.settings.std
+
+    def extractor(
+        self,
+        backbone: DiffusionSat,
+        *,
+        metadata: Metadata | None = None,
+        ensemble: int = 1,
+        cache: str | Path | None = None,
+        cache_dtype: torch.dtype | None = None,
+    ) -> FeatureExtractor:
+        """The extractor that this model's features come from.
+
+        Parameters
+        ----------
+        backbone : DiffusionSat
+        metadata : Metadata, optional
+            Of all images.
+        ensemble : int
+            Noisy copies whose maps are averaged.
+        cache, cache_dtype
+            Folder that keeps latents and maps, and what maps are kept as.
+
+        Notes
+        -----
+        The text encoder runs the first time only: the model then knows its prompt's state. Latents are the mean of
+        the posterior; in the mode "official" they are drawn from it, as SatDiFuser does.
+        """
+        if self.prompt is None:
+            self.prompt = prompt_state(backbone.folder, self.settings.prompt)
+        return FeatureExtractor(
+            backbone.denoiser,
+            backbone.latents,
+            backbone.condition(self.prompt, metadata),
+            "satdifuser",
+            mode=self.mode(backbone.denoiser.schedule),
+            ensemble=ensemble,
+            posterior="sample" if self.settings.mode == "official" else "mode",
+            cache=cache,
+            cache_dtype=cache_dtype,
+            name=self.settings.backbone,
+            device=backbone.device,
+        )
+
+    def features(
+        self,
+        extractor: FeatureExtractor,
+        images: torch.Tensor,
+        *,
+        items: Sequence[int | str] | None = None,
+        seed: int = 0,
+        batch_size: int = 8,
+    ) -> dict[int, list[torch.Tensor]]:
+        """Features of images, for the decoder.
+
+        Parameters
+        ----------
+        extractor : FeatureExtractor
+            Of :meth:`extractor`. Its cache serves images of three bands in 0 ... 1.
+        images : Tensor (B, bands, H, W)
+            As the band recipe gives them.
+        items : sequence of int or str, optional
+            Identities from which the noise derives. Default: each image's content.
+        seed, batch_size : int
+        """
+        factor = extractor.latents.factor
+        given: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+        if len(self.settings.bands.bands) == 3 and self.settings.mean == self.settings.std == 0.5:
+            resized = self.resize(images, factor)
+            # rounding of the interpolation
+            inside = resized.clamp(0, 1) if float((resized - resized.clamp(0, 1)).abs().max()) < 1e-5 else resized
+            taken = extractor.extract(inside, items=items, **given)
+        else:
+            prepared = self.preprocess(images, factor).to(extractor.device, torch.float32)
+            names = [content_hash(image) for image in prepared] if items is None else items
+            with torch.no_grad():
+                encoded = posterior_of(extractor.latents, prepared)
+            taken = extractor.extract_latents(encoded, items=names, **given)
+        return self.by_save_step(taken, extractor.viewer.denoiser.schedule)
 
     def mode(self, schedule: Schedule) -> Mode:
         """The way to the features, for :class:`priorscope.features.Viewer` and extractors."""
