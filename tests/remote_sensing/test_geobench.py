@@ -21,10 +21,9 @@ from priorscope_remote_sensing.data.geobench import (
     TASKS,
     GeoBench,
     find_task,
-    read_sample,
-    read_task_specification,
     task_facts,
 )
+from priorscope_remote_sensing.data.geobench_files import read_sample, read_task_specification
 from priorscope_remote_sensing.data.safe_pickle import Stub, safe_loads
 
 RNG = np.random.default_rng(0)
@@ -116,12 +115,12 @@ def write_sample(fake, folder, name, bands, label, *, dates=(None,), more=None):
         file.attrs["pickle"] = str(pickle.dumps({**record, **(more or {})}))
 
 
-def write_task(fake, root, task, *, size=12, count=6, dates=(None,)):
+def write_task(fake, root, task, *, size=12, count=6, dates=(None,), names=None):
     facts = TASKS[task]
     benchmark = "segmentation_v1.0" if facts.kind == "segmentation" else "classification_v1.0"
     folder = root / benchmark / task
     folder.mkdir(parents=True)
-    names = [f"name {index}" for index in range(facts.classes)]
+    names = names or [f"name {index}" for index in range(facts.classes)]
     specification = fake.make(
         "geobench.task.TaskSpecifications",
         dataset_name=task,
@@ -189,6 +188,16 @@ def test_types_of_labels(fake, tmp_path):
     many = GeoBench("m-bigearthnet", "test", root=tmp_path)[0].label
     assert (many.dtype, many.shape) == (np.float32, (43,))
     assert GeoBench("m-nz-cattle", "test", root=tmp_path)[0].label.dtype == np.uint8
+
+
+def test_the_class_without_data_is_told_by_its_name_or_by_the_table(fake, tmp_path):
+    names = ["water", "trees", "low", "barren", "other", "roads", "No-Data"]
+    write_task(fake, tmp_path, "m-chesapeake", names=names)
+    write_task(fake, tmp_path, "m-cashew-plant")
+    write_task(fake, tmp_path, "m-nz-cattle")
+    found = {task: GeoBench(task, "test", root=tmp_path).no_data for task in ("m-chesapeake", "m-cashew-plant")}
+    assert found == {"m-chesapeake": 6, "m-cashew-plant": 0}
+    assert GeoBench("m-nz-cattle", "test", root=tmp_path).no_data is None
 
 
 def test_the_official_chesapeake_input_is_an_option(fake, tmp_path):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorscope.data.files import atomic_path, refuse_overwrite, writing
+from priorscope.data.files import atomic_path, refuse_overwrite
 from priorscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def geotiff_writer(
     if min(profile["height"], profile["width"]) >= 256:
         layout |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
     place = {"crs": crs, "transform": transform, "nodata": nodata}
-    with atomic_path(path, overwrite=overwrite) as temporary, writing(path), warnings.catch_warnings():
+    with atomic_path(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             with rasterio.open(temporary, "w", **layout, **profile, **place) as dataset:
