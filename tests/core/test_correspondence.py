@@ -92,6 +92,23 @@ def test_blocks_do_not_change_the_neighbours(metric, block):
     torch.testing.assert_close(score, values[pairs[:, 0], pairs[:, 1]], atol=1e-6, rtol=1e-6)
 
 
+def test_no_more_similarities_are_held_than_asked(monkeypatch):
+    from priorscope.features import correspondence
+
+    held = []
+
+    def recording(*args):
+        values = similarity(*args)
+        held.append(values.numel())
+        return values
+
+    monkeypatch.setattr(correspondence, "similarity", recording)
+    nearest(normal(300, 8), normal(200, 8, seed=1), block=1000)
+    mutual_nearest(normal(300, 8), normal(200, 8, seed=1), block=1000)
+    assert max(held) == 1000
+    assert sum(held) == 2 * 300 * 200
+
+
 def test_a_permutation_is_found_again():
     features = normal(50, 8)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(3))
@@ -192,6 +209,9 @@ def test_patches_and_their_centres():
         (lambda: nearest(normal(4, 3), normal(4, 3), metric="manhattan"), "metric"),
         (lambda: nearest(normal(4, 3), normal(4, 3), block=0), "block"),
         (lambda: match_points(normal(3, 4, 4), normal(3, 4, 4), normal(4, 3), (4, 4), (4, 4)), "points"),
+        (lambda: match_points(normal(1, 3, 4, 4), normal(3, 4, 4), normal(4, 2), (4, 4), (4, 4)), "map of shape"),
+        (lambda: match_points(normal(3, 4, 4), normal(3, 4, 4), normal(4, 2), (4, 4), (0, 4)), "sizes"),
+        (lambda: match_points(normal(3, 4, 4), normal(2, 4, 4), normal(4, 2), (4, 4), (4, 4)), "channels"),
         (lambda: soft_argmax(normal(4, 4)), "shape"),
         (lambda: soft_argmax(normal(1, 4, 4), temperature=0.0), "temperature"),
         (lambda: principal_components(normal(1, 4), 2), "components"),

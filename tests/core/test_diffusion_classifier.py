@@ -113,6 +113,16 @@ def test_significance_keeps_what_cannot_be_told_apart():
     assert len(found.errors[2]) < 40
 
 
+@pytest.mark.parametrize("samples", [(1,), (4, 10, 20), (3, 7, 13, 50), (1, 999), (1000,)])
+def test_levels_are_new_each_round_and_spread_over_the_schedule(samples):
+    rounds = Elimination(samples, (2,) * (len(samples) - 1) + (1,)).levels()
+    every = [level for new in rounds for level in new]
+    assert len(set(every)) == len(every) == samples[-1]
+    assert 0 <= min(every) <= max(every) < 1000
+    assert len(rounds[0]) == samples[0]
+    assert abs(sum(rounds[0]) / len(rounds[0]) - 500) <= 500 / samples[0]
+
+
 @pytest.mark.parametrize(
     "settings",
     [

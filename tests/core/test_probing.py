@@ -179,6 +179,19 @@ def test_self_conditioning_of_a_conditional_unet():
     assert float((network(sample, 10, text).sample - plain).detach().abs().max()) > 1e-3
 
 
+def test_self_conditioning_of_ddaes_own_network():
+    from priorscope.features.ddae import DDAEUNet
+
+    torch.manual_seed(0)
+    unet = DDAEUNet((1, 8, 8), 32, (1, 2), (False, True), dropout=0.0, n_blocks=1).eval()
+    ups = [f"up.{index}" for index in range(len(unet.up))]
+    network = SelfConditioned(unet, 64, 128, source="middle", targets=ups).eval()
+    sample, label = normal(2, 1, 8, 8), torch.tensor([0.1, 0.9])
+    assert torch.equal(network(sample, label), unet(sample, label))
+    nn.init.normal_(network.project.weight, std=0.5)
+    assert float((network(sample, label) - unet(sample, label)).detach().abs().max()) > 1e-3
+
+
 def test_self_conditioning_trains(unet):
     network = SelfConditioned(unet, 16, 32)
     schedule = VPSchedule.from_betas("linear", beta_start=1e-4, beta_end=0.02)

@@ -27,7 +27,8 @@ class Elimination:
     Parameters
     ----------
     samples : tuple of int
-        Noise levels after each round, counted from the start; growing.
+        Noise levels after each round, counted from the start; growing. Grids that do not lie in each other, such
+        as 4 and 10 of 20, take a few more.
     keep : tuple of int
         Classes kept after each round; the last is 1.
     trials : int

@@ -32,8 +32,6 @@ class MatchedPoints(NamedTuple):
 
 def descriptors(features: torch.Tensor) -> torch.Tensor:
     """Rows (N, C) of a map (C, h, w) in row-major order, or of what is (N, C) already; checked for NaN."""
-    if features.ndim == 4 and features.shape[0] == 1:
-        features = features[0]
     if features.ndim == 3:
         features = features.flatten(1).T
     if features.ndim != 2 or features.numel() == 0 or not features.is_floating_point():
@@ -190,7 +188,10 @@ def match_points(
     """
     if points.ndim != 2 or points.shape[1] != 2 or not torch.isfinite(points.double()).all():
         raise InputError(f"points of shape {tuple(points.shape)}", remedy="Give finite (x, y) rows, shape (N, 2).")
+    source, target = _map(source), _map(target)
     _pair(source, target)
+    if min(*source_size, *target_size) < 1:
+        raise InputError(f"image sizes {source_size} and {target_size}")
     vectors = at_pixels(source, points, source_size)
     rows, columns = (_enlarging(target.shape[axis], target_size[axis - 1], target) for axis in (1, 2))
     inverse_norms = 1 / _enlarged_norms(target, rows, columns, block)
@@ -236,6 +237,12 @@ def _enlarged_norms(features: torch.Tensor, rows: torch.Tensor, columns: torch.T
         enlarged = torch.einsum("yh,chw,xw->cyx", some, features, columns)
         strips.append(enlarged.norm(dim=0))
     return torch.cat(strips).clamp(min=1e-12)
+
+
+def _map(features: torch.Tensor) -> torch.Tensor:
+    if features.ndim != 3:
+        raise InputError(f"a feature map of shape {tuple(features.shape)}", remedy="Give one image's (C, h, w).")
+    return features
 
 
 def _pair(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

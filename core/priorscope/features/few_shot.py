@@ -19,7 +19,7 @@ from priorscope.backbones.latents import LatentSpace
 from priorscope.errors import InputError
 from priorscope.features.kv_bank import KeyValueBank
 
-#: A pixel belongs to the object above this fraction of the largest value (DiffewS).
+#: A pixel belongs to the object above this fraction of the image's largest value (DiffewS; of values in [0, 1] here).
 THRESHOLD = 0.25
 
 
