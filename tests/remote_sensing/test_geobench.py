@@ -240,6 +240,10 @@ def test_dates_channels_and_coarse_bands(fake, tmp_path):
     write_sample(fake, folder, "sample_0", coarse, 1)
     image = GeoBench("m-pv4ger", "test", root=tmp_path)[0].image
     np.testing.assert_allclose(image.reshape(3, -1).T, np.tile([0.2, 0.4, 1], (144, 1)), rtol=1e-5)
+    ramp = {**coarse, "Green": np.arange(6)[:, None] * 51.0 * np.ones(6)}
+    write_sample(fake, folder, "sample_0", ramp, 1)
+    green = GeoBench("m-pv4ger", "test", root=tmp_path)[0].image[1, :, 3]
+    np.testing.assert_allclose(green[1:-1], (np.arange(1, 11) / 2 - 0.25) * 0.2, atol=1e-6)  # bilinear, centred
 
 
 class RunsOnLoad:

@@ -180,6 +180,10 @@ def test_label_rasters_on_the_same_grid_and_on_another(raster, tmp_path):
         labels = RasterLabels(tmp_path / "labels", classes)
         np.testing.assert_array_equal(labels.read(dataset), expected)
         np.testing.assert_array_equal(labels.read(dataset, (3, 4, 5, 6)), expected[3:8, 4:10])
+        write_geotiff(tmp_path / "a.tif", stored, crs=UTM, transform=from_origin(WEST - 10, NORTH, 10, 10))
+        moved = RasterLabels(tmp_path / "a.tif", classes).read(dataset)  # the same size, one pixel further west
+        np.testing.assert_array_equal(moved[:, :-1], expected[:, 1:])
+        assert (moved[:, -1] == UNLABELLED).all()
         # half as coarse, shifted by a whole pixel, and smaller: what it does not cover is unlabelled
         coarse = stored[:20:2, :20:2]
         write_geotiff(tmp_path / "b.tif", coarse, crs=UTM, transform=from_origin(WEST + 10, NORTH - 10, 20, 20))

@@ -13,6 +13,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from priorscope.errors import InputError
+from priorscope.predictors.tiling import predict_tiled
 from priorscope_remote_sensing.data.bands import BandRecipe
 from priorscope_remote_sensing.data.legend import MISSING_COLOUR, UNLABELLED, Legend
 from priorscope_remote_sensing.data.rasters import write_geotiff
@@ -82,6 +83,41 @@ def test_weights_sum_to_one_and_blend_without_a_step(tmp_path, overlap):
     assert sure.max() <= 80
     if overlap >= 8:
         assert np.abs(np.diff(sure, axis=1)).max() <= 3  # constants differ by up to 10 per cent
+
+
+@pytest.mark.parametrize(("shape", "overlap"), [((70, 90), 8), ((32, 75), 20), ((90, 33), 0)])
+def test_the_blend_is_that_of_the_core_tiler(tmp_path, shape, overlap):
+    """A model that answers by the place in its tile shows every weight; the reference holds the whole scene."""
+    values = scene_file(tmp_path / "scene.tif", shape)
+    slope = torch.linspace(-1, 1, 32)
+
+    def predict(patches):
+        return torch.softmax(6 * patches * (1 + slope[:, None] * 0.5 - slope[None] * 0.8), dim=1)
+
+    result = map_scene(
+        *(tmp_path / "scene.tif", tmp_path / "map.tif", predict, LEGEND, RGB),
+        **{"tile": 32, "overlap": overlap, "confidence": True},
+    )
+    whole = predict_tiled(torch.from_numpy(values / np.float32(255))[None], predict, tile=32, overlap=overlap)[0]
+    best = whole.topk(2, dim=0).values.numpy()
+    clear = best[0] - best[1] > 1e-5
+    np.testing.assert_array_equal(read(result.path)[clear], whole.argmax(dim=0).numpy()[clear])
+    np.testing.assert_allclose(read(result.confidence), 100 * best[0], atol=0.501)
+
+
+def test_a_scene_smaller_than_a_tile_is_mirrored(tmp_path):
+    values = scene_file(tmp_path / "scene.tif", (5, 9)) / np.float32(255)
+    seen = []
+
+    def predict(patches):
+        seen.append(patches)
+        return brightest_band(patches)
+
+    map_scene(tmp_path / "scene.tif", tmp_path / "map.tif", predict, LEGEND, RGB, tile=16, overlap=4)
+    patch = seen[0][0].numpy()
+    np.testing.assert_allclose(patch[:, :5, :9], values, rtol=1e-6)
+    np.testing.assert_array_equal(patch[:, 5:10], patch[:, 4::-1])
+    np.testing.assert_array_equal(patch[:, :, 9:16], patch[:, :, 8:1:-1])
 
 
 def test_the_map_carries_place_colours_names_and_legend(tmp_path):

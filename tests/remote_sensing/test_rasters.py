@@ -195,6 +195,7 @@ def test_patches_cover_the_raster_and_carry_labels(tmp_path):
     values[0, :20, :20] = -1  # a patch without data
     values[0, 30, 30] = -1
     stored = RNG.integers(0, 4, (50, 70)).astype(np.uint8) * 10
+    stored[30, 30] = 10  # a label where the image has no data
     write_geotiff(tmp_path / "images" / "a.tif", values, nodata=-1, **PLACE)
     write_geotiff(tmp_path / "labels" / "a.tif", stored, nodata=30, **PLACE)
     labels = RasterLabels(tmp_path / "labels", {20: "late", 10: "early"})
