@@ -135,7 +135,7 @@ def test_a_segmenter_trains(unet):
     assert segmenter.conv_in_ref.weight.shape[1] == 6
     optimizer = torch.optim.Adam([*segmenter.unet.parameters(), *segmenter.conv_in_ref.parameters()], lr=3e-3)
     losses = []
-    for step in range(60):
+    for step in range(45):
         images, masks = squares(12, step)
         query, support = images[:4], images[4:].unflatten(0, (4, 2))
         loss = segmenter.loss(query, support, masks[4:].unflatten(0, (4, 2)), masks[:4])
