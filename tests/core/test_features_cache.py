@@ -1,0 +1,204 @@
+"""What is kept on disk: equal to what was made, whole under concurrent writers, and made again where it is damaged."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from priorscope.backbones import PatchSpace
+from priorscope.diffusion import Denoiser, VPSchedule
+from priorscope.errors import InputError
+from priorscope.features import AtLevels, FeatureCache, FeatureExtractor, Tap
+from priorscope.features.cache import content_hash, fingerprint
+
+MAPS = {"b": torch.arange(24.0).reshape(2, 3, 4), "a": torch.tensor([1, 2])}
+
+
+def test_what_is_kept_comes_back(tmp_path):
+    cache = FeatureCache(tmp_path, {"t": 261})
+    assert cache.get("photo") is None
+    cache.put("photo", MAPS)
+    kept = FeatureCache(tmp_path, {"t": 261}).get("photo")
+    assert list(kept) == ["b", "a"]
+    assert all(torch.equal(kept[name], value) for name, value in MAPS.items())
+    assert cache.get("other") is None
+    assert FeatureCache(tmp_path, {"t": 262}).get("photo") is None
+    half = FeatureCache(tmp_path, {"t": 261}, dtype=torch.float16)
+    assert half.get("photo") is None
+    assert half.put("photo", MAPS)["b"].dtype == torch.float16
+    assert half.get("photo")["a"].dtype == torch.int64
+
+
+def test_maps_are_mapped_not_read(tmp_path):
+    cache = FeatureCache(tmp_path, {})
+    cache.put("photo", {"x": torch.zeros(8_000_000)})
+    cache.get("photo")  # verified now
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    kept = [cache.get("photo")["x"] for _ in range(10)]
+    assert resident() - before < 32_000_000  # ten copies would take 320 MB
+    assert sum(float(value[-1]) for value in kept) == 0
+
+
+def damage_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0x40
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_byte, truncate, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"\xff" * 400)],
+)
+def test_a_damaged_file_is_noticed_and_made_again(tmp_path, damage):
+    cache = FeatureCache(tmp_path, {})
+    cache.put("photo", MAPS)
+    assert cache.get("photo") is not None
+    damage(cache.path("photo"))
+    with pytest.warns(RuntimeWarning, match=f"{cache.path('photo').name}.*is damaged"):
+        assert cache.get("photo") is None
+    cache.put("photo", MAPS)
+    assert torch.equal(cache.get("photo")["b"], MAPS["b"])
+
+
+def write_and_read(folder, rounds):
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    cache = FeatureCache(folder, {})
+    for index in range(rounds):
+        key = str(index % 5)
+        kept = cache.get(key)
+        if kept is not None and not bool((kept["x"] == float(key)).all()):
+            raise SystemExit(3)
+        cache.put(key, {"x": torch.full((20_000,), float(key))})
+    raise SystemExit(0)
+
+
+def test_several_processes_write_at_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=write_and_read, args=(tmp_path, 60)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 5  # nothing was left aside
+    for key in range(5):
+        assert bool((FeatureCache(tmp_path, {}).get(str(key))["x"] == key).all())
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = torch.nn.Conv2d(3, 5, 3, padding=1)
+        self.calls = 0
+
+    def forward(self, x, label):
+        self.calls += 1
+        return self.first(x + label.reshape(-1, 1, 1, 1) / 1000)
+
+
+class Counting(PatchSpace):
+    def __init__(self):
+        super().__init__(1)
+        self.images = 0
+
+    def encode(self, image, posterior="mode", noise=None):
+        self.images += len(image)
+        return image
+
+
+def extractor(folder, network=None, **kwargs):
+    denoiser = Denoiser(network or Network(), VPSchedule.from_betas())
+    settings = {"mode": AtLevels((21, 261)), **kwargs}
+    return FeatureExtractor(denoiser, Counting(), None, [Tap("first")], cache=folder, **settings)
+
+
+def test_the_extractor_makes_nothing_twice(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
+    plain = extractor(None)(images)
+    first = extractor(tmp_path)
+    made = first(images[:2], batch_size=1)
+    made = first(images)
+    assert first.latents.images == 3
+    assert first.viewer.taps.network.calls == 2 * 2 + 2  # two levels: two images alone, then the third
+    again = extractor(tmp_path)
+    kept = again(images[::-1])
+    assert again.latents.images == again.viewer.taps.network.calls == 0
+    for name, value in plain.items():
+        assert torch.equal(made[name], kept[name].flip(0))
+        torch.testing.assert_close(value, kept[name].flip(0), atol=1e-6, rtol=1e-6)
+    # another level: latents are kept, maps are not; another seed and another name likewise
+    for changed, call in (
+        (extractor(tmp_path, mode=AtLevels((30,))), {}),
+        (extractor(tmp_path), {"seed": 1}),
+        (extractor(tmp_path), {"items": ["a", "b", "c"]}),
+        (extractor(tmp_path, ensemble=2), {}),
+    ):
+        changed(images, **call)
+        assert changed.latents.images == 0
+        assert changed.viewer.taps.network.calls > 0
+
+
+def test_other_weights_other_maps(tmp_path):
+    images = np.zeros((1, 4, 4, 3), np.uint8)
+    before = extractor(tmp_path)(images)
+    network = Network()
+    with torch.no_grad():
+        network.first.bias.add_(1)
+    after = extractor(tmp_path, network)(images)
+    torch.testing.assert_close(after["first@21"], before["first@21"] + 1)
+    assert fingerprint([network]) != fingerprint([Network()])
+    assert fingerprint([Network()]) == fingerprint([Network()])
+
+
+def test_a_damaged_file_under_the_extractor(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3), dtype=np.uint8)
+    expected = extractor(tmp_path)(images)
+    for path in tmp_path.rglob("*.safetensors"):
+        truncate(path)
+    again = extractor(tmp_path)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        maps = again(images)
+    assert all(torch.equal(maps[name], value) for name, value in expected.items())
+    assert all(torch.equal(extractor(tmp_path)(images)[name], value) for name, value in expected.items())
+
+
+def test_half_precision_rounds_the_same_at_first_and_later(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (1, 6, 5, 3), dtype=np.uint8)
+    exact = extractor(None)(images)
+    first = extractor(tmp_path, cache_dtype=torch.float16)(images)
+    second = extractor(tmp_path, cache_dtype=torch.float16)(images)
+    for name, value in exact.items():
+        assert torch.equal(first[name], second[name])
+        assert first[name].dtype == torch.float32
+        torch.testing.assert_close(first[name], value, atol=1e-3, rtol=1e-3)
+        assert not torch.equal(first[name], value)
+
+
+def test_a_cache_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file, a folder for the cache"):
+        FeatureCache(tmp_path / "file", {})
+
+
+def test_hashes_see_shape_and_dtype():
+    zeros = np.zeros((2, 3), np.uint8)
+    hashes = [content_hash(x) for x in (zeros, zeros.T, zeros.astype(np.int8), zeros + 1, zeros[:, ::-1])]
+    assert len(set(hashes)) == 4
+    assert content_hash(torch.from_numpy(zeros)) == hashes[0]
