@@ -177,7 +177,7 @@ def test_tiles_are_strips_too_and_deviate_little(vae, tmp_path):
     whole = load_latent_space(tmp_path)
     tiled, lean_tiled = load_latent_space(tmp_path, tiled=True), load_latent_space(tmp_path, tiled=True)
     lean_tiled.lean()
-    latents = draw(1, 4, 80, 12)  # 640 rows: two tiles of 512
+    latents = draw(1, 4, 80, 12)  # 640 rows: three tiles of 320
     image = torch.nn.functional.interpolate(draw(1, 3, 20, 8), (640, 96), mode="bicubic")
     with torch.no_grad():
         for ours, plain, exact in (
@@ -187,4 +187,4 @@ def test_tiles_are_strips_too_and_deviate_little(vae, tmp_path):
             assert_equal_to_rounding(ours, plain)
             assert (plain - exact).abs().max() > 1e-4 * exact.abs().max()
             assert (plain - exact).std() < 0.5 * exact.std()  # random weights: trained ones deviate less
-        assert torch.equal(tiled.decode(latents[..., :60, :]), whole.decode(latents[..., :60, :]))
+        assert torch.equal(tiled.decode(latents[..., :40, :]), whole.decode(latents[..., :40, :]))

@@ -109,6 +109,15 @@ def test_a_value_by_hand():
         denoising_loss(denoiser, one, one, t, weighting="snr")
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v", "sample"])
+def test_min_snr_is_finite_where_no_signal_is_left(kind):
+    """At alpha = 0 an error of epsilon weighs 1, its limit; one of x0 weighs SNR = 0."""
+    x0, eps = samples()
+    denoiser = Denoiser(lambda x, label: torch.zeros_like(x), VPSchedule(np.array([0.5, 0.0])), kind)
+    loss = denoising_loss(denoiser, x0, eps, torch.ones(len(x0)), weighting="min-snr").item()
+    assert loss == pytest.approx(eps.square().mean().item() if kind == "epsilon" else 0.0, rel=1e-5)
+
+
 def test_what_is_masked_does_not_count():
     x0, eps = samples()
     t = levels_of("v", 6)

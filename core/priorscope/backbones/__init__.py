@@ -23,5 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "expand_conv_in": "stable_diffusion",
         "sincos_embedding": "stable_diffusion",
         "load_unet": "stable_diffusion",
+        "fold_constants": "folding",
+        "stream": "streaming",
     },
 )

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from priorscope.backbones.pages import give_back
 from priorscope.errors import InputError
 
 #: Above so many tokens the keys and values are kept; below, queries and outputs are folded as well.
@@ -47,9 +48,12 @@ def fold_constants(unet: Any, label: float, text: torch.Tensor, task: torch.Tens
     """
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     if getattr(unet, "is_folded", False):
         raise InputError("the U-Net is folded already")
+    if type(unet) is not UNet2DConditionModel:
+        raise InputError(f"a {type(unet).__name__} may be told more than level, prompt and task: it cannot be folded")
     blocks = [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
     layers = [module for module in unet.modules() if isinstance(module, BasicTransformerBlock)]
     if any(block.time_embedding_norm != "default" for block in blocks):
@@ -65,6 +69,7 @@ def fold_constants(unet: Any, label: float, text: torch.Tensor, task: torch.Tens
     if (task is None) != (unet.class_embedding is None):
         raise InputError("a U-Net with a class embedding needs a task, and no other takes one")
     weight = unet.conv_in.weight
+    before = list(unet.parameters())
     text = text.to(weight)
     level = torch.full((1,), float(label), device=weight.device)
     embedding = unet.time_embedding(unet.get_time_embed(weight.new_zeros(1), level), None)
@@ -82,6 +87,8 @@ def fold_constants(unet: Any, label: float, text: torch.Tensor, task: torch.Tens
     unet.class_embedding = None
     unet.register_to_config(class_embed_type=None)
     lean(unet)
+    kept = {parameter.data_ptr() for parameter in unet.parameters()}
+    give_back(parameter for parameter in before if parameter.data_ptr() not in kept)
     unet.is_folded = True
     unet.save_pretrained = _refuse_to_save
     return unet

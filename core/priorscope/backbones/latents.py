@@ -17,7 +17,7 @@ from priorscope.errors import InputError
 Posterior = Literal["mode", "sample"]
 
 #: Side of the tiles of a tiled autoencoder, in pixels; they overlap by a quarter.
-_TILE = 512
+_TILE = 320
 
 
 class LatentSpace:

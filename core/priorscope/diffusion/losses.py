@@ -74,9 +74,11 @@ def denoising_loss(
     output = denoiser.raw(alpha * x0 + sigma * eps, t, condition)
     error = (output.float() - denoiser.target(x0, eps, t).float()).square()
     if weighting != "output":
-        weight = _x0_per_output(denoiser.prediction_type, alpha, sigma) ** 2
+        kind = denoiser.prediction_type
+        weight = _x0_per_output(kind, alpha, sigma) ** 2
         if weighting == "min-snr":
-            weight = weight * ((alpha / sigma) ** 2).clamp(max=gamma)
+            # min(SNR f^2, gamma f^2): at alpha = 0 the f of epsilon is infinite, SNR f^2 is 1
+            weight = torch.minimum(_eps_per_output(kind, alpha, sigma) ** 2, gamma * weight)
         error = error * weight
     return masked_mean(error, mask)
 
@@ -92,3 +94,16 @@ def _x0_per_output(kind: str, alpha: Any, sigma: Any) -> Any:
     if kind == "flow":
         return sigma / (alpha + sigma)
     return torch.ones_like(sigma)
+
+
+def _eps_per_output(kind: str, alpha: Any, sigma: Any) -> Any:
+    """By how much alpha / sigma times x0 errs, which is the noise that is left over: sqrt(SNR) f without its 0 / 0."""
+    if kind == "epsilon":
+        return torch.ones_like(sigma)
+    if kind == "score":
+        return sigma
+    if kind == "v":
+        return alpha / (alpha * alpha + sigma * sigma)
+    if kind == "flow":
+        return alpha / (alpha + sigma)
+    return alpha / sigma
