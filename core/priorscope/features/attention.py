@@ -61,8 +61,10 @@ def pooled_attention(query: torch.Tensor, key: torch.Tensor, pool: torch.Tensor,
     values = pool.to(query).expand(*key.shape[:2], -1, -1)
     # the fused kernels want one width; columns of zeros change neither the products nor the other columns
     width = max(depth, pooled)
-    query, key = (functional.pad(part, (0, width - depth)) for part in (query, key))
-    values = functional.pad(values, (0, width - pooled))
+    if depth < width:
+        query, key = (functional.pad(part, (0, width - depth)) for part in (query, key))
+    if pooled < width:
+        values = functional.pad(values, (0, width - pooled))
     return functional.scaled_dot_product_attention(query, key, values, scale=scale)[..., :pooled]
 
 
