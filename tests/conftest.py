@@ -55,6 +55,13 @@ def golden_files() -> Callable[[str, str], list[Path]]:
 
 
 @pytest.fixture(scope="session")
+def launcher() -> list[str]:
+    """The command that starts what follows in two processes; ``--multi_gpu`` is how accelerate is asked for several."""
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
+    return [*start, "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+
+
+@pytest.fixture(scope="session")
 def fork() -> Callable[[Callable[[], int]], int]:
     """``fork(work)``: run ``work`` in a child that has already imported everything; its exit status.
 

@@ -548,3 +548,18 @@ def test_two_processes_find_what_one_does(tmp_path):
         assert process.returncode == 0, stderr
     one, *two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
     assert two == [one, one]
+
+
+@pytest.mark.slow
+def test_the_launched_command_finds_what_the_command_does(tmp_path, launcher):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    figures = {}
+    for name, start in (("alone", [sys.executable]), ("launched", launcher)):
+        out = tmp_path / name
+        command = [*start, "-m", "priorscope.cli", "depth", "evaluate", "scenes", "--limit=4", f"--out={out}"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        figures[name] = json.loads((out / "metrics.json").read_text())
+    assert figures["launched"] == figures["alone"]
+    rows = [(tmp_path / name / "items.jsonl").read_text().count("\n") for name in figures]
+    assert rows == [4, 4]

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -290,9 +289,8 @@ def test_worker_processes_change_nothing(scenes_folder, tmp_path, whole):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(scenes_folder, tmp_path):
+def test_two_processes_learn_what_one_learns(scenes_folder, tmp_path, launcher):
     out = tmp_path / "run"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     # every pixel counts in Lotus' loss: its mean over a batch is that of the parts' means
     arguments = [*launcher, "-m", "priorscope_depth.train", *command(scenes_folder, out, "--recipe=lotus")[2:]]
     alone = tmp_path / "alone"

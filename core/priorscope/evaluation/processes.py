@@ -30,12 +30,14 @@ def gather_objects(value: T) -> list[T]:
     _, count = process_index_and_count()
     if count == 1:
         return [value]
+    import torch
     import torch.distributed as distributed
 
     if not distributed.is_initialized():
         from accelerate import PartialState
 
-        PartialState()  # joins the process group that the launcher described, with the right device
+        # joins the process group that the launcher described; told of the CPU, it does so where there is no GPU, too
+        PartialState(cpu=not torch.cuda.is_available())
         atexit.register(_leave)  # gloo may abort a process that ends while its group still stands
     gathered: list[T | None] = [None] * count
     distributed.all_gather_object(gathered, value)
