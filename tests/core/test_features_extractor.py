@@ -187,6 +187,31 @@ def test_seeds_and_names_decide_about_noise(build):
     torch.testing.assert_close(extractor(images[1], items=["b"])["fine"][0], named[1], atol=1e-5, rtol=1e-5)
 
 
+def test_what_is_told_of_each_image(build, tmp_path):
+    images = pictures()
+    text = torch.randn(3, 5, 8)
+    extractor = build(ensemble=2, cache=tmp_path)
+    plain = extractor(images)
+    told = extractor(images, condition=Condition({"text": text}), batch_size=4)
+    for row in range(3):
+        alone = build(ensemble=2)
+        alone.viewer.condition = Condition({"text": text[row : row + 1]}, shared=["text"])
+        for name, value in alone(images[row]).items():
+            torch.testing.assert_close(value[0], told[name][row], atol=1e-5 * float(value.abs().max()), rtol=0)
+    assert not torch.allclose(plain["fine"], told["fine"])
+    swapped = extractor(images, condition=Condition({"text": text.flip(0)}))
+    assert not torch.allclose(swapped["fine"][0], told["fine"][0])
+    torch.testing.assert_close(swapped["fine"][1], told["fine"][1])
+
+
+def test_published_ways(folder):
+    extractor = FeatureExtractor.from_pretrained(folder, "hyperfeatures", size=32, device="cpu")
+    assert extractor.mode == Inversion(50, (49, 45, 40, 35, 30, 25, 20, 15, 10, 5, 0), offset=0)
+    maps = extractor.extract(pictures(1))
+    assert list(maps) == [49, 45, 40, 35, 30, 25, 20, 15, 10, 5, 0]
+    assert len(maps[0]) == 4
+
+
 def test_tensors_and_arrays_agree(build):
     extractor = build()
     images = pictures()

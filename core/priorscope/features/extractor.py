@@ -23,7 +23,7 @@ from priorscope.features.cache import content_hash
 from priorscope.features.encoding import Images, LatentDistribution, Source, as_sources, posterior_of, prepare
 from priorscope.features.forward import Features, Tapped
 from priorscope.features.models import find_model
-from priorscope.features.modes import AtLevels, Key, Mode, Viewer
+from priorscope.features.modes import PUBLISHED_MODES, AtLevels, Key, Mode, Viewer
 from priorscope.features.published import find_taps
 from priorscope.features.store import FeatureStore
 from priorscope.features.tap import Tap, TapSet
@@ -155,9 +155,9 @@ class FeatureExtractor:
         tapset = find_taps(taps)
         if mode is None:
             levels = tapset.levels if t is None else (t,) if isinstance(t, int | float) else tuple(t)
-            if not levels:
+            mode = AtLevels(levels) if levels else PUBLISHED_MODES.get(tapset.name)
+            if mode is None:
                 raise InputError(f"the taps {tapset.name!r} state no level", remedy="Give t=261, say, or a mode.")
-            mode = AtLevels(levels)
         elif t is not None:
             raise InputError("both t and a mode were given", remedy="The mode says at which levels to look.")
         folder = find_model(source, revision)
@@ -207,6 +207,7 @@ class FeatureExtractor:
         images: Images,
         *,
         items: Sequence[int | str] | None = None,
+        condition: Condition | None = None,
         seed: int = 0,
         batch_size: int = 8,
     ) -> Features:
@@ -219,6 +220,8 @@ class FeatureExtractor:
         items : sequence of int or str, optional
             Identity of each image; its noise derives from (seed, identity). Default: its content, so that an image
             gets the same maps wherever it stands.
+        condition : Condition, optional
+            What differs from image to image (metadata, prompts), one row each; it wins over the extractor's own.
         seed : int
         batch_size : int
             Rows a call of the network: images times members. Memory grows with it, the result is the same.
@@ -228,13 +231,14 @@ class FeatureExtractor:
         dict of str to Tensor (B, C, h, w), float32
             By tap, in the order of the taps; with several levels ``"name@level"``. A map covers the whole image.
         """
-        return flatten(self.extract(images, items=items, seed=seed, batch_size=batch_size))
+        return flatten(self.extract(images, items=items, condition=condition, seed=seed, batch_size=batch_size))
 
     def extract(
         self,
         images: Images,
         *,
         items: Sequence[int | str] | None = None,
+        condition: Condition | None = None,
         seed: int = 0,
         batch_size: int = 8,
     ) -> dict[Key, Features]:
@@ -246,20 +250,26 @@ class FeatureExtractor:
         names: Sequence[int | str] = hashes if items is None else items
         if len(names) != len(sources):
             raise InputError(f"{len(names)} item names for {len(sources)} images")
+        told = [Condition() if condition is None else condition.select([row]) for row in range(len(sources))]
+        keys = [_key(image, part) for image, part in zip(hashes, told, strict=True)]
         found: list[dict[Key, Features] | None] = [None] * len(sources)
         if self.store is not None:
-            found = [self.store.maps(image, name, seed) for image, name in zip(hashes, names, strict=True)]
+            found = [self.store.maps(key, name, seed) for key, name in zip(keys, names, strict=True)]
         missing = [index for index, maps in enumerate(found) if maps is None]
         for begin in range(0, len(missing), batch_size):
             group = missing[begin : begin + batch_size]
             latents = self._encode([sources[index] for index in group], [hashes[index] for index in group])
             maps = self.extract_latents(
-                latents, items=[names[index] for index in group], seed=seed, batch_size=batch_size
+                latents,
+                items=[names[index] for index in group],
+                condition=None if condition is None else condition.select(group),
+                seed=seed,
+                batch_size=batch_size,
             )
             for row, index in enumerate(group):
                 one = {key: {name: value[row] for name, value in part.items()} for key, part in maps.items()}
                 if self.store is not None:
-                    one = self.store.keep_maps(hashes[index], names[index], seed, one)
+                    one = self.store.keep_maps(keys[index], names[index], seed, one)
                 found[index] = one
         whole = [maps for maps in found if maps is not None]
         return {key: {name: self._stack(whole, key, name) for name in whole[0][key]} for key in whole[0]}
@@ -280,6 +290,7 @@ class FeatureExtractor:
         distribution: LatentDistribution,
         *,
         items: Sequence[int | str] = (),
+        condition: Condition | None = None,
         seed: int = 0,
         batch_size: int = 8,
         noise: Noise | None = None,
@@ -292,6 +303,8 @@ class FeatureExtractor:
         distribution : LatentDistribution of B rows
         items : sequence of int or str
             B identities for the noise.
+        condition : Condition, optional
+            B rows that differ from image to image; it wins over the extractor's own.
         noise, posterior_noise : Noise, optional
             Instead of the items': B * ensemble rows each, item-major.
 
@@ -310,11 +323,14 @@ class FeatureExtractor:
             draw = posterior_noise or Noise.for_items(seed, [f"{member}/posterior" for member in members])
             latents = latents + rows.std * draw.like(latents)
         eps = noise.like(latents)
+        own = self.viewer.condition or Condition()
+        told = own if condition is None else own.merged(condition.to(latents.device).repeat(self.ensemble))
         sums: dict[Key, Features] = {}
         for begin in range(0, len(latents), batch_size):
             part = slice(begin, begin + batch_size)
             owners = torch.arange(begin, min(begin + batch_size, len(latents)), device=latents.device) // self.ensemble
-            for key, maps in self.mode(self.viewer, latents[part], eps[part]).items():
+            viewer = Viewer(self.viewer.denoiser, self.viewer.taps, told.select(part))
+            for key, maps in self.mode(viewer, latents[part], eps[part]).items():
                 total = sums.setdefault(key, {})
                 for name, value in maps.items():
                     if name not in total:
@@ -359,6 +375,12 @@ def flatten(maps: Mapping[Key, Features]) -> Features:
     if len(maps) == 1:
         return next(iter(maps.values()))
     return {f"{name}@{key:g}": value for key, part in maps.items() for name, value in part.items()}
+
+
+def _key(image: str, condition: Condition) -> str:
+    """What an image's maps are kept under: its content, and what was told about it alone."""
+    told = [f"{name} {content_hash(value)}" for name, value in sorted(condition.items())]
+    return "\n".join([image, *told])
 
 
 def _unequal(sizes: set[tuple[int, ...]]) -> InputError:

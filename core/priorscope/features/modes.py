@@ -227,6 +227,13 @@ class Generation:
         return {position + first: maps for position, maps in seen.items()}
 
 
+#: The ways of the published sets that state no level; for SatDiFuser's own way instead of its levels' shortcut.
+PUBLISHED_MODES: dict[str, Mode] = {
+    "satdifuser": Inversion(),
+    "hyperfeatures": Inversion(save=(49, *range(45, -1, -5)), offset=0),
+}
+
+
 def _timesteps(mode: Inversion | Generation, schedule: Schedule) -> list[float]:
     steps: int | Sequence[float] = mode.steps if mode.timesteps is None else mode.timesteps
     return spaced_times(schedule, steps, mode.spacing, offset=mode.offset)[:-1]
