@@ -106,6 +106,7 @@ def test_a_model_folder_gives_maps(folder):
     }
     assert extractor.viewer.denoiser.prediction_type == "v"
     assert all(value.dtype == torch.float32 for value in maps.values())
+    assert FeatureExtractor.from_pretrained(folder, TAPS, t=np.int64(21), device="cpu").mode == AtLevels((21,))
     # a published set brings its settings; the latent's side is an eighth of the image's
     published = FeatureExtractor.from_pretrained(folder, "dift", size=64, device="cpu")
     assert (published.mode, published.ensemble, published.posterior) == (AtLevels((261,)), 8, "mode")
@@ -281,6 +282,9 @@ def test_wrong_requests(build, folder, tmp_path):
     assert build(size=32)(images)["coarse"].shape == (2, 16, 4, 4)
     with pytest.raises(InputError, match="item names"):
         build()(images[:1], items=["a", "b"])
+    for rows in (2, 4):
+        with pytest.raises(InputError, match=f"'text' has {rows} rows"):
+            build()(pictures(3), condition=Condition({"text": torch.zeros(rows, 5, 8)}))
     with pytest.raises(InputError, match="batch size of 0"):
         build()(images[:1], batch_size=0)
     with pytest.raises(InputError, match="ensemble of 0"):

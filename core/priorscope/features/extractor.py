@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from priorscope.backbones.latents import LatentSpace, Posterior, load_latent_space
@@ -154,7 +155,7 @@ class FeatureExtractor:
         """
         tapset = find_taps(taps)
         if mode is None:
-            levels = tapset.levels if t is None else (t,) if isinstance(t, int | float) else tuple(t)
+            levels = tapset.levels if t is None else tuple(np.atleast_1d(t).tolist())
             mode = AtLevels(levels) if levels else PUBLISHED_MODES.get(tapset.name)
             if mode is None:
                 raise InputError(f"the taps {tapset.name!r} state no level", remedy="Give t=261, say, or a mode.")
@@ -250,6 +251,8 @@ class FeatureExtractor:
         names: Sequence[int | str] = hashes if items is None else items
         if len(names) != len(sources):
             raise InputError(f"{len(names)} item names for {len(sources)} images")
+        if condition is not None:
+            condition.expand(len(sources))  # refuses another number of rows
         told = [Condition() if condition is None else condition.select([row]) for row in range(len(sources))]
         keys = [_key(image, part) for image, part in zip(hashes, told, strict=True)]
         found: list[dict[Key, Features] | None] = [None] * len(sources)
