@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priorscope.backbones import AutoencoderSpace, empty_prompt_state, load_component, load_latent_space, locate
+from priorscope.backbones import AutoencoderSpace, load_component, load_latent_space, locate, prompt_state
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.table import PublishedModel, find_published, unknown_model
 from priorscope.errors import InputError
@@ -283,20 +283,22 @@ def test_model_table():
 def test_stored_prompt_state_is_used_as_it_is(tmp_path):
     state = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 2, 6), dtype=np.float32))
     save_file({"state": state}, tmp_path / "empty_prompt.safetensors")
-    assert torch.equal(empty_prompt_state(tmp_path), state)
+    assert torch.equal(prompt_state(tmp_path), state)
 
 
 def test_broken_prompt_state(tmp_path):
     path = tmp_path / "empty_prompt.safetensors"
     path.write_bytes(b"not safetensors")
     with pytest.raises(InputError, match=r"empty_prompt\.safetensors"):
-        empty_prompt_state(tmp_path)
+        prompt_state(tmp_path)
     save_file({"other": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="not a stored prompt state"):
-        empty_prompt_state(tmp_path)
+        prompt_state(tmp_path)
     save_file({"state": torch.zeros(2, 6)}, path)
     with pytest.raises(InputError, match=r"shape \(2, 6\)"):
-        empty_prompt_state(tmp_path)
+        prompt_state(tmp_path)
+    with pytest.raises(InputError, match="has no text_encoder folder"):
+        prompt_state(tmp_path, "a photograph")
     path.unlink()
     with pytest.raises(InputError, match="neither a text_encoder folder nor"):
-        empty_prompt_state(tmp_path)
+        prompt_state(tmp_path)

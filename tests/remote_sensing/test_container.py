@@ -20,11 +20,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priorscope.backbones import SD2_UNET, SD_VAE
+from priorscope.backbones import SD2_UNET, SD_VAE, prompt_state
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
 from priorscope.features import Viewer, tapped
-from priorscope_remote_sensing.backbone import DiffusionSat, prompt_state
+from priorscope_remote_sensing.backbone import DiffusionSat
 from priorscope_remote_sensing.checkpoint import load_official_decoder, read_checkpoint
 from priorscope_remote_sensing.data.bands import RECIPES
 from priorscope_remote_sensing.decoder import DecoderConfig
@@ -127,7 +127,7 @@ def features_of(backbone, model, images, text, metadata=None):
 def test_published_folder_from_image_to_probabilities(tiny_root):
     backbone = load(tiny_root)
     assert backbone.denoiser.prediction_type == "v"
-    text = prompt_state(backbone.folder, "A satellite image")
+    text = prompt_state(backbone.folder, "A satellite image", padding="max_length")
     assert text.shape == (1, 77, 12)
     images = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(0))
     for mode in ("levels", "inversion", "official"):
@@ -148,7 +148,7 @@ def test_metadata_reaches_the_features(tiny_root):
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     model = SatDiFuserModel(tiny_decoder(), settings())
     told = load(tiny_root)
-    text = prompt_state(told.folder, "")
+    text = prompt_state(told.folder, padding="max_length")
     one = features_of(told, model, images, text, known)[47][0]
     torch.testing.assert_close(features_of(told, model, images, text, [known, None])[47][0][0], one[0])
     unknown = features_of(told, model, images, text)[47][0]

@@ -13,7 +13,7 @@ import torch
 
 from priorscope.backbones.latents import Posterior, load_latent_space
 from priorscope.backbones.loading import locate
-from priorscope.backbones.prompt import empty_prompt_state
+from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import load_unet
 from priorscope.backbones.table import find_published, unknown_model
 from priorscope.device import Precision, resolve_device, resolve_dtype
@@ -149,7 +149,7 @@ class DepthPredictor:
         # the autoencoder and the sampled state stay in float32: bfloat16 has 8 bits, a 16-bit depth map wants more
         latents = load_latent_space(folder / "vae", tiled=tiled_vae)
         # before the U-Net, so that the text encoder has gone when that comes
-        prompt = empty_prompt_state(folder, padding=recipe.family.prompt)
+        prompt = prompt_state(folder, padding=recipe.family.prompt)
         expected = {
             "in_channels": latents.channels * len(recipe.family.inputs),
             "class_embed_type": "projection" if recipe.family.task_switcher else None,

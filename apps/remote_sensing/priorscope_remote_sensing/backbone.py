@@ -10,7 +10,6 @@ import torch
 
 from priorscope.backbones.latents import LatentSpace, load_latent_space
 from priorscope.backbones.loading import load_component, read_config
-from priorscope.backbones.prompt import empty_prompt_state
 from priorscope.backbones.stable_diffusion import UNetNetwork
 from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
@@ -150,30 +149,6 @@ class DiffusionSat:
             tensors["metadata"] = torch.from_numpy(rows).to(self.device)
             shared |= {"metadata"} if one else set()
         return Condition(tensors, shared)
-
-
-def prompt_state(folder: Path, prompt: str) -> torch.Tensor:
-    """Last hidden state of a pipeline folder's text encoder, padded to the encoder's length as Stable Diffusion's.
-
-    Returns
-    -------
-    Tensor (1, tokens, width), float32
-    """
-    if not prompt:
-        return empty_prompt_state(folder, padding="max_length")
-    from transformers import AutoTokenizer, CLIPTextModel
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise InputError(
-            f"the tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}", path=folder / "tokenizer"
-        ) from error
-    encoder = load_component(CLIPTextModel, folder / "text_encoder")
-    length = tokenizer.model_max_length
-    tokens = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-    with torch.no_grad():
-        return encoder(tokens)[0].float()
 
 
 def _locate(source: Path, resolution: int) -> Path:

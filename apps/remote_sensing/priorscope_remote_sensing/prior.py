@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from priorscope.backbones.latents import LatentSpace, Posterior
 from priorscope.backbones.loading import read_config
-from priorscope.backbones.prompt import empty_prompt_state
+from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import UNetNetwork, load_unet
 from priorscope.data.files import write_text
 from priorscope.device import resolve_device
@@ -206,7 +206,7 @@ class TerrainPrior:
         if metadata is not None:
             raise InputError("metadata for a prior without metadata", remedy="Use DiffusionSat, or leave it out.")
         if text is None:
-            text = torch.zeros(_PROMPT) if self.folder is None else empty_prompt_state(self.folder)
+            text = torch.zeros(_PROMPT) if self.folder is None else prompt_state(self.folder)
         return Condition({"text": text.to(self.device)}, ["text"])
 
     def extractor(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from priorscope.backbones.loading import read_config
+from priorscope.backbones.prompt import prompt_state
 from priorscope.data.files import write_text
 from priorscope.diffusion.schedule import Schedule
 from priorscope.diffusion.spacing import spaced_times
@@ -22,7 +23,7 @@ from priorscope.features.encoding import posterior_of
 from priorscope.features.extractor import FeatureExtractor
 from priorscope.features.forward import by_scale
 from priorscope.features.modes import AtLevels, Inversion, Mode
-from priorscope_remote_sensing.backbone import DiffusionSat, prompt_state
+from priorscope_remote_sensing.backbone import DiffusionSat
 from priorscope_remote_sensing.decoder import Decoder, DecoderConfig, Features
 from priorscope_remote_sensing.fusers import ExpertFuser
 from priorscope_remote_sensing.metadata import Metadata
@@ -128,7 +129,7 @@ class SatDiFuserModel:
         the posterior; in the mode "official" they are drawn from it, as SatDiFuser does.
         """
         if self.prompt is None:
-            self.prompt = prompt_state(backbone.folder, self.settings.prompt)
+            self.prompt = prompt_state(backbone.folder, self.settings.prompt, padding="max_length")
         return FeatureExtractor(
             backbone.denoiser,
             backbone.latents,

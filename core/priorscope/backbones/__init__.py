@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "PublishedModel": "table",
         "published_models": "table",
         "find_published": "table",
-        "empty_prompt_state": "prompt",
+        "prompt_state": "prompt",
         "UNetNetwork": "stable_diffusion",
         "SD2_UNET": "stable_diffusion",
         "SD_VAE": "stable_diffusion",

@@ -1,7 +1,7 @@
-"""The empty prompt as a network sees it, computed once and then kept.
+"""A prompt as a network sees it, computed once and then kept.
 
-Dense predictors made from Stable Diffusion are always told the empty prompt, as its two tokens BOS and EOS. The
-text encoder weighs 1.3 GB; its answer weighs 8 KB.
+Dense predictors made from Stable Diffusion are always told the empty prompt, as its two tokens BOS and EOS; feature
+extractors one fixed text. The text encoder weighs 1.3 GB; its answer weighs 8 KB (two tokens) to 320 KB.
 """
 
 from __future__ import annotations
@@ -30,35 +30,40 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "priorscope"
 
 
-def empty_prompt_state(model: Path, *, padding: Padding = "none") -> torch.Tensor:
-    """Last hidden state of the text encoder for "".
+def prompt_state(model: Path, prompt: str = "", *, padding: Padding = "none") -> torch.Tensor:
+    """Last hidden state of the text encoder for ``prompt``.
 
     Parameters
     ----------
     model : Path
-        Model folder. A file ``empty_prompt.safetensors`` in it (as bundled models have) is used as it is; else
-        ``text_encoder/`` and ``tokenizer/`` are loaded once and the result kept in the user's cache.
+        Model folder. For the empty prompt a file ``empty_prompt.safetensors`` in it (as bundled models have) is used
+        as it is; else ``text_encoder/`` and ``tokenizer/`` are loaded once and the result kept in the user's cache.
+    prompt : str
+        Longer texts than the encoder takes are cut at its length.
     padding : {"none", "max_length"}
-        Two tokens (Lotus, Marigold), or padded to the encoder's length (E2E-FT's training).
+        Two tokens more than the text has (Lotus, Marigold), or padded to the encoder's length (Stable Diffusion,
+        E2E-FT's training).
 
     Returns
     -------
     Tensor (1, tokens, width), float32. Source: Lotus and Marigold pipelines, ``encode_prompt``.
     """
     own = model / "empty_prompt.safetensors"
-    if own.exists():
+    if own.exists() and not prompt:
         return _read_state(own)
     encoder = model / "text_encoder"
     if not (encoder / "config.json").exists():
         raise InputError(
-            "has neither a text_encoder folder nor empty_prompt.safetensors",
+            "has no text_encoder folder"
+            if prompt
+            else "has neither a text_encoder folder nor empty_prompt.safetensors",
             path=model,
             remedy="Download the text encoder and the tokenizer of the model too.",
         )
-    kept = cache_folder() / "prompts" / f"{_fingerprint(encoder, padding)}.safetensors"
+    kept = cache_folder() / "prompts" / f"{_fingerprint(encoder, prompt, padding)}.safetensors"
     if kept.exists():
         return _read_state(kept)
-    state = _encode(model, padding)
+    state = _encode(model, prompt, padding)
     kept.parent.mkdir(parents=True, exist_ok=True)
     aside = kept.with_suffix(f".{os.getpid()}.tmp")
     save_file({"state": state.contiguous()}, aside)
@@ -66,7 +71,7 @@ def empty_prompt_state(model: Path, *, padding: Padding = "none") -> torch.Tenso
     return state
 
 
-def _encode(model: Path, padding: Padding) -> torch.Tensor:
+def _encode(model: Path, prompt: str, padding: Padding) -> torch.Tensor:
     from transformers import AutoTokenizer, CLIPTextModel
 
     try:
@@ -77,7 +82,7 @@ def _encode(model: Path, padding: Padding) -> torch.Tensor:
         ) from error
     encoder = load_component(CLIPTextModel, model / "text_encoder")
     tokens = tokenizer(
-        "",
+        prompt,
         padding="do_not_pad" if padding == "none" else "max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,
@@ -87,14 +92,14 @@ def _encode(model: Path, padding: Padding) -> torch.Tensor:
         return encoder(tokens)[0].float()
 
 
-def _fingerprint(encoder: Path, padding: Padding) -> str:
-    """Identity of a text encoder without reading its gigabyte: its configuration, and sizes and dates."""
+def _fingerprint(encoder: Path, prompt: str, padding: Padding) -> str:
+    """Identity of a prompt and of a text encoder without reading its gigabyte: its configuration, sizes and dates."""
     files = [
         (path.name, path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(encoder.iterdir())
         if path.is_file()
     ]
-    content = json.dumps([str(encoder.resolve()), padding, files, (encoder / "config.json").read_text()])
+    content = json.dumps([str(encoder.resolve()), prompt, padding, files, (encoder / "config.json").read_text()])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

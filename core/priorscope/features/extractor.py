@@ -12,7 +12,7 @@ import torch
 
 from priorscope.backbones.latents import LatentSpace, Posterior, load_latent_space
 from priorscope.backbones.loading import read_config
-from priorscope.backbones.prompt import Padding, empty_prompt_state
+from priorscope.backbones.prompt import Padding, prompt_state
 from priorscope.backbones.stable_diffusion import UNetNetwork, load_unet
 from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
@@ -113,7 +113,7 @@ class FeatureExtractor:
         ensemble: int | None = None,
         posterior: Posterior = "mode",
         size: int | tuple[int, int] | None = None,
-        text: torch.Tensor | None = None,
+        text: str | torch.Tensor = "",
         prompt_padding: Padding = "max_length",
         cache: str | PathLike[str] | None = None,
         cache_dtype: torch.dtype | None = None,
@@ -138,10 +138,10 @@ class FeatureExtractor:
             Another way to a level, such as ``Inversion()``, instead of ``t``.
         ensemble, posterior, size, cache, cache_dtype
             As for the class. ``size=0`` keeps images at their own size.
-        text : Tensor (1, tokens, width), optional
-            State of a prompt. Default: that of the empty prompt.
+        text : str, or Tensor (1, tokens, width)
+            A prompt, or its state.
         prompt_padding : {"none", "max_length"}
-            Of the empty prompt; Stable Diffusion's pipelines pad.
+            Of a prompt; Stable Diffusion's pipelines pad.
         device, precision : str
         tiled_vae : bool
             Bounds the autoencoder's memory on large images.
@@ -168,7 +168,7 @@ class FeatureExtractor:
         if stated not in _PREDICTION:
             raise InputError(f"states prediction_type {stated!r}", path=folder / "scheduler")
         latents = load_latent_space(folder / "vae", tiled=tiled_vae)
-        prompt = empty_prompt_state(folder, padding=prompt_padding) if text is None else text
+        prompt = prompt_state(folder, text, padding=prompt_padding) if isinstance(text, str) else text
         expected = {
             "in_channels": latents.channels,
             "cross_attention_dim": prompt.shape[-1],

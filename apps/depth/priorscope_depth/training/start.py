@@ -10,7 +10,7 @@ import torch
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace, load_latent_space
 from priorscope.backbones.loading import locate, read_config
-from priorscope.backbones.prompt import empty_prompt_state
+from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import expand_conv_in, load_unet
 from priorscope.backbones.table import find_published
 from priorscope.errors import InputError
@@ -162,7 +162,7 @@ def _from_base(folder: Path, recipe: Recipe, seed: int) -> Start:
     """The surgery of the papers: input layer widened, task switcher added, the rest as it was."""
     family = recipe.family
     latents = load_latent_space(folder / "vae")
-    prompt = empty_prompt_state(folder, padding=family.prompt)
+    prompt = prompt_state(folder, padding=family.prompt)
     unet = load_unet(folder / "unet", expect={"in_channels": latents.channels, "cross_attention_dim": prompt.shape[-1]})
     if family.task_switcher:
         unet = _with_switcher(unet, seed)
