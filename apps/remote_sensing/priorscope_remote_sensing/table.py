@@ -1,0 +1,65 @@
+"""Rows of the model table, and where a backbone is that was named. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from priorscope.backbones.table import PublishedModel, find_published, unknown_model
+from priorscope.errors import InputError
+
+#: Zenodo records of DiffusionSat's weights, by the side of the images they were trained on.
+ZENODO = {512: "13751498", 256: "13756199"}
+
+
+def _diffusionsat(side: int) -> PublishedModel:
+    return PublishedModel(
+        name=f"diffusionsat-{side}",
+        app="remote-sensing",
+        task="features",
+        loader="diffusionsat",
+        source=f"zenodo.org/records/{ZENODO[side]}",
+        licence="not stated",
+        size="not stated",
+        note=f"a zip: unpack it as FOLDER/resolution{side}/ and give FOLDER; RGB, {side} px",
+    )
+
+
+MODELS = [
+    PublishedModel(
+        name="tiny-terrain",
+        app="remote-sensing",
+        task="features",
+        loader="terrain-prior",
+        source="models/tiny-terrain",
+        licence="Apache-2.0",
+        size="3 MB",
+        note="ours, bundled: the 13 bands of Sentinel-2 as reflectance; for demos, tests and first looks",
+        bundled=True,
+    ),
+    _diffusionsat(512),
+    _diffusionsat(256),
+]
+
+
+def find_backbone(source: str) -> Path:
+    """The local folder of a backbone, by its path or its name in the model table.
+
+    Raises
+    ------
+    InputError
+        An unknown name, or one whose files have to be fetched by hand.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    row = find_published(source, MODELS)
+    if row is None:
+        if path.exists() or "/" in source or source.startswith("."):
+            raise InputError("no such folder of a backbone", path=path)
+        raise unknown_model(source, MODELS)
+    if row.bundled:
+        return Path(__file__).parent / row.source
+    raise InputError(
+        f"{row.name} is not on this machine and cannot be fetched by name",
+        remedy=f"Download it from {row.source}; {row.note}.",
+    )

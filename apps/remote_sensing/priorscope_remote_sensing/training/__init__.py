@@ -1,0 +1,1 @@
+"""What trains a decoder: labelled images, batches, the loss, the report."""
