@@ -31,7 +31,7 @@ SCENE = Path(__file__).parents[2] / "shared/data/remote_sensing/eopatch"
 SIDE, PATCHES, TERRAIN_SEED = 32, 6000, 0
 RUNS = {
     "terrain": LoopConfig(steps=2500, batch_size=16, lr=2e-3, warmup=100, checkpoint_every=100, log_every=100),
-    "both": LoopConfig(steps=2500, batch_size=16, lr=1e-3, warmup=50, checkpoint_every=100, log_every=100, seed=1),
+    "both": LoopConfig(steps=1600, batch_size=16, lr=1e-3, warmup=50, checkpoint_every=100, log_every=100, seed=1),
 }
 REAL_SHARE = 0.5
 
