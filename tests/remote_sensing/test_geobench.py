@@ -291,12 +291,64 @@ def test_other_pickles_that_are_refused(data):
         safe_loads(data, stubs=("geobench",))
 
 
+class Reduced:
+    """Pickles as a call of a function with arguments, and a state given to the result."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return self.parts
+
+
+SCALAR, RECONSTRUCT, FROM_BUFFER = (
+    value.__reduce_ex__(protocol)[0] for value, protocol in ((np.float64(0), 2), (np.zeros(1), 2), (np.zeros(1), 5))
+)
+NO_OBJECTS_IT_SAYS = Reduced(np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))
+BEYOND_ITS_END = Reduced(np.dtype, ("i4", False, True), (3, "<", None, ("a",), {"a": (np.dtype("f8"), 99)}, 8, 1, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.dtype("O"), NO_OBJECTS_IT_SAYS, BEYOND_ITS_END, np.dtype("M8[D]"), "O", 5])
+@pytest.mark.parametrize("way", ["call", "buffer", "scalar", "state"])
+def test_bytes_never_become_pointers(dtype, way):
+    # a loader that lets these through ends the process as soon as the array is looked at
+    content = b"AAAAAAAA"
+    made = {
+        "call": Reduced(np.ndarray, ((1,), dtype, content)),
+        "buffer": Reduced(FROM_BUFFER, (content, dtype, (1,), "C")),
+        "scalar": Reduced(SCALAR, (dtype, content)),
+        "state": Reduced(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), dtype, False, content)),
+    }
+    with pytest.raises(InputError):
+        safe_loads(pickle.dumps({"label": made[way]}))
+
+
+def test_arrays_of_objects_are_refused():
+    with pytest.raises(InputError, match="array type 'O8'"):
+        safe_loads(pickle.dumps(np.array([1, "a"], dtype=object)))
+
+
+def test_a_pickle_changes_nothing_of_the_process():
+    before = FROM_BUFFER.__doc__, FROM_BUFFER.__defaults__, dict(FROM_BUFFER.__dict__)
+    module = FROM_BUFFER.__module__.encode()
+    for state in (b"(N(S'__doc__'\nS'changed'\ndt", b"(S'mark'\nI5\nd", b"(N(S'__defaults__'\nNdt"):
+        safe_loads(b"c" + module + b"\n_frombuffer\n" + state + b"b.")
+    assert (FROM_BUFFER.__doc__, FROM_BUFFER.__defaults__, dict(FROM_BUFFER.__dict__)) == before
+    big = pickle.dumps(Reduced(np.dtype, ("i4", False, False), (3, ">", None, None, None, -1, -1, 0)))
+    safe_loads(big)
+    assert np.dtype("i4").newbyteorder("=") == np.arange(2, dtype="i4").dtype
+
+
 def test_harmless_pickles_are_read_whatever_the_protocol(fake):
     stored = {
         "numbers": [1, 2.5, None, True, b"x", (1, "a"), {3}],
         "dates": (DATE, datetime.datetime(2020, 1, 2, 3)),
         "array": np.arange(6.0).reshape(2, 3),
         "scalar": np.int16(4),
+        "foreign bytes": np.arange(3, dtype=">i4"),
+        "by columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "text": np.array(["a", "bcd"]),
+        "truth": np.array([True, False]),
     }
     for protocol in (3, 4, 5):
         loaded = safe_loads(pickle.dumps(stored, protocol=protocol))

@@ -11,6 +11,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 
@@ -52,20 +53,60 @@ class Stub:
         return f"<{self.stub_class}>"
 
 
-def _numpy_globals() -> dict[tuple[str, str], Callable[..., Any]]:
-    # The functions that arrays and numbers are pickled with, under the names of numpy 1 and 2.
-    scalar: Any = np.float64(0).__reduce__()[0]
-    reconstruct: Any = np.zeros(1).__reduce__()[0]
-    buffer: Any = np.zeros(1).__reduce_ex__(5)[0]
-    found: dict[tuple[str, str], Callable[..., Any]] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
-    for core in ("numpy.core", "numpy._core"):
-        multiarray = f"{core}.multiarray"
-        found |= {(multiarray, "scalar"): scalar, (multiarray, "_reconstruct"): reconstruct}
-        found[f"{core}.numeric", "_frombuffer"] = buffer
-    return found
+class _Dtype:
+    """A numpy dtype as pickles describe it: numbers and fixed-length text, no objects, no fields, no sizes of its own.
+
+    numpy takes a dtype's state from a pickle unchecked: one that says its objects are numbers turns bytes into
+    pointers. So the state is read here and never reaches numpy.
+    """
+
+    def __init__(self, text: Any, *_: Any) -> None:
+        dtype = np.dtype(text) if isinstance(text, str) else None
+        if dtype is None or dtype.kind not in "biufcSU":
+            raise _Forbidden(f"the array type {text!r}")
+        self.dtype_in_file = dtype
+
+    def __setstate__(self, state: Any) -> None:
+        if any(part is not None for part in state[2:5]):
+            raise _Forbidden("an array type with fields")
+        if state[1] in ("<", ">"):
+            self.dtype_in_file = self.dtype_in_file.newbyteorder(state[1])
 
 
-_HARMLESS: dict[tuple[str, str], Callable[..., Any]] = {
+class _Array(np.ndarray):
+    """An array that takes its content from a pickle only as plain bytes of a :class:`_Dtype`."""
+
+    def __setstate__(self, state: Any) -> None:
+        version, shape, dtype, fortran, content = state
+        if not isinstance(dtype, _Dtype) or not isinstance(content, bytes):
+            raise _Forbidden("an array of objects")
+        super().__setstate__((version, shape, dtype.dtype_in_file, fortran, content))
+
+
+def _scalar(dtype: _Dtype, content: bytes) -> Any:
+    return _buffer(content, dtype, (1,), "C")[0]
+
+
+def _empty(*_: Any) -> NDArray[Any]:
+    return np.ndarray.__new__(_Array, (0,), np.uint8)
+
+
+def _buffer(content: Any, dtype: _Dtype, shape: Any, order: Any) -> NDArray[Any]:
+    if not isinstance(dtype, _Dtype):
+        raise _Forbidden("an array of objects")
+    return np.frombuffer(content, dtype.dtype_in_file).reshape(shape, order=order)
+
+
+#: The functions that arrays and numbers are pickled with, under the names of numpy 1 and 2.
+_NUMPY: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "dtype"): _Dtype,
+    **{(f"{core}.multiarray", "scalar"): _scalar for core in ("numpy.core", "numpy._core")},
+    **{(f"{core}.multiarray", "_reconstruct"): _empty for core in ("numpy.core", "numpy._core")},
+    **{(f"{core}.numeric", "_frombuffer"): _buffer for core in ("numpy.core", "numpy._core")},
+}
+
+#: Types whose attributes cannot be set, since a pickle may try to.
+_HARMLESS: dict[tuple[str, str], Any] = {
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
     ("collections", "OrderedDict"): collections.OrderedDict,
@@ -73,7 +114,7 @@ _HARMLESS: dict[tuple[str, str], Callable[..., Any]] = {
     ("datetime", "datetime"): datetime.datetime,
     ("datetime", "timedelta"): datetime.timedelta,
     ("datetime", "timezone"): datetime.timezone,
-    **_numpy_globals(),
+    ("numpy", "ndarray"): "numpy.ndarray",  # named as an argument; called directly, it would make arrays of pointers
 }
 
 
@@ -86,6 +127,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _HARMLESS:
             return _HARMLESS[module, name]
+        if (module, name) in _NUMPY:
+            function = _NUMPY[module, name]
+            return lambda *arguments: function(*arguments)  # a new one each time: a pickle may set its attributes
         if any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.stubs):
             if (module, name) not in self.made:
                 body = {"stub_class": f"{module}.{name}"}
@@ -120,7 +164,8 @@ def safe_loads(data: bytes, *, stubs: Collection[str] = (), path: str | PathLike
     Notes
     -----
     A plain ``pickle.loads`` calls whatever function a file names. Here the names are looked up in a short list;
-    nothing is imported.
+    nothing is imported. Arrays hold numbers or text: arrays of objects, with fields or of dates are refused, and a
+    dtype that stands alone comes back as a placeholder.
     """
     try:
         return _Unpickler(data, stubs).load()
