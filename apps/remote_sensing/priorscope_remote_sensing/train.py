@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> FitResult:
     if config.epochs:
         steps = max(1, config.epochs * len(data) // loop.batch_size)
         loop = replace(loop, steps=steps, warmup=steps // 8)
-    settings = _settings(config, backbone, data, side)
+    model, features = _model(config, backbone, _settings(config, backbone, data, side))
     # made only now, so that a mistake above leaves nothing behind
     run = RunFolder.create(
         config.out,
@@ -63,7 +63,6 @@ def train(config: TrainConfig) -> FitResult:
         may_differ=("out", "keep", "cache", *(f"loop.{name}" for name in MAY_DIFFER)),
     )
     accelerator.wait_for_everyone()
-    model, features = _model(config, backbone, settings, run)
     looked_at = held_out.some(config.held_out, loop.seed) if config.held_out and len(held_out) else None
     task = DecoderTask(
         model,
@@ -109,7 +108,7 @@ def _settings(config: TrainConfig, backbone: Backbone, data: LabelledSet, side: 
 
 
 def _model(
-    config: TrainConfig, backbone: Backbone, settings: SatDiFuserSettings, run: RunFolder
+    config: TrainConfig, backbone: Backbone, settings: SatDiFuserSettings
 ) -> tuple[SatDiFuserModel, KeptFeatures]:
     decoder_settings = {
         "save_steps": config.save_steps,
@@ -122,7 +121,7 @@ def _model(
     }
     kept = {
         "keep": config.keep,
-        "folder": config.cache or run.path / "cache",
+        "folder": config.cache or config.out / "cache",
         "seed": config.loop.seed,
         "batch_size": max(1, min(8, config.loop.batch_size)),
     }
