@@ -193,6 +193,26 @@ def test_label_rasters_on_the_same_grid_and_on_another(raster, tmp_path):
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("pixel", [1e-6, 1e-4, 10.0])
+def test_small_pixels_are_no_reason_to_take_two_grids_for_one(tmp_path, pixel):
+    # in degrees a pixel of a decimetre is 1e-6: tolerances are a share of the pixel, not of the unit
+    crs = "EPSG:4326" if pixel < 1 else UTM
+    write_geotiff(tmp_path / "scene.tif", np.ones((8, 8)), crs=crs, transform=from_origin(15, 47, pixel, pixel))
+    stored = RNG.integers(0, 3, (8, 8)).astype(np.uint8)
+    classes = {0: "a", 1: "b", 2: "c"}
+    with open_raster(tmp_path / "scene.tif") as dataset:
+        write_geotiff(tmp_path / "coarse.tif", stored, crs=crs, transform=from_origin(15, 47, 2 * pixel, 2 * pixel))
+        found = RasterLabels(tmp_path / "coarse.tif", classes).read(dataset)
+        np.testing.assert_array_equal(found, np.kron(stored[:4, :4], np.ones((2, 2), np.uint8)))
+        write_geotiff(tmp_path / "moved.tif", stored, crs=crs, transform=from_origin(15 - pixel, 47, pixel, pixel))
+        found = RasterLabels(tmp_path / "moved.tif", classes).read(dataset)
+        np.testing.assert_array_equal(found[:, :-1], stored[:, 1:])
+        write_geotiff(
+            tmp_path / "rounded.tif", stored, crs=crs, transform=from_origin(15, 47 + 1e-3 * pixel, pixel, pixel)
+        )
+        np.testing.assert_array_equal(RasterLabels(tmp_path / "rounded.tif", classes).read(dataset), stored)
+
+
 def test_labels_of_a_reprojected_raster(raster, tmp_path):
     stored = np.repeat((np.arange(60) >= 30).astype(np.uint8)[None], 40, axis=0)
     write_geotiff(tmp_path / "labels" / "scene.tif", stored, crs=UTM, transform=TRANSFORM)
@@ -219,7 +239,7 @@ def test_wrong_label_rasters(raster, tmp_path):
         with pytest.raises(InputError, match="no coordinate reference system"):
             RasterLabels(tmp_path / "bare.tif", {0: "a"}).read(dataset)
     write_geotiff(folder / "deeper" / "other.tif", np.zeros((4, 4)))
-    for classes in ({}, {0: "a", 1: "a"}, {0.5: "a"}):
+    for classes in ({}, {0: "a", 1: "a"}, {0.5: "a"}, {2**24: "a"}):
         with pytest.raises(InputError):
             RasterLabels(raster, classes)
     with pytest.raises(InputError, match="there twice"):

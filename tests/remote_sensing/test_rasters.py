@@ -78,6 +78,11 @@ def test_an_alpha_band_is_no_band_but_says_what_is_missing(tmp_path):
         values, valid = read_bands(dataset)
     assert values.shape == (3, 4, 5)
     assert np.argwhere(~valid).tolist() == [[1, 2]]
+    with open_raster(tmp_path / "a.tif", crs="EPSG:32634", resampling="nearest") as dataset:
+        values, valid = read_bands(dataset)
+    assert values.shape[0] == 3
+    assert (values[:, valid] == 255).all()
+    assert 0 < (~valid).sum() < valid.size  # the hole and the corners
 
 
 def test_missing_pixels_are_filled_with_the_mean_of_the_others():

@@ -60,6 +60,8 @@ class RasterLabels:
         self.names = _checked_names(list(classes.values()), self.source)
         if not all(isinstance(value, int | np.integer) for value in self.values):
             raise InputError("the classes of a label raster are given as {stored whole number: name}", path=source)
+        if any(abs(int(value)) >= 2**24 for value in self.values):  # rasters are read as float32
+            raise InputError("class numbers of a label raster lie below 2^24 = 16777216", path=source)
         self._by_stem = _by_stem(self.source)
 
     def read(self, dataset: DatasetReader, window: Window | None = None) -> NDArray[np.uint8]:
@@ -121,8 +123,8 @@ class VectorLabels:
 
     Notes
     -----
-    Coordinates are reprojected to the raster they are laid on. Where geometries overlap, the later feature of
-    the file wins. A point labels the pixel it lies in.
+    Vertices are reprojected to the raster they are laid on, and joined by straight lines there. Where geometries
+    overlap, the later feature of the file wins. A point labels the pixel it lies in.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ def open_raster(
         except rasterio.errors.RasterioIOError as error:
             raise InputError(f"is not a raster that can be read ({_one_line(error)})", path=path) from error
         if not dataset.count:
-            raise InputError("holds no bands", path=path, remedy="Open one of its sub-datasets.")
+            raise InputError("holds no bands", path=path, remedy="Extract one of its sub-datasets: gdal_translate.")
         if any("complex" in kind for kind in dataset.dtypes):
             raise InputError(f"holds {dataset.dtypes[0]} values, real numbers are expected", path=path)
         yield _warped(dataset, path, crs, like, resampling, stack)
@@ -85,7 +85,7 @@ def _warped(dataset: Any, path: Path, crs: str | None, like: Any, resampling: st
     if resampling not in RESAMPLINGS:
         raise InputError(f"resampling is {resampling!r}", remedy=f"One of {', '.join(RESAMPLINGS)}.")
     wanted = like.crs if like is not None else None if crs is None else parse_crs(crs)
-    same_grid = like is None or (dataset.transform.almost_equals(like.transform) and dataset.shape == like.shape)
+    same_grid = like is None or _same_grid(dataset, like)
     if same_grid and (wanted is None or wanted == dataset.crs or (dataset.crs is None and like is not None)):
         return dataset
     if dataset.crs is None or wanted is None:
@@ -96,9 +96,18 @@ def _warped(dataset: Any, path: Path, crs: str | None, like: Any, resampling: st
         )
     grid = {} if like is None else {"transform": like.transform, "width": like.width, "height": like.height}
     # what lies beyond the raster must read as missing, also where the raster itself declares no such value
-    alpha = {"add_alpha": True} if dataset.nodata is None else {}
+    alpha = {"add_alpha": True} if dataset.nodata is None and data_bands(dataset) == dataset.count else {}
     options = {"crs": wanted, "resampling": rasterio.warp.Resampling[resampling], **grid, **alpha}
     return stack.enter_context(rasterio.vrt.WarpedVRT(dataset, **options))
+
+
+def _same_grid(first: DatasetReader, second: DatasetReader) -> bool:
+    """Whether the pixels of both lie on each other, to a hundredth of a pixel."""
+    if first.shape != second.shape:
+        return False
+    here, there = (window_corners(dataset, (0, 0, *dataset.shape)) for dataset in (first, second))
+    a = second.transform
+    return bool(np.abs(here - there).max() < 0.01 * min(np.hypot(a.a, a.d), np.hypot(a.b, a.e)))
 
 
 def source_path(dataset: DatasetReader) -> Path:
