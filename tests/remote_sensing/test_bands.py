@@ -104,6 +104,8 @@ def test_scales():
     scaled = RECIPES["rgb"].scale(np.array([np.nan, 300]))
     assert scaled.dtype == np.float32
     assert np.isnan(scaled[0])
+    with pytest.raises(InputError, match="several names"):
+        BandRecipe("B04", 1.0)
     for wrong in ((), ("Red",)):
         with pytest.raises(InputError):
             BandRecipe(wrong, 0 if wrong else 1)

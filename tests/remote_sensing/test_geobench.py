@@ -175,6 +175,7 @@ def test_every_task_is_read_in_its_layout(fake, tmp_path, task):
 
 
 def test_eleven_data_sets_are_known():
+    assert TASKS["m-forestnet"].classes == 12
     assert len({task.removesuffix("-seg") for task in TASKS}) == 11
     assert task_facts("m-chesapeake-landcover") == TASKS["m-chesapeake"]
     assert task_facts("m-unknown") is None

@@ -219,6 +219,10 @@ def test_nothing_is_replaced_silently(tmp_path):
     assert not (tmp_path / "map.tif").exists()
     map_scene(*run, tile=32, overlap=8, overwrite=True)
     assert (tmp_path / "map_legend.json").read_text() != "mine"
+    before = (tmp_path / "scene.tif").read_bytes()
+    with pytest.raises(InputError, match="replace its own scene"):
+        map_scene(tmp_path / "scene.tif", tmp_path / "scene.tif", *run[2:], overwrite=True)
+    assert (tmp_path / "scene.tif").read_bytes() == before
 
 
 def test_a_model_that_fails_leaves_no_half_map(tmp_path):

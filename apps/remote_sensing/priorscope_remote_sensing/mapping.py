@@ -126,6 +126,8 @@ def map_scene(
     if not overwrite:
         for path in paths.values():
             refuse_overwrite(path)
+    if Path(scene).exists() and any(path.exists() and path.samefile(scene) for path in paths.values()):
+        raise InputError("the map would replace its own scene", path=out, remedy="Choose another name.")
     if tile < 1 or batch_size < 1:
         raise InputError(f"tile is {tile} and batch_size {batch_size}; both are at least 1")
     with ExitStack() as stack:

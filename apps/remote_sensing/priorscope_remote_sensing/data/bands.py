@@ -133,6 +133,8 @@ class BandRecipe:
     clip: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        if isinstance(self.bands, str):
+            raise InputError(f"bands are several names, not {self.bands!r}", remedy=f"Write ({self.bands!r},).")
         if not self.bands or not self.divisor > 0:
             raise InputError(f"a band recipe needs bands and a positive divisor, not {self.bands}, {self.divisor}")
 

@@ -41,7 +41,7 @@ TASKS: dict[str, TaskFacts] = {
     "m-bigearthnet": TaskFacts("multi-label", 120, 43, "sentinel2-rgb"),
     "m-brick-kiln": TaskFacts("classification", 64, 2, "sentinel2-rgb"),
     "m-eurosat": TaskFacts("classification", 64, 10, "sentinel2-rgb"),
-    "m-forestnet": TaskFacts("classification", 332, 6, None),
+    "m-forestnet": TaskFacts("classification", 332, 12, None),
     "m-pv4ger": TaskFacts("classification", 320, 2, "rgb"),
     "m-so2sat": TaskFacts("classification", 32, 17, None),
     "m-cashew-plant": TaskFacts("segmentation", 256, 7, "sentinel2-rgb", 0),
@@ -120,7 +120,8 @@ class GeoBench(Sequence[GeoBenchSample]):
     root : path-like, optional
         See :func:`find_task`.
     recipe : BandRecipe or str, optional
-        Bands and scale, or a name in ``RECIPES``; by default the task's colour bands as SatDiFuser scales them.
+        Bands and scale, or a name in ``RECIPES``; by default the task's colour bands as SatDiFuser scales them
+        (but m-chesapeake /255: for parity say "chesapeake-official").
     partition : str
         "default", or limited labels such as "0.01x_train", "0.10x_train": the file ``PARTITION_partition.json``.
     date : int
