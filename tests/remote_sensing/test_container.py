@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -301,6 +302,20 @@ def test_nothing_in_a_checkpoint_runs(tmp_path, capfd):
     with pytest.raises(InputError, match="decoder_net"):
         read_checkpoint(tmp_path / "bad.pth")
     assert "ran" not in capfd.readouterr().out
+
+
+def test_a_checkpoint_changes_no_function_of_torch(tmp_path):
+    rebuild = torch._utils._rebuild_tensor_v2
+    before = rebuild.__doc__, rebuild.__defaults__
+    torch.save({"decoder_net": {"weight": torch.zeros(1)}}, tmp_path / "good.pth")
+    # GLOBAL unknown class (so that torch's own reader declines), GLOBAL function, BUILD with attributes
+    content = b"\x80\x02}(U\x01acfoo\nBar\nU\x01bctorch._utils\n_rebuild_tensor_v2\nN}U\x07__doc__U\x07changeds\x86bu."
+    with zipfile.ZipFile(tmp_path / "good.pth") as good, zipfile.ZipFile(tmp_path / "bad.pth", "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, content if name.endswith("data.pkl") else good.read(name))
+    with pytest.raises(InputError, match="decoder_net"):
+        read_checkpoint(tmp_path / "bad.pth")
+    assert (rebuild.__doc__, rebuild.__defaults__) == before
 
 
 def test_damaged_checkpoints(tmp_path):

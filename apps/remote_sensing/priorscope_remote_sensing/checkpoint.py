@@ -214,7 +214,10 @@ def _load_with_shells(path: Path) -> tuple[Any, tuple[str, ...]]:
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) in _TRUSTED:
-                return _TRUSTED[module, name]
+                trusted = _TRUSTED[module, name]
+                if isinstance(trusted, type):
+                    return trusted
+                return lambda *arguments: trusted(*arguments)  # the file may set a function's attributes
             if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
                 return getattr(torch, name)
             root = module.split(".")[0]

@@ -79,6 +79,13 @@ class DecoderConfig:
             raise InputError("a decoder needs classes, save steps and at least one tap a scale")
         if len(set(self.save_steps)) != len(self.save_steps):
             raise InputError(f"save steps {self.save_steps} repeat themselves")
+        counts = ("norm_groups", "res_blocks", "channels", "projection_dim")
+        if wrong := [name for name in counts if getattr(self, name) < 1]:
+            raise InputError(f"{wrong[0]} {getattr(self, wrong[0])} is not positive")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout {self.dropout} is not in [0, 1)")
+        if min(self.pool_scales, default=1) < 1:
+            raise InputError(f"pool_scales {self.pool_scales} are not positive")
         if self.projection_dim % (4 * self.norm_groups):
             raise InputError(
                 f"projection_dim {self.projection_dim} is no multiple of 4 x {self.norm_groups} norm groups"
