@@ -167,6 +167,60 @@ def test_other_weights_other_maps(tmp_path):
     assert fingerprint([Network()]) == fingerprint([Network()])
 
 
+def test_where_a_model_lies_does_not_matter_but_how_it_is_asked_does(tmp_path):
+    here, there = Network(), Network()
+    here.config, there.config = {"heads": 2, "_name_or_path": "a"}, {"heads": 2, "_name_or_path": "b"}
+    assert fingerprint([here]) == fingerprint([there])
+    there.config = {"heads": 4}
+    assert fingerprint([here]) != fingerprint([there])
+    images = np.full((1, 4, 4, 3), 77, np.uint8)
+    plain = extractor(tmp_path, mode=AtLevels((21,)))(images)["first"]
+    halved = Denoiser(Network(), VPSchedule.from_betas(), input_scale=lambda alpha, sigma: 0.5)
+    asked = FeatureExtractor(halved, Counting(), None, [Tap("first")], mode=AtLevels((21,)), cache=tmp_path)
+    assert not torch.allclose(asked(images)["first"], plain)
+
+
+def test_tiled_latents_are_not_taken_for_whole_ones(tmp_path):
+    images = np.zeros((1, 4, 4, 3), np.uint8)
+    for tiled, encoded in ((False, 1), (True, 1), (True, 0)):
+        space = Counting()
+        space.vae = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(space.vae.weight)
+        torch.nn.init.zeros_(space.vae.bias)
+        space.vae.use_tiling = tiled
+        denoiser = Denoiser(Network(), VPSchedule.from_betas())
+        FeatureExtractor(denoiser, space, None, [Tap("first")], mode=AtLevels((21,)), cache=tmp_path)(images)
+        assert space.images == encoded
+
+
+def test_nothing_wrong_is_kept(tmp_path):
+    """Values beyond the cache's dtype, maps with NaN, a full disk: an error, and no file."""
+    with pytest.raises(InputError, match=r"cache of torch.int8"):
+        FeatureCache(tmp_path, {}, dtype=torch.int8)
+    with pytest.raises(InputError, match="x holds values too large for torch.float16"):
+        FeatureCache(tmp_path, {}, dtype=torch.float16).put("photo", {"x": torch.tensor([7e4])})
+    network = Network()
+    torch.nn.init.constant_(network.first.bias, torch.nan)
+    with pytest.raises(InputError, match="NaN or infinite values at first"):
+        extractor(tmp_path, network)(np.zeros((1, 4, 4, 3), np.uint8))
+    assert not list((tmp_path / "maps").rglob("*.safetensors"))
+
+
+def test_a_full_disk(tmp_path, fork):
+    def work():
+        import resource
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(InputError, match="cannot be written"):
+            FeatureCache(tmp_path, {}).put("photo", {"x": torch.zeros(10_000)})
+        return 0
+
+    assert fork(work) == 0
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_a_damaged_file_under_the_extractor(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3), dtype=np.uint8)
     expected = extractor(tmp_path)(images)

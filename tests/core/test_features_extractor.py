@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from priorscope.backbones import PatchSpace, UNetNetwork
@@ -160,6 +162,18 @@ def test_an_ensemble_is_the_mean_of_its_members_and_encodes_once(build):
     assert extractor.latents.images == 3
 
 
+def test_a_level_is_the_same_however_it_is_written():
+    assert repr(AtLevels((21,))) == repr(AtLevels([21.0])) == repr(AtLevels(np.array([21])))
+
+
+def test_named_images_are_not_hashed_without_a_cache(build, monkeypatch):
+    from priorscope.features import extractor
+
+    expected = build()(pictures(2), items=["a", "b"])["fine"]
+    monkeypatch.delattr(extractor, "content_hash")
+    assert torch.equal(build()(pictures(2), items=["a", "b"])["fine"], expected)
+
+
 def test_members_draw_their_own_latents(build):
     extractor = build(posterior="sample", ensemble=2)
     mean = torch.randn(1, 4, 5, 7)
@@ -262,6 +276,10 @@ def test_inversion_reads_what_the_network_predicts():
         (np.zeros((8, 8, 4), np.uint8), "uint8 array"),
         ([], "no images"),
         (["photo.png"], "got str"),
+        ("photo.png", "got str"),
+        (Path("photo.png"), "got PosixPath"),
+        (Image.fromarray(np.zeros((8, 8, 3), np.uint8)), "got Image"),
+        (np.zeros((8, 8), np.uint8), r"got uint8 array \(8, 8\)"),
         (torch.full((1, 3, 8, 8), float("nan")), "NaN"),
         (torch.full((1, 3, 8, 8), 1.5), "outside"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "float tensor"),
@@ -291,6 +309,20 @@ def test_wrong_requests(build, folder, tmp_path):
         build(ensemble=0)
     with pytest.raises(InputError, match="size of 4"):
         build(size=4)
+    with pytest.raises(InputError, match="batch size of 0"):
+        build().encode(images[:1], batch_size=0)
+    with pytest.raises(InputError, match=r"size of \(64,\)"):
+        build(size=(64,))
+    with pytest.raises(InputError, match="mode 'inversion'"):
+        build(mode="inversion")
+    for levels in (261, ("low",), ()):
+        with pytest.raises(InputError, match="noise level"):
+            AtLevels(levels)
+    for save in (9, (9.5,), ()):
+        with pytest.raises(InputError, match="save steps"):
+            build(mode=Inversion(10, save))(images[:1])
+    with pytest.raises(InputError, match=r"no tap set is called 'sd_dino'.*sd-dino"):
+        FeatureExtractor.from_pretrained(folder, "sd_dino")
     with pytest.raises(InputError, match="posterior"):
         build(posterior="median")
     with pytest.raises(InputError, match="neither -1 nor within"):

@@ -10,7 +10,18 @@ from safetensors.torch import load_file
 
 from priorscope.backbones import UNetNetwork
 from priorscope.diffusion import Condition, Denoiser, EDMSchedule, VPSchedule, spaced_times
-from priorscope.features import AtLevels, DDAEUNet, Generation, Inversion, Tap, Tapped, Viewer, by_scale, ddae_denoiser
+from priorscope.features import (
+    PUBLISHED,
+    AtLevels,
+    DDAEUNet,
+    Generation,
+    Inversion,
+    Tap,
+    Tapped,
+    Viewer,
+    by_scale,
+    ddae_denoiser,
+)
 from priorscope.features.modes import shared_noise
 
 
@@ -149,6 +160,8 @@ def test_golden_ddae(golden_files, read_json):
         torch.testing.assert_close(torch.tensor(sigmas, dtype=torch.float64), stored["edm.sigmas18"], atol=0, rtol=1e-6)
         cases = {key.rsplit(".", 1)[0] for key in stored if key.endswith("x_noised")}
         assert len(cases) == 6
+        # the published step, 11 of 1 ... 1000, as a level of ours
+        assert ddae_denoiser(unet, "ddpm").time_label(PUBLISHED["ddae"].levels[0]) == 11 / 1000
         for case in cases:
             kind, step = case.split(".t")
             level = sigmas[::-1][int(step)] if kind == "edm" else int(step) - 1

@@ -47,6 +47,8 @@ class FeatureCache:
         self.folder = Path(folder).expanduser()
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError("is a file, a folder for the cache was expected", path=self.folder)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise InputError(f"a cache of {dtype}", remedy="Use torch.float16, torch.bfloat16 or torch.float32.")
         self.settings = json.dumps({**settings, "format": _FORMAT, "stored": str(dtype)}, sort_keys=True)
         self.dtype = dtype
         self._verified: set[tuple[str, int, int]] = set()
@@ -79,16 +81,32 @@ class FeatureCache:
             return None
 
     def put(self, key: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Store the tensors of an item and return them as they are stored (on the CPU)."""
+        """Store the tensors of an item and return them as they are stored (on the CPU).
+
+        Raises
+        ------
+        InputError
+            If values are too large for the cache's dtype, or the file cannot be written.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         stored = {
             name: value.detach().to("cpu", self.dtype if value.is_floating_point() else None).contiguous()
             for name, value in tensors.items()
         }
+        for name, value in stored.items():
+            if value.dtype != tensors[name].dtype and bool((value.isinf() & ~tensors[name].cpu().isinf()).any()):
+                raise InputError(
+                    f"{name} holds values too large for {value.dtype}", remedy="Use torch.bfloat16 or torch.float32."
+                )
+        path = self.path(key)
         metadata = {"order": json.dumps(list(stored)), "checksum": str(_checksum(stored)), "format": _FORMAT}
-        with atomic_path(self.path(key), overwrite=True) as temporary:
-            save_file(stored, temporary, metadata=metadata)
+        with atomic_path(path, overwrite=True) as temporary:
+            try:
+                save_file(stored, temporary, metadata=metadata)
+            except SafetensorError as error:
+                raise InputError(f"cannot be written: {error}", path=path, remedy="Make room on the disk.") from error
         return stored
 
 
@@ -124,7 +142,10 @@ def fingerprint(modules: Iterable[nn.Module]) -> str:
     """
     digest = hashlib.sha256()
     for module in modules:
-        digest.update(f"{type(module).__name__} {getattr(module, 'config', '')}".encode())
+        config = getattr(module, "config", None)
+        # names with an underscore say where a model was loaded from, and by which version
+        kept = {k: v for k, v in config.items() if k[:1] != "_"} if isinstance(config, Mapping) else str(config)
+        digest.update(f"{type(module).__name__} {kept}".encode())
         for name, value in module.state_dict().items():
             flat = value.detach().reshape(-1)
             some = flat[:: max(1, flat.numel() // _SAMPLES)].cpu().contiguous()

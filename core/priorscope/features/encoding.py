@@ -27,7 +27,8 @@ def as_sources(images: Images) -> list[Source]:
         if not bool(((images >= 0) & (images <= 1)).all()):
             raise InputError("images hold NaN or values outside [0, 1]", remedy="Scale them to [0, 1].")
         return list(images)
-    arrays = [images] if isinstance(images, np.ndarray) and images.ndim == 3 else list(images)
+    several = images.ndim == 4 if isinstance(images, np.ndarray) else isinstance(images, Sequence)
+    arrays = list(images) if several else [images]
     if not arrays:
         raise InputError("no images were given")
     for image in arrays:

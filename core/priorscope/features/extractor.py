@@ -86,15 +86,18 @@ class FeatureExtractor:
             raise InputError(f"an ensemble of {ensemble}", remedy="Use 1 or more.")
         if posterior not in ("mode", "sample"):
             raise InputError(f"posterior {posterior!r}", remedy="Use 'mode' or 'sample'.")
-        if size is not None and min(size if isinstance(size, tuple) else (size,)) < latents.factor:
-            raise InputError(f"a size of {size} pixels", remedy=f"Use {latents.factor} or more.")
+        sides = (size, size) if isinstance(size, int) else size
+        if sides is not None and (len(sides) != 2 or min(sides) < latents.factor):
+            raise InputError(f"a size of {size} pixels", remedy=f"Use {latents.factor} or more, or (height, width).")
+        if not callable(mode):
+            raise InputError(f"mode {mode!r}", remedy="Give AtLevels(...), Inversion(...) or Generation(...).")
         network: Any = getattr(denoiser.network, "unet", denoiser.network)
         self.viewer = Viewer(denoiser, Tapped(network, taps), condition)
         self.latents = latents
         self.mode = mode
         self.ensemble = ensemble
         self.posterior: Posterior = posterior
-        self.size = (size, size) if isinstance(size, int) else size
+        self.size = sides
         self.name = name
         self.device = torch.device(device)
         self.store: FeatureStore | None = None
@@ -247,7 +250,7 @@ class FeatureExtractor:
         if batch_size < 1:
             raise InputError(f"a batch size of {batch_size}", remedy="Use 1 or more.")
         sources = as_sources(images)
-        hashes = [content_hash(source) for source in sources]
+        hashes = self._hashes(sources, needed=items is None)
         names: Sequence[int | str] = hashes if items is None else items
         if len(names) != len(sources):
             raise InputError(f"{len(names)} item names for {len(sources)} images")
@@ -269,6 +272,7 @@ class FeatureExtractor:
                 seed=seed,
                 batch_size=batch_size,
             )
+            self._check_finite(maps)  # before anything is kept
             for row, index in enumerate(group):
                 one = {key: {name: value[row] for name, value in part.items()} for key, part in maps.items()}
                 if self.store is not None:
@@ -279,9 +283,11 @@ class FeatureExtractor:
 
     def encode(self, images: Images, *, batch_size: int = 8) -> LatentDistribution:
         """What the autoencoder says about images, each encoded once (or read from the cache)."""
+        if batch_size < 1:
+            raise InputError(f"a batch size of {batch_size}", remedy="Use 1 or more.")
         sources = as_sources(images)
         parts = [sources[begin : begin + batch_size] for begin in range(0, len(sources), batch_size)]
-        encoded = [self._encode(part, [content_hash(source) for source in part]) for part in parts]
+        encoded = [self._encode(part, self._hashes(part)) for part in parts]
         sizes = {tuple(part.mean.shape[-2:]) for part in encoded}
         if len(sizes) > 1:
             raise _unequal(sizes)
@@ -331,15 +337,37 @@ class FeatureExtractor:
         sums: dict[Key, Features] = {}
         for begin in range(0, len(latents), batch_size):
             part = slice(begin, begin + batch_size)
-            owners = torch.arange(begin, min(begin + batch_size, len(latents)), device=latents.device) // self.ensemble
             viewer = Viewer(self.viewer.denoiser, self.viewer.taps, told.select(part))
             for key, maps in self.mode(viewer, latents[part], eps[part]).items():
                 total = sums.setdefault(key, {})
                 for name, value in maps.items():
                     if name not in total:
                         total[name] = value.new_zeros((count, *value.shape[1:]))
-                    total[name].index_add_(0, owners, value)
+                    self._add(total[name], value, begin)
         return {key: {name: value / self.ensemble for name, value in maps.items()} for key, maps in sums.items()}
+
+    def _add(self, total: torch.Tensor, value: torch.Tensor, begin: int) -> None:
+        """Add maps of the rows from ``begin`` on to their images' sums; on a GPU index_add_ has no fixed order."""
+        end, members = begin + len(value), self.ensemble
+        if members == 1:
+            total[begin:end] = value
+            return
+        for owner in range(begin // members, (end - 1) // members + 1):
+            total[owner] += value[max(owner * members - begin, 0) : (owner + 1) * members - begin].sum(0)
+
+    def _hashes(self, sources: Sequence[Source], *, needed: bool = False) -> list[str]:
+        """Hashes of the images' content, or nothing where it is not asked for: images on a GPU would be copied."""
+        needed = needed or self.store is not None
+        return [content_hash(source) if needed else "" for source in sources]
+
+    def _check_finite(self, maps: Mapping[Key, Features]) -> None:
+        finite = [(name, value.isfinite().all()) for part in maps.values() for name, value in part.items()]
+        if not torch.stack([whole for _, whole in finite]).all():  # one word with the GPU
+            name = next(name for name, whole in finite if not whole)
+            raise InputError(
+                f"{self.name or 'the network'} gives NaN or infinite values at {name}",
+                remedy="Use precision='float32', or download its weights again.",
+            )
 
     @torch.no_grad()
     def _encode(self, sources: Sequence[Source], hashes: Sequence[str]) -> LatentDistribution:
@@ -364,13 +392,7 @@ class FeatureExtractor:
         values = [maps[key][name] for maps in whole]
         if len({value.shape for value in values}) > 1:
             raise _unequal({tuple(value.shape[-2:]) for value in values})
-        stacked = torch.stack(values).to(self.device, torch.float32)
-        if not torch.isfinite(stacked).all():
-            raise InputError(
-                f"{self.name or 'the network'} gives NaN or infinite values at {name}",
-                remedy="Use precision='float32', or download its weights again.",
-            )
-        return stacked
+        return torch.stack(values).to(self.device, torch.float32)
 
 
 def flatten(maps: Mapping[Key, Features]) -> Features:

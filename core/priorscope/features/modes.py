@@ -132,8 +132,13 @@ class AtLevels:
     levels: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not self.levels:
+        try:
+            levels = tuple(float(level) for level in self.levels)
+        except (TypeError, ValueError):
+            raise InputError(f"noise levels {self.levels!r}", remedy="Give numbers, as AtLevels((261,)).") from None
+        if not levels:
             raise InputError("no noise level to look at", remedy="Give t=261, say.")
+        object.__setattr__(self, "levels", levels)  # a cache knows a mode by its text: 21 and 21.0 are one level
 
     def __call__(
         self, viewer: Viewer, latents: torch.Tensor, noise: torch.Tensor, *, x0: bool = False
@@ -240,8 +245,9 @@ def _timesteps(mode: Inversion | Generation, schedule: Schedule) -> list[float]:
 
 
 def _check_save(save: Sequence[int], count: int) -> None:
-    if not save or len(set(save)) != len(save) or min(save) < 0 or max(save) >= count:
-        raise InputError(f"save steps {list(save)} of a run with {count} timesteps", remedy=f"Use 0 ... {count - 1}.")
+    fits = isinstance(save, Sequence) and len(set(save)) == len(save) > 0
+    if not fits or min(save) < 0 or max(save) >= count or any(step != int(step) for step in save):
+        raise InputError(f"save steps {save} of a run with {count} timesteps", remedy=f"Use 0 ... {count - 1}.")
 
 
 def _reading(viewer: Viewer, schedule: Schedule, official: bool) -> Viewer:

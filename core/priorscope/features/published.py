@@ -72,8 +72,8 @@ PUBLISHED: dict[str, TapSet] = {
         TapSet(
             "ddae",
             (Tap("up.*.attn", name="out_{n}"),),
-            levels=(11,),
-            source="Xiang et al. 2023, FutureXiang/ddae: every up block of DDPM's U-Net on CIFAR-10",
+            levels=(10,),
+            source="Xiang et al. 2023, FutureXiang/ddae: every up block of DDPM's U-Net on CIFAR-10, step 11 from 1",
         ),
         TapSet(
             "sdpose-body",
@@ -111,9 +111,9 @@ def find_taps(taps: str | Tap | TapSet | Sequence[Tap | str]) -> TapSet:
     if isinstance(taps, str):
         if taps in PUBLISHED:
             return PUBLISHED[taps]
-        if "." in taps or "_" in taps:
-            return TapSet("custom", (Tap(taps),))
         close = difflib.get_close_matches(taps, PUBLISHED, n=2)
+        if "." in taps or ("_" in taps and not close):
+            return TapSet("custom", (Tap(taps),))
         hint = f"Did you mean {' or '.join(close)}?" if close else f"Published sets: {', '.join(PUBLISHED)}."
         raise InputError(f"no tap set is called {taps!r}", remedy=f"{hint} A module path works too.")
     return TapSet("custom", tuple(tap if isinstance(tap, Tap) else Tap(tap) for tap in taps))

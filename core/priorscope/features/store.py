@@ -50,6 +50,7 @@ class FeatureStore:
         encoder = {
             "space": f"{type(latents).__name__} {latents.factor} {latents.channels}",
             "vae": fingerprint([vae] if isinstance(vae, nn.Module) else []),
+            "tiled": bool(getattr(vae, "use_tiling", False)),
             "size": size,
         }
         network = {
@@ -93,4 +94,6 @@ def _describe(denoiser: Denoiser) -> list[Any]:
     levels = [schedule.start, (schedule.start + schedule.end) // 2, schedule.end]
     label = denoiser.time_label
     told = [float(label(t)) for t in levels] if callable(label) else label
-    return [type(schedule).__name__, denoiser.prediction_type, [schedule(t) for t in levels], told]
+    scale = denoiser.input_scale
+    scaled = None if scale is None else [float(scale(*schedule(t))) for t in levels]
+    return [type(schedule).__name__, denoiser.prediction_type, [schedule(t) for t in levels], told, scaled]
