@@ -62,7 +62,7 @@ def write_scene(folder, name="scene", *, seed=0, crs=PLACE["crs"]):
     """Thirteen bands over two classes that differ in brightness, in stripes of 8 pixels; labels as rasters."""
     classes = (np.arange(SIDE) // 8 % 2).astype(np.uint8)[None].repeat(SIDE, axis=0)
     rng = np.random.default_rng(seed)
-    values = (500 + 2000 * classes + rng.integers(0, 200, (13, SIDE, SIDE))).astype(np.uint16)
+    values = (500 + 2000 * classes.astype(np.uint16) + rng.integers(0, 200, (13, SIDE, SIDE))).astype(np.uint16)
     write_geotiff(folder / f"{name}.tif", values, band_names=SENTINEL2, **{**PLACE, "crs": crs})
     with geotiff_writer(
         folder / "labels" / f"{name}.tif",

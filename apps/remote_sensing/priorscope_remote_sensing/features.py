@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -83,7 +83,10 @@ class KeptFeatures:
     def extractor(self, metadata: Metadata | None) -> FeatureExtractor:
         """The extractor for images with this metadata; all share the network."""
         if metadata not in self._extractors:
-            self._extractors[metadata] = self.model.extractor(self.backbone, metadata=metadata)
+            self._extractors[metadata] = self.model.extractor(
+                cast(DiffusionSat, self.backbone),
+                metadata=metadata,  # a TerrainPrior offers the same
+            )
         return self._extractors[metadata]
 
     def tap_widths(self, height: int, width: int) -> tuple[tuple[int, ...], ...]:
@@ -112,6 +115,11 @@ class KeptFeatures:
         draw : int
             Which noise an image gets; kept maps are of draw 0 whatever is asked for.
         """
+        # a training's mixed precision must not reach the frozen networks: predictions run without it
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            return self._maps_of(images, metadata, draw)
+
+    def _maps_of(self, images: torch.Tensor, metadata: Sequence[Metadata | None] | None, draw: int) -> Maps:
         prepared = self.model.preprocess(images, self.backbone.latents.factor).to(self.backbone.device, torch.float32)
         hashes = [content_hash(image) for image in prepared]
         told = self._told(metadata, images, prepared)

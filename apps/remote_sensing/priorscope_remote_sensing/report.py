@@ -19,7 +19,7 @@ from priorscope_remote_sensing.training.examples import LabelledSet
 from priorscope_remote_sensing.training.feed import stacked
 
 #: Correct figure -> SatDiFuser's figure of the same purpose, and what that is.
-_PAIRS = {
+_PAIRS: dict[str, list[tuple[str, str | None, str]]] = {
     "classification": [
         ("accuracy", "Accuracy", "the same"),
         ("macro_f1", "F1", "harmonic mean of class-averaged precision and recall"),

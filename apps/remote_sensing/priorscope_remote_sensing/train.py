@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,10 +75,11 @@ def train(config: TrainConfig) -> FitResult:
         patience=config.patience,
     )
     feed = ExampleFeed(data, loop.batch_size, loop.seed, config.augment)
-    print(
-        f"{data.title}: {len(data)} images to learn from, {len(held_out)} held out, {len(data.names)} classes; "
-        f"{sum(value.numel() for value in model.decoder.parameters()) / 1e6:.1f} M weights are trained."
-    )
+    if accelerator.is_main_process:
+        print(
+            f"{data.title}: {len(data)} images to learn from, {len(held_out)} held out, {len(data.names)} classes; "
+            f"{sum(value.numel() for value in model.decoder.parameters()) / 1e6:.1f} M weights are trained."
+        )
     try:
         result = fit(task, feed, loop, run, accelerator)
     except EarlyEnd:
@@ -144,9 +146,11 @@ def _model(
 def _ended_early(task: DecoderTask, run: RunFolder) -> FitResult:
     look = best_look(task.best)
     assert look is not None
-    folder = run.path / "model"
-    task.eval()
-    task.save(folder)
+    folder, aside = run.path / "model", run.path / "model.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    task.save(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
     last = run.history()[-1]["step"] if run.history() else 0
     run.write_metrics({"step": last, "finished": True, "best_step": look["step"], "best_score": look["score"]})
     print(f"Ended early: the look at step {look['step']} was not bettered.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,9 +72,7 @@ class LabelledSet:
         sample = self.items[index]
         if isinstance(self.items, PatchSet):
             patch = self.items.patches[index]
-            with open_raster(patch.scene) as dataset:
-                told = scene_metadata(dataset)
-            return Example(self.key(place), sample.image, sample.labels, told)
+            return Example(self.key(place), sample.image, sample.labels, _stated(patch.scene))
         return Example(self.key(place), sample.image, sample.label)
 
     def some(self, count: int, seed: int = 0) -> LabelledSet:
@@ -87,6 +86,13 @@ class LabelledSet:
         return LabelledSet(
             self.title, self.task, self.names, self.recipe, self.items, tuple(int(i) for i in indices), self.no_data
         )
+
+
+@lru_cache(maxsize=4096)
+def _stated(scene: Path) -> Metadata | None:
+    """What a raster says of itself; each is asked once."""
+    with open_raster(scene) as dataset:
+        return scene_metadata(dataset)
 
 
 def band_recipe(config: DataConfig) -> BandRecipe | None:

@@ -112,7 +112,8 @@ class DecoderTask(Task):
         if self.held_out is None:
             return {}
         settings = self.whole.settings
-        counts, shown = empty_counts(settings), []
+        counts = empty_counts(settings)
+        shown: list[Panel] = []
         size = self.features.batch_size
         for begin in range(0, len(self.held_out), size):
             batch = stacked([self.held_out.read(p) for p in range(begin, min(begin + size, len(self.held_out)))])
