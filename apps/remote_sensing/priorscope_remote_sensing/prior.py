@@ -171,7 +171,7 @@ class TerrainPrior:
         """
         folder = BUNDLED / str(source) if (BUNDLED / str(source) / "unet").is_dir() else Path(source).expanduser()
         if not folder.is_dir():
-            known = ", ".join(sorted(path.name for path in BUNDLED.iterdir() if (path / "unet").is_dir()))
+            known = ", ".join(sorted(path.parent.name for path in BUNDLED.glob("*/unet")))
             raise InputError("no such model folder", path=folder, remedy=f"Bundled are: {known}.")
         space = read_config(folder / "vae")
         if space.pop("_class_name", None) != ReflectanceSpace.__name__:
@@ -196,6 +196,8 @@ class TerrainPrior:
         write_text(folder / "vae/config.json", json.dumps(self.latents.to_dict(), indent=1) + "\n")
         write_text(folder / "scheduler/scheduler_config.json", json.dumps(PRIOR_SCHEDULER, indent=1) + "\n")
         self.unet.save_config(folder / "unet")
+        config = {key: value for key, value in read_config(folder / "unet").items() if key != "_name_or_path"}
+        write_text(folder / "unet/config.json", json.dumps(config, indent=1) + "\n", overwrite=True)
         weights = {name: value.half() if half else value for name, value in self.unet.state_dict().items()}
         weights = {name: value.cpu().contiguous() for name, value in weights.items()}
         save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", {"format": "pt"})
