@@ -12,10 +12,11 @@ left out. Methods differ in what a pixel is described by:
 - ``terrain``: of the prior trained on synthetic patches, which has seen no pixel of the scene;
 - ``both``: of the prior that has also seen the scene, test blocks included, without any label.
 
-and in the head: ``linear`` (logistic regression), and SatDiFuser's fusers ``gw``, ``lw``, ``moe`` with a linear layer a
-pixel. Every head weighs classes equally, and every (description, head) has its own settings from one grid, chosen on
-validation blocks inside the training blocks of the first splits, never on test blocks. Taps, levels and the rest were
-chosen on other draws of splits of the same scene (DEV_SEED), which the text of the result must say.
+(``raw+terrain``: both side by side, and so on) and in the head: ``linear`` (ridge regression of the classes), and
+SatDiFuser's fusers ``gw``, ``lw``, ``moe`` with a linear layer a pixel. Every head weighs classes equally, and every
+(description, head) has its own settings from one grid, chosen on validation blocks inside the training blocks (linear:
+of every split; the others: of the first), never on test blocks. Taps, level, members and the grids were chosen on other
+draws of splits of the same scene (DEV_SEED), so what is reported is not of a place that nobody has looked at.
 
 Every result is a row of evidence_remote_sensing.jsonl; the same command goes on with what is missing. --table prints
 the rows as markdown and draws figures/evidence_remote_sensing.png.
@@ -28,7 +29,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,24 +38,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from evidence_remote_sensing_heads import CLASSES, HEADS, SETTINGS, Maps, predict
 from evidence_remote_sensing_prior import SCENE, clear_scenes, space_of, terrain
 from scipy.ndimage import uniform_filter
 from scipy.stats import t as student
-from torch import nn
 from torch.nn import functional
 
 from priorscope_remote_sensing.data.eopatch import read_eopatch
 from priorscope_remote_sensing.data.legend import UNLABELLED
 from priorscope_remote_sensing.data.patches import Split, block_split
-from priorscope_remote_sensing.decoder import Decoder, DecoderConfig, FuserName
-from priorscope_remote_sensing.fusers import ExpertFuser, GlobalFuser, LocalFuser, load_balance
 from priorscope_remote_sensing.prior import TerrainPrior
 
 HERE = Path(__file__).parent
 ROWS = HERE / "evidence_remote_sensing.jsonl"
 FIGURE = HERE / "figures/evidence_remote_sensing.png"
 
-CLASSES = ("forest", "grassland", "shrub and built-up")
 MERGED = {"forest": 0, "grassland": 1, "shrubland": 2, "artificial surface": 2}
 SIDE, BLOCK, GAP = 100, 20, 2
 SPLITS, INNER, SEED, DEV_SEED = 10, 4, 0, 777
@@ -64,7 +62,6 @@ FEATURES = (
     *("raw", "raw+5x5", "random", "terrain", "both"),
     *("raw+random", "raw+terrain", "raw+both", "raw+5x5+random", "raw+5x5+terrain", "raw+5x5+both"),
 )
-HEADS = ("linear", "gw", "lw", "moe")
 #: What the gains in the table are of, and over what.
 COMPARED = {
     "terrain": ("raw", "raw+5x5", "random"),
@@ -77,14 +74,6 @@ COMPARED = {
 TAPS = ("up_blocks.1.resnets.1", "up_blocks.2.resnets.1")
 LEVEL = 60.0
 MEMBERS = 16
-
-#: Penalty of the linear head, and by how much the bands are scaled up against all else (39 good numbers want a
-#: smaller penalty than hundreds of redundant ones); learning rate of the others.
-SETTINGS: dict[str, list[tuple[float, ...]]] = {
-    "linear": list(itertools.product((10.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0), (1.0, 10.0))),
-    **{head: [(3e-4,), (1e-3,), (3e-3,)] for head in HEADS[1:]},
-}
-DECAY, STEPS = 0.1, 60
 
 
 @dataclass(frozen=True)
@@ -109,10 +98,6 @@ class Table:
         for index in range(count):
             split = block_split(bounds, BLOCK, seed=seed, index=index, gap=GAP, origin=(0, 0), labels=labels)
             yield Split(chosen[split.train], chosen[split.test])
-
-
-Maps = dict[str, torch.Tensor]
-"""By name (a part of the bands, or a tap): (C, SIDE, SIDE)."""
 
 
 def read_table() -> Table:
@@ -155,48 +140,6 @@ def prior_maps(prior: TerrainPrior, scene: np.ndarray) -> Maps:
     return total
 
 
-class Pixels(Decoder):
-    """A linear layer on the sum of the fused maps of all scales."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__(config)
-        self.classes = nn.Conv2d(config.projection_dim, config.num_classes, 1)
-
-    def decode(self, maps: Sequence[torch.Tensor], size: tuple[int, int] | None = None) -> torch.Tensor:
-        return self.classes(torch.stack(list(maps)).sum(0))
-
-
-class GlobalPixels(GlobalFuser, Pixels):
-    """Global weights."""
-
-
-class LocalPixels(LocalFuser, Pixels):
-    """Localised weights."""
-
-
-class ExpertPixels(ExpertFuser, Pixels):
-    """Mixture of experts."""
-
-
-FUSERS: dict[str, type[Decoder]] = {"gw": GlobalPixels, "lw": LocalPixels, "moe": ExpertPixels}
-
-
-def new_decoder(head: FuserName, maps: Maps) -> Decoder:
-    config = DecoderConfig(
-        *(head, "segmentation", len(CLASSES)),
-        taps=(tuple(len(value) for value in maps.values()),),
-        save_steps=(0,),
-        projection_dim=32,
-        norm_groups=4,
-        experts=4,
-        top_k=2,
-        warmup_steps=STEPS // 2,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        return FUSERS[head](config)
-
-
 def marked(table: Table, chosen: np.ndarray) -> np.ndarray:
     """The target at some of the items, 255 elsewhere."""
     target = np.full(table.target.size, UNLABELLED, np.uint8)
@@ -205,78 +148,9 @@ def marked(table: Table, chosen: np.ndarray) -> np.ndarray:
     return target.reshape(SIDE, SIDE)
 
 
-def standardised(maps: Maps, target: np.ndarray) -> Maps:
-    """By mean and deviation over the training pixels."""
-    inside = torch.from_numpy(target != UNLABELLED)
-    result: Maps = {}
-    for name, value in maps.items():
-        pixels = value[:, inside]
-        result[name] = (value - pixels.mean(1)[:, None, None]) / (pixels.std(1)[:, None, None] + 1e-6)
-    return result
-
-
-def fit_decoder(head: FuserName, maps: Maps, target: np.ndarray, rate: float) -> np.ndarray:
-    """Train on the pixels with a target, the whole scene at every step; predicted classes, [SIDE, SIDE]."""
-    ready = {0: [torch.cat(list(standardised(maps, target).values()))[None]]}
-    labels = torch.from_numpy(target.astype(np.int64))[None]
-    labels[labels == UNLABELLED] = -1
-    counts = torch.bincount(labels[labels >= 0], minlength=len(CLASSES)).float()
-    decoder = new_decoder(head, maps)
-    optimizer = torch.optim.AdamW(decoder.parameters(), rate, weight_decay=DECAY)
-    course = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, STEPS, pct_start=0.1)
-    for _ in range(STEPS):
-        fused = decoder.fuse(ready)
-        logits = decoder.decode(fused.maps)
-        loss = functional.cross_entropy(logits, labels, counts.sum() / counts, ignore_index=-1)
-        if head == "moe":
-            loss = loss + 0.01 * load_balance(fused.gates)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
-        course.step()
-        if isinstance(decoder, ExpertFuser):
-            decoder.update_done()
-    decoder.eval()
-    with torch.no_grad():
-        return decoder(ready)[0].argmax(0).numpy()
-
-
-def fit_linear(maps: Maps, target: np.ndarray, settings: Sequence[tuple[float, ...]]) -> list[np.ndarray]:
-    """Ridge regression of one-hot classes, all classes weighing alike: predictions for each (penalty, scale).
-
-    Closed form, so that no description loses because an optimiser stopped early.
-    """
-    inside = torch.from_numpy(np.flatnonzero(target.ravel() != UNLABELLED))
-    labels = torch.from_numpy(target.ravel().astype(np.int64))[inside]
-    counts = torch.bincount(labels, minlength=len(CLASSES))
-    weight = (len(labels) / (len(CLASSES) * counts))[labels][:, None].double()
-    one_hot = functional.one_hot(labels, len(CLASSES)).double() - 1 / len(CLASSES)
-    ready = standardised(maps, target)
-    found: dict[tuple[float, ...], np.ndarray] = {}
-    for scale in {scale for _, scale in settings}:
-        parts = [value * scale if name == "bands" else value for name, value in ready.items()]
-        table = torch.cat(parts).flatten(1).T.double()
-        table = table - (weight * table[inside]).sum(0) / weight.sum()
-        x = table[inside]
-        values, vectors = torch.linalg.eigh((weight * x).T @ x)
-        rotated, answer = table @ vectors, vectors.T @ ((weight * x).T @ one_hot)
-        for penalty in {penalty for penalty, other in settings if other == scale}:
-            scores = rotated @ (answer / (values + penalty)[:, None])
-            found[penalty, scale] = scores.argmax(1).reshape(SIDE, SIDE).numpy()
-    return [found[setting[0], setting[1]] for setting in settings]
-
-
 def balanced(predicted: np.ndarray, target: np.ndarray) -> float:
     """Mean recall of the classes."""
     return float(np.mean([(predicted[target == index] == index).mean() for index in range(len(CLASSES))]))
-
-
-def predict(head: str, maps: Maps, target: np.ndarray, settings: Sequence[tuple[float, ...]]) -> list[np.ndarray]:
-    """Maps of classes for each of the settings."""
-    if head == "linear":
-        return fit_linear(maps, target, settings)
-    return [fit_decoder(head, maps, target, setting[0]) for setting in settings]  # type: ignore[arg-type]
 
 
 class Evidence:
