@@ -23,6 +23,7 @@ from priorscope.training import LoopConfig
 from priorscope_remote_sensing.configs import DataConfig, TrainConfig
 from priorscope_remote_sensing.data.bands import RECIPES, SENTINEL2
 from priorscope_remote_sensing.data.eurosat import CLASSES
+from priorscope_remote_sensing.data.geobench import GeoBenchSample
 from priorscope_remote_sensing.data.legend import Legend
 from priorscope_remote_sensing.data.rasters import geotiff_writer, write_geotiff
 from priorscope_remote_sensing.fusers import ExpertFuser
@@ -158,7 +159,7 @@ def test_geobench_by_its_name(monkeypatch):
         samples = ("one", "two")
 
         def __init__(self, *words, **options):
-            super().__init__([("one", np.zeros((3, 8, 8), np.float32), np.array([0, 1], np.float32))] * 2)
+            super().__init__([GeoBenchSample("one", np.zeros((3, 8, 8), np.float32), np.array([0, 1], np.float32))] * 2)
             asked.append((*words, options["partition"]))
 
     monkeypatch.setattr(examples, "GeoBench", Task)

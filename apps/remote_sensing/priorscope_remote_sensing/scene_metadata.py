@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from priorscope.errors import InputError
+from priorscope_remote_sensing.data.rasters import window_corners
 from priorscope_remote_sensing.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def scene_metadata(
 def _place(dataset: DatasetReader) -> dict[str, float]:
     from rasterio.warp import transform
 
-    x, y = dataset.transform * (dataset.width / 2, dataset.height / 2)
+    x, y = window_corners(dataset, (0, 0, dataset.height, dataset.width)).mean(axis=0).tolist()
     longitude, latitude = (values[0] for values in transform(dataset.crs, "EPSG:4326", [x], [y]))
     a = dataset.transform
     sides = math.hypot(a.a, a.d), math.hypot(a.b, a.e)
