@@ -40,6 +40,7 @@ import numpy as np
 import torch
 from evidence_remote_sensing_heads import CLASSES, HEADS, SETTINGS, Maps, predict
 from evidence_remote_sensing_prior import SCENE, clear_scenes, space_of, terrain
+from safetensors.torch import load_file, save_file
 from scipy.ndimage import uniform_filter
 from scipy.stats import t as student
 from torch.nn import functional
@@ -177,11 +178,19 @@ class Evidence:
         maps: Maps = {}
         for part in features.split("+"):
             if part not in self.kept:
-                bands = part in ("raw", "5x5")
-                scene = self.table.scene
-                self.kept[part] = band_maps(scene, part) if bands else prior_maps(self.prior(part), scene)
+                self.kept[part] = self.part(part)
             maps |= self.kept[part]
         return maps
+
+    def part(self, name: str) -> Maps:
+        if name in ("raw", "5x5"):
+            return band_maps(self.table.scene, name)
+        path = self.options.out / f"maps-{name}.safetensors"
+        if not path.exists():
+            taken = prior_maps(self.prior(name), self.table.scene)
+            save_file({tap: value.contiguous() for tap, value in taken.items()}, path)
+        kept = load_file(path)
+        return {name: kept[name] for name in sorted(kept)}
 
     def prior(self, name: str) -> TerrainPrior:
         if name == "random":
@@ -207,6 +216,8 @@ class Evidence:
 
     def run(self) -> None:
         for head, features in itertools.product(HEADS, FEATURES):
+            if head != "linear" and "5x5+" in features:
+                continue  # the fusers see neighbours themselves
             for index, split in enumerate(self.table.splits(SPLITS)):
                 key = {"kind": "score", "features": features, "head": head, "split": index}
                 if self.find(**key):

@@ -119,18 +119,16 @@ def fit_linear(maps: Maps, target: np.ndarray, settings: Sequence[tuple[float, .
     weight = (len(labels) / (len(CLASSES) * counts))[labels][:, None].double()
     one_hot = functional.one_hot(labels, len(CLASSES)).double() - 1 / len(CLASSES)
     ready = standardised(maps, target)
-    found: dict[tuple[float, ...], np.ndarray] = {}
-    for scale in {scale for _, scale in settings}:
-        parts = [value * scale if name == "bands" else value for name, value in ready.items()]
-        table = torch.cat(parts).flatten(1).T.double()
-        table = table - (weight * table[inside]).sum(0) / weight.sum()
-        x = table[inside]
-        values, vectors = torch.linalg.eigh((weight * x).T @ x)
-        rotated, answer = table @ vectors, vectors.T @ ((weight * x).T @ one_hot)
-        for penalty in {penalty for penalty, other in settings if other == scale}:
-            scores = rotated @ (answer / (values + penalty)[:, None])
-            found[penalty, scale] = scores.argmax(1).reshape(target.shape).numpy()
-    return [found[setting[0], setting[1]] for setting in settings]
+    table = torch.cat(list(ready.values())).flatten(1).T.double()
+    table = table - (weight * table[inside]).sum(0) / weight.sum()
+    x = table[inside]
+    gram, answer = (weight * x).T @ x, (weight * x).T @ one_hot
+    is_band = torch.cat([torch.full((len(value),), name == "bands") for name, value in ready.items()])
+    # a band scaled up by s is a band with 1 / s^2 of the penalty
+    ridges = [torch.where(is_band, penalty / scale**2, penalty) for penalty, scale in settings]
+    weights = [torch.linalg.solve(gram + torch.diag(ridge.double()), answer) for ridge in ridges]
+    scores = (table @ torch.cat(weights, 1)).unflatten(1, (len(settings), -1)).argmax(2)
+    return list(scores.T.reshape(-1, *target.shape).numpy())
 
 
 def predict(head: str, maps: Maps, target: np.ndarray, settings: Sequence[tuple[float, ...]]) -> list[np.ndarray]:
