@@ -360,6 +360,20 @@ def test_harmless_pickles_are_read_whatever_the_protocol(fake):
     assert (stub.stub_class, stub.name) == ("geobench.dataset.SpectralBand", "Red")
 
 
+def test_a_label_outside_the_order_of_the_bands_and_an_absurd_size(fake, tmp_path):
+    folder, stored = write_task(fake, tmp_path, "m-nz-cattle")
+    bands, label = stored["sample_0"]
+    write_sample(fake, folder, "sample_0", bands, label, more={"bands_order": list(bands)})
+    read, found = read_sample(folder / "sample_0.hdf5")
+    assert list(read) == list(bands)
+    np.testing.assert_array_equal(found, label)
+    with h5py.File(folder / "sample_0.hdf5", "a") as file:
+        del file["Red"]
+        file.create_dataset("Red", shape=(2**24, 2**24), dtype="f8", chunks=(64, 64))
+    with pytest.raises(InputError, match=r"sample_0\.hdf5.*can be read"):
+        read_sample(folder / "sample_0.hdf5")
+
+
 def test_broken_tasks_and_samples(fake, tmp_path):
     folder, stored = write_task(fake, tmp_path, "m-eurosat")
     whole = (folder / "sample_0.hdf5").read_bytes()

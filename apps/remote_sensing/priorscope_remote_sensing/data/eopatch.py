@@ -151,7 +151,11 @@ def _classes(codes: NDArray[Any], path: Path) -> tuple[NDArray[np.uint8], tuple[
 
     if not path.is_file():
         raise InputError("no such file", path=path, remedy="It holds the names of the classes.")
-    _, _, _, (numbers, texts) = pyogrio.raw.read(path, columns=["LULC_ID", "LULC_NAME"], read_geometry=False)
+    meta, _, _, columns = pyogrio.raw.read(path, columns=["LULC_ID", "LULC_NAME"], read_geometry=False)
+    found = dict(zip(meta["fields"].tolist(), columns, strict=True))  # in the order of the file
+    if len(found) != 2:
+        raise InputError("has no columns LULC_ID and LULC_NAME", path=path)
+    numbers, texts = found["LULC_ID"], found["LULC_NAME"]
     known = dict(zip((int(number) for number in numbers), map(str, texts), strict=True))
     present = [code for code in sorted(int(code) for code in np.unique(codes)) if code != 0]
     unknown = [code for code in present if code not in known]

@@ -146,8 +146,9 @@ def read_sample(path: str | PathLike[str], *, date: int = 0) -> tuple[dict[str, 
             text = file.attrs.get("pickle")
             record = _record(text, path)
             order = [str(name) for name in record.get("bands_order", list(file))]
+            order += [name for name in file if _is_label(name) and name not in order]
             arrays = {name: np.asarray(file[name]) for name in order}
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
