@@ -369,6 +369,31 @@ def test_model_folder(tmp_path, fuser, head):
         model.save_pretrained(tmp_path / "model")
 
 
+def test_a_save_that_was_cut_short_is_no_model_and_can_be_repeated(tmp_path, monkeypatch):
+    model = SatDiFuserModel(tiny_decoder(), settings())
+
+    def full(*_):
+        raise OSError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("priorscope_remote_sensing.satdifuser.save_file", full)
+        with pytest.raises(OSError, match="full"):
+            model.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError):
+        SatDiFuserModel.from_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    SatDiFuserModel.from_pretrained(tmp_path / "model")
+
+
+def test_the_count_of_updates_is_a_number(tmp_path):
+    SatDiFuserModel(tiny_decoder("moe"), settings()).save_pretrained(tmp_path)
+    whole = json.loads((tmp_path / "priorscope.json").read_text())
+    for wrong in ("x", None, 1.5):
+        (tmp_path / "priorscope.json").write_text(json.dumps({**whole, "updates_done": wrong}))
+        with pytest.raises(InputError, match="updates_done"):
+            SatDiFuserModel.from_pretrained(tmp_path)
+
+
 def test_damaged_model_folder(tmp_path):
     SatDiFuserModel(tiny_decoder(), settings()).save_pretrained(tmp_path)
     whole = json.loads((tmp_path / "priorscope.json").read_text())
@@ -379,6 +404,8 @@ def test_damaged_model_folder(tmp_path):
         ({"settings": {**whole["settings"], "bands": 3}}, "TypeError"),
         ({"settings": {**whole["settings"], "classes": ["a"]}}, "does not serve"),
         ({"settings": {**whole["settings"], "classes": ["a", "a", "b"]}}, "repeat"),
+        ({"settings": {**whole["settings"], "classes": "abc"}}, "lists of names"),
+        ({"settings": {**whole["settings"], "mean": None}}, "TypeError"),
         ({"settings": {**whole["settings"], "mode": "guess"}}, "mode"),
         ({"decoder": {**whole["decoder"], "fuser": "lw"}}, "do not fit"),
         ({"decoder": {**whole["decoder"], "projection_dim": "wide"}}, "projection_dim|decoder"),

@@ -321,6 +321,7 @@ def test_single_image_cannot_train_segmentation():
         ({"projection_dim": 20}, "projection_dim"),
         ({"top_k": 5}, "top_k"),
         ({"temperature": 0.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
         ({"norm_groups": 0}, "norm_groups"),
         ({"res_blocks": 0}, "res_blocks"),
         ({"channels": 0}, "channels"),

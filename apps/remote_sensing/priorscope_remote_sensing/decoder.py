@@ -94,7 +94,7 @@ class DecoderConfig:
             raise InputError(f"top_k {self.top_k} of {self.experts} experts")
         if self.first_tap_only and (self.fuser != "lw" or any(len(set(scale)) > 1 for scale in self.taps)):
             raise InputError("first_tap_only is for 'lw', and for scales whose taps are equally wide")
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise InputError(f"temperature {self.temperature} is not positive")
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.prompt import prompt_state
-from priorscope.data.files import write_text
+from priorscope.data.files import atomic_path, refuse_overwrite, write_text
 from priorscope.diffusion.schedule import Schedule
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
@@ -248,19 +248,24 @@ class SatDiFuserModel:
             Weights in float16.
         """
         folder = Path(folder)
+        refuse_overwrite(folder / _SETTINGS)
         content: dict[str, Any] = {"model": "satdifuser", "settings": self.settings.to_dict()}
         content["decoder"] = self.decoder.config.to_dict()
         if isinstance(self.decoder, ExpertFuser):
             content["updates_done"] = int(self.decoder.updates_done)
-        write_text(folder / _SETTINGS, json.dumps(content, indent=2) + "\n")
         weights = {
             key: (value.half() if half and value.is_floating_point() else value).cpu().contiguous()
             for key, value in self.decoder.state_dict().items()
             if key != "updates_done"
         }
-        save_file(weights, folder / _WEIGHTS, {"format": "pt"})
+        parts = {_WEIGHTS: weights}
         if self.prompt is not None:
-            save_file({"state": self.prompt.float().cpu().contiguous()}, folder / _PROMPT, {"format": "pt"})
+            parts[_PROMPT] = {"state": self.prompt.float().cpu().contiguous()}
+        for name, tensors in parts.items():
+            with atomic_path(folder / name, overwrite=True) as aside:
+                save_file(tensors, aside, {"format": "pt"})
+        # last: a folder with settings is a whole model, and one that was cut short can be written again
+        write_text(folder / _SETTINGS, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: torch.device | str = "cpu") -> SatDiFuserModel:
@@ -291,7 +296,10 @@ class SatDiFuserModel:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"the weights do not fit: {reason}", path=folder / _WEIGHTS) from None
         if isinstance(decoder, ExpertFuser):
-            decoder.updates_done.fill_(int(content.get("updates_done", decoder.config.warmup_steps)))
+            done = content.get("updates_done", decoder.config.warmup_steps)
+            if not isinstance(done, int):
+                raise InputError(f"updates_done is {done!r}, not a number", path=folder / _SETTINGS)
+            decoder.updates_done.fill_(done)
         decoder.eval()
         return model.to(device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -61,8 +62,8 @@ class SatDiFuserSettings:
             raise InputError(f"feature mode {self.mode!r}", remedy="Use 'levels', 'inversion' or 'official'.")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise InputError(f"classes {list(self.classes)} are empty or repeat themselves")
-        if self.image_size < 1 or not self.std > 0:
-            raise InputError(f"image_size {self.image_size}, std {self.std}")
+        if self.image_size < 1 or not (self.std > 0 and math.isfinite(self.mean)):
+            raise InputError(f"image_size {self.image_size}, mean {self.mean}, std {self.std}")
         if self.no_data is not None and not 0 <= self.no_data < len(self.classes):
             raise InputError(f"no_data {self.no_data} is none of {len(self.classes)} classes")
 
@@ -83,6 +84,8 @@ class SatDiFuserSettings:
         try:
             bands = dict(content["bands"])
             clip = bands.get("clip")
+            if isinstance(content["classes"], str) or isinstance(bands["bands"], str):
+                raise TypeError("classes and bands are lists of names")
             bands |= {"bands": tuple(bands["bands"]), "clip": None if clip is None else (clip[0], clip[1])}
             return cls(**{**content, "classes": tuple(content["classes"]), "bands": BandRecipe(**bands)})
         except (KeyError, TypeError, IndexError, ValueError) as error:
