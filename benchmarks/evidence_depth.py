@@ -9,8 +9,9 @@ The papers' claims at a small scale, on procedural scenes of 48 x 64 pixels:
    step, with the detail preserver) and in Marigold's ("marigold": v of noised annotations, ten DDIM steps;
    "epsilon": the noise itself instead of v); "scratch" is lotus-d from random weights.
 
-All get the same scenes, mirroring, optimiser, steps and rows of network input a step; each its own learning rate,
-chosen from a grid with 10 % of the labels and the first seed on validation scenes. A seed fixes which scenes are
+All get the same scenes, mirroring, optimiser, steps and rows of network input a step; each its own learning rate
+(and, where one step is told one level for good, that level), chosen from a grid with 10 % of the labels and the first
+seed on validation scenes. A seed fixes which scenes are
 labelled (1 % is part of 10 %), new weights, order and noise. Figures are of 200 held-out scenes, fitted in disparity
 with scale and shift.
 
@@ -22,10 +23,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ from evidence_depth_prior import (
     read_rows,
     score,
 )
+from safetensors.torch import save_file
 
 from priorscope.backbones.latents import AutoencoderSpace, LatentSpace, PixelSpace
 from priorscope.backbones.stable_diffusion import expand_conv_in
@@ -74,6 +77,7 @@ FIGURE = HERE / "figures" / "evidence_depth.png"
 SHARES = {"1 %": 40, "10 %": 400, "100 %": 4000}
 SEEDS = (0, 1, 2)
 METHODS = ("lotus-d", "scratch", "marigold", "epsilon")
+ONE_STEP = METHODS[:2]
 LABELS = {
     "lotus-d": "Lotus-D from the prior, 1 step",
     "scratch": "Lotus-D from random weights, 1 step",
@@ -81,7 +85,9 @@ LABELS = {
     "epsilon": "noise prediction from the prior, 10 steps",
 }
 RATES = (1e-3, 3e-3, 1e-2)
-STEPS, NETWORK_ROWS = 200, 16
+#: What a one-step network is told: Lotus' 999, or 1 as GenPercept, where a prior has seen images almost without noise.
+LEVELS = (999.0, 1.0)
+STEPS, NETWORK_ROWS = 600, 16
 DDIM_STEPS = 10
 
 
@@ -91,6 +97,14 @@ class Lotus(SaveWeights, LotusTask):
 
 class Marigold(SaveWeights, MarigoldTask):
     """Marigold's loss on cached latents."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method's grid varies."""
+
+    lr: float
+    level: float | None
 
 
 @dataclass(frozen=True)
@@ -105,9 +119,9 @@ class Context:
 class Evidence(Workshop):
     """All runs of one call, in order, until its time is used up."""
 
-    def run(self, method: str, share: str, seed: int, rate: float, context: Context) -> dict[str, Any]:
+    def run(self, method: str, share: str, seed: int, setting: Setting, context: Context) -> dict[str, Any]:
         """One fine-tuning, or its row if it is there."""
-        key = {"kind": "run", "method": method, "share": share, "seed": seed, "lr": rate}
+        key = {"kind": "run", "method": method, "share": share, "seed": seed, **asdict(setting)}
         found = self.find(**key)
         if found is not None:
             return found
@@ -115,8 +129,8 @@ class Evidence(Workshop):
         unet = new_module(lambda: UNet2DConditionModel(**UNET), seed)
         if method != "scratch":
             unet.load_state_dict(context.prior.state_dict())
-        training, predictor = assemble(method, unet, AutoencoderSpace(context.vae))
-        lotus = method in ("lotus-d", "scratch")
+        training, predictor = assemble(method, unet, AutoencoderSpace(context.vae), setting.level)
+        lotus = method in ONE_STEP
         task = Lotus(training) if lotus else Marigold(training)
         # equal work: the detail preserver gives Lotus a second row of network input for each scene
         size = NETWORK_ROWS // 2 if lotus else NETWORK_ROWS
@@ -128,7 +142,7 @@ class Evidence(Workshop):
             counts = torch.ones(len(items), 1, *image.shape[-2:], dtype=torch.bool)
             return {"image": image, "target": context.cached.painted[side, items], "counts": counts}
 
-        config = LoopConfig(steps=STEPS, batch_size=size, lr=rate, warmup=20, ema=0, log_every=STEPS, seed=seed)
+        config = LoopConfig(steps=STEPS, batch_size=size, lr=setting.lr, warmup=20, ema=0, log_every=STEPS, seed=seed)
         config = LoopConfig(**(vars(config) | {"checkpoint_every": STEPS, "validate_every": STEPS}))
         seconds = self.train("run", task, TableFeed(chosen, size, seed, make), config)
         row = key | {"steps": STEPS, "cpu_seconds": round(seconds, 1), "calls": 1 if lotus else DDIM_STEPS}
@@ -145,24 +159,33 @@ class Evidence(Workshop):
         vae = self.autoencoder()
         cached = self.latents(vae)
         context = Context(vae, cached, self.prior(cached))
-        rates = {}
+        chosen = {}
         for method in self.options.methods:
-            grid = [self.run(method, "10 %", SEEDS[0], rate, context) for rate in RATES]
-            rates[method] = min(grid, key=lambda row: row["validation_abs_rel"])["lr"]
+            grid = [self.run(method, "10 %", SEEDS[0], setting, context) for setting in settings(method)]
+            best = min(grid, key=lambda row: row["validation_abs_rel"])
+            chosen[method] = Setting(best["lr"], best["level"])
             # a grid that has grown may choose another: the last row counts
-            if chosen_rates(self.rows).get(method) != rates[method]:
-                self.write({"kind": "rate", "method": method, "lr": rates[method]})
-        if not self.find(kind="speed"):
-            self.write({"kind": "speed", **speed(context)})
+            if chosen_settings(self.rows).get(method) != chosen[method]:
+                self.write({"kind": "setting", "method": method, **asdict(chosen[method])})
         for seed in SEEDS:
             for share in SHARES:
                 for method in self.options.methods:
-                    self.run(method, share, seed, rates[method], context)
+                    self.run(method, share, seed, chosen[method], context)
+        if set(self.options.methods) == set(METHODS) and not self.find(kind="speed"):
+            self.write({"kind": "speed", **speed(context)})
 
 
-def assemble(method: str, unet: Any, space: LatentSpace) -> tuple[DepthPredictor, DepthPredictor]:
+def settings(method: str) -> list[Setting]:
+    """The grid of a method."""
+    levels = LEVELS if method in ONE_STEP else (None,)
+    return [Setting(rate, level) for level in levels for rate in RATES]
+
+
+def assemble(
+    method: str, unet: Any, space: LatentSpace, level: float | None = None
+) -> tuple[DepthPredictor, DepthPredictor]:
     """The same network on cached latents, to train, and on images, to predict with."""
-    lotus = method in ("lotus-d", "scratch")
+    lotus = method in ONE_STEP
     recipe = Recipe(FAMILIES["lotus-d" if lotus else "marigold"], "depth", "disparity")
     if not lotus:
         expand_conv_in(unet)
@@ -173,6 +196,8 @@ def assemble(method: str, unet: Any, space: LatentSpace) -> tuple[DepthPredictor
     for where in (PixelSpace(), space):
         steps = None if lotus else DDIM_STEPS
         latent = build_predictor(unet, where, torch.zeros(1, 2, 16), recipe, scheduler=scheduler, steps=steps)
+        if level is not None:
+            latent.denoiser.time_label = level
         if method == "epsilon":
             latent.denoiser.prediction_type = "epsilon"
         if not lotus:
@@ -212,19 +237,18 @@ def speed(context: Context) -> dict[str, float]:
     return {"one_step_ms": round(1e3 * one, 1), "ten_steps_ms": round(1e3 * ten, 1), "ratio": round(ten / one, 2)}
 
 
-def chosen_rates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    return {row["method"]: row["lr"] for row in rows if row["kind"] == "rate"}
+def chosen_settings(rows: Sequence[dict[str, Any]]) -> dict[str, Setting]:
+    return {row["method"]: Setting(row["lr"], row["level"]) for row in rows if row["kind"] == "setting"}
 
 
 def results(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Rows of the chosen learning rates, by method and share."""
-    rates = chosen_rates(rows)
+    """Rows of the chosen settings, by method and share."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for method in METHODS:
+    for method, setting in chosen_settings(rows).items():
         for row in rows:
-            if row["kind"] == "run" and row["method"] == method and row["lr"] == rates.get(method):
+            if row["kind"] == "run" and row["method"] == method and Setting(row["lr"], row["level"]) == setting:
                 found.setdefault(method, {}).setdefault(row["share"], []).append(row)
-    return found
+    return {method: found[method] for method in METHODS if method in found}
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -243,10 +267,12 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         if row["kind"] in ("baseline", "autoencoder"):
             name = f"best {row['method']}" if row["kind"] == "baseline" else "true annotation through the autoencoder"
             print(f"| {name} | | | {row['abs_rel']:.4f} | {row['delta1']:.4f} | |")
-    print(f"\n| method, 10 % of the labels, seed {SEEDS[0]} | learning rate | validation AbsRel |\n| --- | --- | --- |")
+    print(f"\n| grid (10 % of the labels, seed {SEEDS[0]}) | told level | learning rate | validation AbsRel |")
+    print("| --- | --- | --- | --- |")
     for row in rows:
         if row["kind"] == "run" and row["share"] == "10 %" and row["seed"] == SEEDS[0]:
-            print(f"| {LABELS[row['method']]} | {row['lr']:g} | {row['validation_abs_rel']:.4f} |")
+            level = "each step's" if row["level"] is None else f"{row['level']:g}"
+            print(f"| {LABELS[row['method']]} | {level} | {row['lr']:g} | {row['validation_abs_rel']:.4f} |")
     for row in rows:
         if row["kind"] in ("autoencoder", "prior", "speed"):
             print(f"\n{row['kind']}: " + ", ".join(f"{name} {value}" for name, value in row.items() if name != "kind"))
@@ -276,6 +302,22 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+@torch.no_grad()
+def export(vae: AutoencoderKL, unet: UNet2DConditionModel, folder: Path) -> None:
+    """The prior as a folder in diffusers' layout, for FeatureExtractor (benchmarks/correspondence.py)."""
+    unet = copy.deepcopy(unet)
+    # it was always told the same task: what that adds to the embedding of time is a constant
+    unet.time_embedding.linear_2.bias.add_(unet.class_embedding(torch.zeros(1, 4))[0])
+    unet.class_embedding = None
+    unet.register_to_config(class_embed_type=None, projection_class_embeddings_input_dim=None)
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    (folder / "scheduler").mkdir(exist_ok=True)
+    schedule = {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction", **SCHEDULER}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(schedule))
+    save_file({"state": torch.zeros(1, 2, UNET["cross_attention_dim"])}, folder / "empty_prompt.safetensors")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, default=Path("runs/scenes"), help="holds train/ and held_out/")
@@ -283,12 +325,19 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--max-seconds", type=float, default=1200)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--export", type=Path, help="write the autoencoder and the prior to this folder, and end")
     parser.add_argument("--table", action="store_true", help="only print the table and draw the figure")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.table:
+        evidence = Evidence(options)
         try:
-            Evidence(options).all()
+            if options.export:
+                evidence.load()
+                vae = evidence.autoencoder()
+                export(vae, evidence.prior(evidence.latents(vae)), options.export)
+                return
+            evidence.all()
         except OutOfTimeError:
             print("Out of time; the same command goes on.")
     rows = read_rows(options.rows)

@@ -72,8 +72,8 @@ SCHEDULER: dict[str, Any] = {
     "timestep_spacing": "trailing",
     "set_alpha_to_one": False,
 }
-VAE_RUN = LoopConfig(steps=500, batch_size=8, lr=2e-3, warmup=50, ema=0, checkpoint_every=100, log_every=100)
-PRIOR_RUN = LoopConfig(steps=1500, batch_size=32, lr=1.5e-3, warmup=100, checkpoint_every=200, log_every=200)
+VAE_RUN = LoopConfig(steps=2500, batch_size=8, lr=2e-3, warmup=50, ema=0, checkpoint_every=100, log_every=100)
+PRIOR_RUN = LoopConfig(steps=6000, batch_size=32, lr=1.5e-3, warmup=100, checkpoint_every=200, log_every=200)
 
 
 class OutOfTimeError(Exception):
