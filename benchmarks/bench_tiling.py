@@ -55,7 +55,7 @@ def main() -> None:
     rows: dict[str, list[tuple[float, float]]] = {}
     for index in range(arguments.count):
         scene = render_scene(HELD_OUT_SEED + 5_000 + index, height=HEIGHT, width=WIDTH)
-        rgb = torch.from_numpy(scene.rgb).permute(2, 0, 1)[None] / 255
+        rgb = torch.tensor(scene.rgb).permute(2, 0, 1)[None] / 255
         whole = predictor.predict(rgb)[0][0][None]
         results = {
             "whole image": (whole, OVERLAP),
