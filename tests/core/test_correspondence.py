@@ -97,16 +97,33 @@ def test_no_more_similarities_are_held_than_asked(monkeypatch):
 
     held = []
 
+    compared = correspondence._compared
+
     def recording(*args):
-        values = similarity(*args)
+        values = compared(*args)
         held.append(values.numel())
         return values
 
-    monkeypatch.setattr(correspondence, "similarity", recording)
+    monkeypatch.setattr(correspondence, "_compared", recording)
     nearest(normal(300, 8), normal(200, 8, seed=1), block=1000)
     mutual_nearest(normal(300, 8), normal(200, 8, seed=1), block=1000)
     assert max(held) == 1000
     assert sum(held) == 2 * 300 * 200
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_are_compared_in_single(dtype):
+    first, second = normal(16, 8, 8).to(dtype), normal(16, 8, 8, seed=1).to(dtype)
+    found, expected = nearest(first, second), nearest(first.float(), second.float())
+    assert torch.equal(found.indices, expected.indices)
+    assert found.scores.dtype == torch.float32
+    assert torch.equal(nearest(first, second.double()).indices, expected.indices)
+    points = torch.tensor([[2999.0, 1.0], [2001.0, 5.0]])  # of which neither dtype has the first
+    sizes = (8, 3000), (8, 3000)
+    alike = match_points(first, first, points, *sizes)
+    assert torch.equal(alike.points, match_points(first.float(), first.float(), points, *sizes).points)
+    assert (alike.scores > 0.999).all()
+    assert not match_points(first * 0, second, points, *sizes).scores.any()
 
 
 def test_a_permutation_is_found_again():
@@ -214,6 +231,8 @@ def test_patches_and_their_centres():
         (lambda: match_points(normal(3, 4, 4), normal(2, 4, 4), normal(4, 2), (4, 4), (4, 4)), "channels"),
         (lambda: soft_argmax(normal(4, 4)), "shape"),
         (lambda: soft_argmax(normal(1, 4, 4), temperature=0.0), "temperature"),
+        (lambda: soft_argmax(normal(1, 4, 4), temperature=float("nan")), "temperature"),
+        (lambda: similarity(normal(4, 3), normal(4, 2)), "channels"),
         (lambda: principal_components(normal(1, 4), 2), "components"),
         (lambda: principal_components(normal(5, 4) / 0, 2), "NaN"),
         (lambda: joint_pca([normal(3, 4, 4)], [normal(2, 4, 4)], (2,)), "levels"),

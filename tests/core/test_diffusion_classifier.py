@@ -150,5 +150,7 @@ def test_wrong_input():
             classify(model, latent, classes, plan)
     with pytest.raises(InputError, match="no classes"):
         classify(model, MEANS[0], Condition({"mean": MEANS[:1]}, shared=["mean"]), plan)
+    with pytest.raises(InputError, match="network gives NaN"):
+        classify(model, MEANS[0], Condition({"mean": MEANS * torch.nan}), plan)
     with pytest.raises(InputError, match="batch size"):
         classify(model, MEANS[0], classes, plan, batch_size=0)

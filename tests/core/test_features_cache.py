@@ -197,7 +197,7 @@ def test_nothing_wrong_is_kept(tmp_path):
     """Values beyond the cache's dtype, maps with NaN, a full disk: an error, and no file."""
     with pytest.raises(InputError, match=r"cache of torch.int8"):
         FeatureCache(tmp_path, {}, dtype=torch.int8)
-    with pytest.raises(InputError, match="x holds values too large for torch.float16"):
+    with pytest.raises(InputError, match=r"x holds values too large for torch.float16"):
         FeatureCache(tmp_path, {}, dtype=torch.float16).put("photo", {"x": torch.tensor([7e4])})
     network = Network()
     torch.nn.init.constant_(network.first.bias, torch.nan)

@@ -92,6 +92,11 @@ def test_in_a_pipeline():
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import Pipeline
 
+    check_is_fitted = pytest.importorskip("sklearn.utils.validation").check_is_fitted
+    transformer = FeatureTransformer("model", t=100)
+    with pytest.raises(ValueError, match="not fitted"):
+        check_is_fitted(transformer)
+    check_is_fitted(transformer.fit(None))
     pictures, labels = images()
     pipeline = Pipeline([("features", FeatureTransformer("model", t=100)), ("head", LogisticRegression())])
     search = GridSearchCV(clone(pipeline), {"features__t": [0, 900]}, cv=3)

@@ -155,6 +155,18 @@ def test_a_segmenter_trains(unet):
     assert tally.scores().miou > 0.6
 
 
+def test_a_segmenter_of_half_precision(unet):
+    import copy
+
+    text = normal(1, 4, 8, seed=9)
+    (images, masks) = squares(3, 0)
+    episode = images[:1], images[None, 1:], masks[None, 1:]
+    expected = FewShotSegmenter(unet, PixelSpace(), text)(*episode)
+    found = FewShotSegmenter(copy.deepcopy(unet).bfloat16(), PixelSpace(), text)(*episode)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
+
+
 def test_masks_as_pictures_and_back():
     mask = torch.zeros(2, 5, 4, dtype=torch.bool)
     mask[0, 1, 2] = True

@@ -96,6 +96,14 @@ def test_selection_takes_the_informative_features_by_validation_alone():
 CANDIDATES = [(10, "up_blocks.0", 0.0), (90, "up_blocks.1", 1.0), (300, "up_blocks.1", 0.05)]
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
+def test_labels_of_any_whole_dtype(dtype):
+    vectors, labels = normal(40, 5), torch.arange(40) % 2
+    expected = fit_probe(LinearProbe(5, 2), vectors, labels, ProbeSettings(2))
+    found = fit_probe(LinearProbe(5, 2), vectors, labels.to(dtype), ProbeSettings(2))
+    assert torch.equal(found.linear.weight, expected.linear.weight)
+
+
 def test_several_labels_at_once():
     vectors = normal(300, 5)
     labels = (vectors[:, :3] > 0).long()
@@ -116,6 +124,11 @@ def test_several_labels_at_once():
         lambda: fit_probe(LinearProbe(3, 2), torch.zeros(4, 3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)),
         lambda: select_features({}, torch.zeros(4), {}, torch.zeros(4)),
         lambda: select_features({"a": normal(4, 3)}, torch.zeros(4), {"b": normal(4, 3)}, torch.zeros(4)),
+        lambda: fit_probe(LinearProbe(3, 2), normal(4, 3), torch.tensor([0, 1, 2, 0])),
+        lambda: fit_probe(LinearProbe(3, 2), normal(4, 3), torch.zeros(4, 3)),
+        lambda: fit_probe(LinearProbe(3, 2), normal(4, 3), torch.full((4, 2), -3.0)),
+        lambda: fit_probe(LinearProbe(5, 2), normal(4, 3), torch.zeros(4, dtype=torch.int64)),
+        lambda: LinearProbe(4, 2, size=0),
         lambda: AttentiveProbe(4, 2, width=10, heads=4),
         lambda: ProbeSettings(epochs=0),
     ],

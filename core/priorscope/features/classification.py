@@ -153,6 +153,7 @@ def classify(
     if not isinstance(model.schedule, VPSchedule):
         raise InputError(f"a {type(model.schedule).__name__}", remedy="Use a model on a discrete schedule.")
     count = _rows(classes)
+    classes = classes.to(latent.device)
     rounds = plan.levels(model.schedule.num_steps)
     total = plan.trials * plan.samples[-1]
     noise = noise or Noise.for_items(0, range(total))
@@ -172,7 +173,10 @@ def classify(
             told = classes.select(some[:, 0].to(latent.device))
             found = model(noisy[which], level[some[:, 1]], told).eps  # levels stay on the host
             distances.append(_distance(mine[which], found, plan.loss))
-        for row, value in zip(pairs[:, 0].tolist(), torch.cat(distances).tolist(), strict=True):
+        found_errors = torch.cat(distances).tolist()
+        if not np.isfinite(found_errors).all():
+            raise InputError("the network gives NaN or infinite values", remedy="Use float32, and finite classes.")
+        for row, value in zip(pairs[:, 0].tolist(), found_errors, strict=True):
             errors[row].append(value)
         calls += len(pairs)
         left = sorted(left, key=lambda row: float(np.mean(errors[row])))[:kept]

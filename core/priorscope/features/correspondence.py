@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch.nn import functional
@@ -46,11 +46,7 @@ def descriptors(features: torch.Tensor) -> torch.Tensor:
 
 def similarity(queries: torch.Tensor, candidates: torch.Tensor, metric: Metric = "cosine") -> torch.Tensor:
     """All similarities (N, M) of rows (N, C) and (M, C): the cosine, or minus the Euclidean distance."""
-    if metric == "euclidean":
-        return -torch.cdist(queries, candidates, compute_mode="donot_use_mm_for_euclid_dist")
-    if metric != "cosine":
-        raise InputError(f"metric {metric!r}", remedy="Use 'cosine' or 'euclidean'.")
-    return functional.normalize(queries, dim=1) @ functional.normalize(candidates, dim=1).T
+    return _compared(*_prepared(queries, candidates, metric), metric)
 
 
 def nearest(
@@ -73,10 +69,8 @@ def nearest(
     Matches
         Of several equally good candidates the first.
     """
-    queries, candidates = _pair(queries, candidates)
-    if metric == "cosine":  # once, not once a block
-        candidates = functional.normalize(candidates, dim=1)
-    best = [similarity(rows, candidates, metric).max(dim=1) for rows in _blocks(queries, len(candidates), block)]
+    queries, candidates = _prepared(queries, candidates, metric)
+    best = [_compared(rows, candidates, metric).max(dim=1) for rows in _blocks(queries, len(candidates), block)]
     return Matches(torch.cat([found.indices for found in best]), torch.cat([found.values for found in best]))
 
 
@@ -93,14 +87,12 @@ def mutual_nearest(
         Indices into the first and the second, ordered by the first.
     score : Tensor (K,)
     """
-    first, second = _pair(first, second)
-    if metric == "cosine":
-        second = functional.normalize(second, dim=1)
+    first, second = _prepared(first, second, metric)
     back_score = torch.full((len(second),), -torch.inf, dtype=first.dtype, device=first.device)
     back = torch.zeros(len(second), dtype=torch.int64, device=first.device)
     there, scores, begin = [], [], 0
     for rows in _blocks(first, len(second), block):
-        values = similarity(rows, second, metric)
+        values = _compared(rows, second, metric)
         best = values.max(dim=1)
         there.append(best.indices)
         scores.append(best.values)
@@ -135,7 +127,7 @@ def soft_argmax(maps: torch.Tensor, *, temperature: float = 0.02, radius: int | 
     """
     if maps.ndim != 3 or maps.numel() == 0 or not torch.isfinite(maps).all():
         raise InputError(f"similarity maps of shape {tuple(maps.shape)}", remedy="Give finite maps (N, h, w).")
-    if temperature <= 0 or (radius is not None and radius < 0):
+    if not temperature > 0 or (radius is not None and radius < 0):
         raise InputError(f"temperature {temperature} and radius {radius}", remedy="Use positive numbers.")
     count, height, width = maps.shape
     x = torch.arange(width, device=maps.device)
@@ -188,8 +180,8 @@ def match_points(
     """
     if points.ndim != 2 or points.shape[1] != 2 or not torch.isfinite(points.double()).all():
         raise InputError(f"points of shape {tuple(points.shape)}", remedy="Give finite (x, y) rows, shape (N, 2).")
-    source, target = _map(source), _map(target)
-    _pair(source, target)
+    _pair(_map(source), _map(target))
+    source, target = _at_least_single(source, target)
     if min(*source_size, *target_size) < 1:
         raise InputError(f"image sizes {source_size} and {target_size}")
     vectors = at_pixels(source, points, source_size)
@@ -249,7 +241,30 @@ def _pair(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torc
     first, second = descriptors(first), descriptors(second)
     if first.shape[1] != second.shape[1]:
         raise InputError(f"features of {first.shape[1]} and of {second.shape[1]} channels cannot be compared")
+    return _at_least_single(first, second)
+
+
+def _at_least_single(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in one dtype, float32 or float64: half precision ties neighbours and has no pixel beyond 2048 (256)."""
+    dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
+    return first.to(dtype), second.to(dtype)
+
+
+def _prepared(first: torch.Tensor, second: torch.Tensor, metric: Metric) -> tuple[torch.Tensor, torch.Tensor]:
+    """Checked rows; unit vectors where cosines are wanted, made once and not once a block."""
+    if metric not in get_args(Metric):
+        raise InputError(f"metric {metric!r}", remedy="Use 'cosine' or 'euclidean'.")
+    first, second = _pair(first, second)
+    if metric == "cosine":
+        first, second = functional.normalize(first, dim=1), functional.normalize(second, dim=1)
     return first, second
+
+
+def _compared(first: torch.Tensor, second: torch.Tensor, metric: Metric) -> torch.Tensor:
+    """All similarities (N, M) of prepared rows."""
+    if metric == "cosine":
+        return first @ second.T
+    return -torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _blocks(rows: torch.Tensor, others: int, block: int) -> Iterator[torch.Tensor]:

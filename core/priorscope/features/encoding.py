@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ def as_sources(images: Images) -> list[Source]:
             raise InputError("images hold NaN or values outside [0, 1]", remedy="Scale them to [0, 1].")
         return list(images)
     several = images.ndim == 4 if isinstance(images, np.ndarray) else isinstance(images, Sequence)
-    arrays = list(images) if several else [images]
+    arrays: list[Any] = list(images) if several else [images]
     if not arrays:
         raise InputError("no images were given")
     for image in arrays:

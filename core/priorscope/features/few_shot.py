@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from priorscope.backbones.latents import LatentSpace
+from priorscope.backbones.stable_diffusion import UNetNetwork
 from priorscope.errors import InputError
 from priorscope.features.kv_bank import KeyValueBank
 
@@ -68,6 +69,7 @@ class FewShotSegmenter:
             raise InputError(
                 f"a first convolution of {self.conv_in_ref.in_channels} channels for two latents of {latents.channels}"
             )
+        self.network = UNetNetwork(unet)
         self.bank = KeyValueBank(unet)
 
     def predict_latents(self, query: torch.Tensor, support: torch.Tensor, support_masks: torch.Tensor) -> torch.Tensor:
@@ -116,8 +118,7 @@ class FewShotSegmenter:
 
     def _ask(self, sample: torch.Tensor) -> torch.Tensor:
         label = torch.full((len(sample),), self.label, device=sample.device)
-        text = self.text.to(sample).expand(len(sample), -1, -1)
-        return self.unet(sample, label, encoder_hidden_states=text, return_dict=False)[0]
+        return self.network(sample, label, text=self.text.to(sample).expand(len(sample), -1, -1))
 
     @contextmanager
     def _seeing_pairs(self) -> Iterator[None]:

@@ -68,6 +68,8 @@ class Probe(nn.Module):
     def scaled(self, features: torch.Tensor) -> torch.Tensor:
         """:meth:`reduced`, standardised."""
         values = self.reduced(features).to(self.mean)
+        if values.shape[1] != len(self.mean):
+            raise InputError(f"features of shape {tuple(features.shape)} for a probe of {len(self.mean)} values")
         shape = (1, -1) + (1,) * (values.ndim - 2)
         return (values - self.mean.reshape(shape)) / self.deviation.reshape(shape)
 
@@ -83,6 +85,8 @@ class LinearProbe(Probe):
     """
 
     def __init__(self, channels: int, classes: int, size: int = 1) -> None:
+        if size < 1:
+            raise InputError(f"a linear probe of {size} x {size} fields", remedy="Use 1 or more.")
         super().__init__(channels * size * size)
         self.size = size
         self.linear = nn.Linear(channels * size * size, classes)
@@ -151,6 +155,12 @@ def fit_probe(
     """
     settings = settings or ProbeSettings()
     _check_labels(features, labels)
+    with torch.no_grad():
+        classes = probe(features[:1].to(probe.mean)).shape[1]
+    labels = labels.long() if labels.ndim == 1 else labels
+    named = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+    if named > classes or (labels.ndim == 2 and named < classes):
+        raise InputError(f"labels of {named} classes for a probe of {classes}")
     if not torch.isfinite(features).all():
         raise InputError("features with NaN or infinite values")
     probe.standardise(features)
@@ -259,7 +269,10 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _check_labels(features: torch.Tensor, labels: torch.Tensor) -> None:
-    wrong_kind = labels.ndim == 1 and (labels.is_floating_point() or bool((labels < 0).any()))
+    if labels.ndim == 1:
+        wrong_kind = labels.is_floating_point() or bool((labels < 0).any())
+    else:
+        wrong_kind = not bool(((labels == 0) | (labels == 1)).all())
     if labels.ndim not in (1, 2) or len(labels) != len(features) or not len(labels) or wrong_kind:
         raise InputError(
             f"labels of shape {tuple(labels.shape)} and dtype {labels.dtype} for {len(features)} features",

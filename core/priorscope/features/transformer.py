@@ -105,6 +105,13 @@ class FeatureTransformer:
         vars(self).pop("extractor_", None)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn asks of its estimators from 1.6 on."""
+        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
+
+        inputs = InputTags(two_d_array=False, three_d_array=True)
+        return Tags(None, TargetTags(required=False), TransformerTags(), input_tags=inputs)
+
     def __repr__(self) -> str:
         return f"FeatureTransformer({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
 
