@@ -1,7 +1,7 @@
 """The first half of evidence_remote_sensing.py: the prior, trained on synthetic terrain and on unlabelled pixels.
 
-Two priors of one run: ``terrain`` has seen synthetic patches only; ``both`` goes on from it with patches of the three
-clear dates of the real scene among them, all pixels, no labels.
+``terrain`` has seen synthetic patches only; ``both`` goes on from it with patches of the three clear dates of the real
+scene among them, all pixels, no labels; ``longer`` goes on from it with synthetic patches alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SIDE, PATCHES, TERRAIN_SEED = 32, 6000, 0
 RUNS = {
     "terrain": LoopConfig(steps=2500, batch_size=16, lr=2e-3, warmup=100, checkpoint_every=100, log_every=100),
     "both": LoopConfig(steps=1600, batch_size=16, lr=1e-3, warmup=50, checkpoint_every=100, log_every=100, seed=1),
+    "longer": LoopConfig(steps=5000, batch_size=16, lr=1.5e-3, warmup=100, checkpoint_every=200, log_every=500, seed=2),
 }
 REAL_SHARE = 0.5
 
@@ -104,8 +105,9 @@ def train(name: str, out: Path, max_seconds: float) -> bool:
     patches = terrain(out)
     prior = TerrainPrior.new(space_of(patches), seed=0)
     scene = None
-    if name == "both":
+    if name != "terrain":
         prior.unet.load_state_dict(load_file(out / "terrain/model/unet/diffusion_pytorch_model.safetensors"))
+    if name == "both":
         scene = clear_scenes(read_eopatch(SCENE))
     config = LoopConfig(**(vars(RUNS[name]) | {"resume": True, "max_seconds": max_seconds, "device": "cpu"}))
     run = RunFolder.create(out / name, config, resume=True, may_differ=MAY_DIFFER)
