@@ -135,6 +135,8 @@ class FeatureExtractor:
         taps : str, TapSet, or sequence of Tap or str
             A published set brings its levels, ensemble and size with it, unless they are given here. The official
             code mostly samples the posterior (``PUBLISHED[name].posterior``, parity); the default here is its mean.
+            It also resizes in other ways (SatDiFuser bilinearly, sd-dino into a :class:`Letterbox`); here all is
+            resized bicubically, so for published numbers give images of the right size.
         t : float or sequence of float, optional
             Levels, as steps of the training schedule; each image is noised to each of them.
         mode : Mode, optional
