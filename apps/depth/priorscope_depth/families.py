@@ -128,7 +128,7 @@ MODELS: list[PublishedModel] = [
         "depth",
         "disparity",
         "lotus-d",
-        "models/tiny-depth",
+        str(Path(__file__).parent / "models/tiny-depth"),
         "Apache-2.0",
         "3 MB",
         note="ours; small, trained on procedural scenes only: for demos, tests and first looks",

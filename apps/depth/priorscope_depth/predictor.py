@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from priorscope.backbones.latents import Posterior, load_latent_space
-from priorscope.backbones.loading import locate
+from priorscope.backbones.loading import model_folder
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import load_unet
-from priorscope.backbones.table import find_published, unknown_model
+from priorscope.backbones.table import find_published
 from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
@@ -134,14 +134,7 @@ class DepthPredictor:
         InputError
             Unknown names, incomplete folders, weights of another family.
         """
-        row = find_published(str(source), MODELS)
-        if row is not None and row.bundled:
-            folder = Path(__file__).parent / row.source
-        else:
-            target = row.source if row is not None else source
-            if row is None and not Path(source).exists() and "/" not in str(source):
-                raise unknown_model(str(source), MODELS)
-            folder = locate(target, PARTS, revision=revision)
+        folder = model_folder(source, PARTS, MODELS, revision=revision)
         recipe = recognise(folder, name=str(source), family=family, task=task, space=space)
         where = resolve_device(device)
         dtype = resolve_dtype(precision, where)
@@ -183,7 +176,8 @@ class DepthPredictor:
         benchmark_geometry = geometry if (folder / "priorscope.json").exists() else geometry.native()
         if resolution is not None:
             geometry = replace(geometry, resolution=resolution)
-        name = row.name if row is not None else str(source)
+        row = find_published(str(source), MODELS)
+        name = str(source) if row is None else row.name
         return cls(
             latent,
             recipe,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from priorscope.backbones.table import PublishedModel, find_published, unknown_model
+from priorscope.backbones.table import PublishedModel, find_published
 from priorscope.errors import InputError
 
 #: Zenodo records of DiffusionSat's weights, by the side of the images they were trained on.
@@ -30,7 +30,7 @@ MODELS = [
         app="remote-sensing",
         task="features",
         loader="terrain-prior",
-        source="models/tiny-terrain",
+        source=str(Path(__file__).parent / "models/tiny-terrain"),
         licence="Apache-2.0",
         size="3 MB",
         note="ours, bundled: the 13 bands of Sentinel-2 as reflectance; for demos, tests and first looks",
@@ -49,17 +49,14 @@ def find_backbone(source: str) -> Path:
     InputError
         An unknown name, or one whose files have to be fetched by hand.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
+    from priorscope.backbones.loading import model_folder
+
     row = find_published(source, MODELS)
-    if row is None:
-        if path.exists() or "/" in source or source.startswith("."):
-            raise InputError("no such folder of a backbone", path=path)
-        raise unknown_model(source, MODELS)
-    if row.bundled:
-        return Path(__file__).parent / row.source
-    raise InputError(
-        f"{row.name} is not on this machine and cannot be fetched by name",
-        remedy=f"Download it from {row.source}; {row.note}.",
-    )
+    if row is not None and not row.bundled:
+        raise InputError(
+            f"{row.name} is not on this machine and cannot be fetched by name",
+            remedy=f"Download it from {row.source}; {row.note}.",
+        )
+    if row is None and "/" in source and not Path(source).expanduser().is_dir():
+        raise InputError("no such folder of a backbone", path=source)
+    return model_folder(source, [], MODELS)

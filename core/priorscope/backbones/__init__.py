@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "load_latent_space": "latents",
         "load_component": "loading",
         "locate": "loading",
+        "model_folder": "loading",
         "read_config": "loading",
         "PublishedModel": "table",
         "published_models": "table",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 
+from priorscope.backbones.table import PublishedModel, find_published, unknown_model
 from priorscope.errors import InputError
 
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
@@ -80,6 +81,33 @@ def locate(source: str | Path, parts: Sequence[str], *, revision: str | None = N
             f"the model {name} could not be fetched from the hub: {reason}",
             remedy=f"Check the name, or run `hf download {name}` elsewhere and give the folder it prints.",
         ) from None
+
+
+def model_folder(
+    source: str | Path, parts: Sequence[str], rows: Sequence[PublishedModel], *, revision: str | None = None
+) -> Path:
+    """The local folder of a model by its name in the model table, its path, or its hub id.
+
+    A name wins over a folder of the same name in the working directory: ``./name`` means the folder.
+
+    Parameters
+    ----------
+    source : str or Path
+    parts : sequence of str
+        As for :func:`locate`.
+    rows : sequence of PublishedModel
+        The names that are known here.
+    revision : str, optional
+
+    Raises
+    ------
+    InputError
+        Unknown names, and whatever :func:`locate` refuses.
+    """
+    row = find_published(str(source), rows)
+    if row is None and "/" not in str(source) and not Path(source).expanduser().exists():
+        raise unknown_model(str(source), rows)
+    return locate(source if row is None else row.source, parts, revision=revision)
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:

@@ -26,7 +26,7 @@ class PublishedModel:
     loader : str
         The family of checkpoints, which names the loader and its settings.
     source : str
-        Hub id, or a path inside the installed package for bundled models.
+        Hub id, or the folder inside the installed package for bundled models.
     licence : str
         As its publisher states it; "not stated" where unknown.
     size : str

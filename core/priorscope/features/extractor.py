@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from priorscope.backbones.latents import LatentSpace, Posterior, load_latent_space
-from priorscope.backbones.loading import read_config
+from priorscope.backbones.loading import model_folder, read_config
 from priorscope.backbones.prompt import Padding, prompt_state
 from priorscope.backbones.stable_diffusion import UNetNetwork, load_unet
+from priorscope.backbones.table import published_models
 from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser, PredictionType
@@ -23,7 +24,6 @@ from priorscope.errors import InputError
 from priorscope.features.cache import content_hash
 from priorscope.features.encoding import Images, LatentDistribution, Source, as_sources, posterior_of, prepare
 from priorscope.features.forward import Features, Tapped
-from priorscope.features.models import find_model
 from priorscope.features.modes import PUBLISHED_MODES, AtLevels, Key, Mode, Viewer
 from priorscope.features.published import find_taps
 from priorscope.features.store import FeatureStore
@@ -31,6 +31,7 @@ from priorscope.features.tap import Tap, TapSet
 
 Taps = str | Tap | TapSet | Sequence[Tap | str]
 
+_PARTS = ["model_index.json", "empty_prompt.safetensors", "unet", "vae", "scheduler", "text_encoder", "tokenizer"]
 _PREDICTION: dict[str, PredictionType] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 
 
@@ -166,7 +167,7 @@ class FeatureExtractor:
                 raise InputError(f"the taps {tapset.name!r} state no level", remedy="Give t=261, say, or a mode.")
         elif t is not None:
             raise InputError("both t and a mode were given", remedy="The mode says at which levels to look.")
-        folder = find_model(source, revision)
+        folder = model_folder(source, _PARTS, published_models(), revision=revision)
         where = resolve_device(device)
         config = read_config(folder / "scheduler", "scheduler_config.json")
         stated = config.get("prediction_type", "epsilon")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace, load_latent_space
-from priorscope.backbones.loading import locate, read_config
+from priorscope.backbones.loading import locate, model_folder, read_config
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import expand_conv_in, load_unet
 from priorscope.backbones.table import find_published
@@ -101,8 +101,7 @@ def start_from(
             )
             config = None
             if predictor.recipe.family.schedule == "config":
-                row = find_published(model, MODELS)
-                config = scheduler_config(locate(row.source if row else model, PARTS), predictor.recipe)
+                config = scheduler_config(model_folder(model, PARTS, MODELS), predictor.recipe)
             start = Start(predictor, config)
     predictor = start.predictor
     predictor.latent.posterior = posterior or predictor.recipe.family.official_posterior  # type: ignore[assignment]
