@@ -14,6 +14,7 @@ from priorscope.features.probing import (
     ProbeSettings,
     accuracy,
     fit_probe,
+    micro_f1,
     probe_logits,
     select_features,
 )
@@ -108,9 +109,11 @@ def test_several_labels_at_once():
     vectors = normal(300, 5)
     labels = (vectors[:, :3] > 0).long()
     probe = fit_probe(LinearProbe(5, 3), vectors, labels, QUICK)
-    assert accuracy(probe_logits(probe, vectors), labels) > 0.95
-    assert accuracy(torch.full((4, 3), -1.0), torch.zeros(4, 3)) == 0
-    assert accuracy(torch.tensor([[1.0, -1, 1]]), torch.tensor([[1, 1, 0]])) == pytest.approx(0.5)
+    assert micro_f1(probe_logits(probe, vectors), labels) > 0.95
+    chosen = select_features({"a": vectors}, labels, {"a": vectors}, labels, settings=QUICK)
+    assert chosen.scores["a"] == micro_f1(probe_logits(chosen.probe, vectors), labels)
+    assert micro_f1(torch.full((4, 3), -1.0), torch.zeros(4, 3)) == 0
+    assert micro_f1(torch.tensor([[1.0, -1, 1]]), torch.tensor([[1, 1, 0]])) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,12 @@ def probe_logits(probe: Probe, features: torch.Tensor, *, batch_size: int = 512)
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Fraction of right answers; for labels (N, K) of 0 and 1 the micro F1 at probability 0.5."""
-    if labels.ndim == 1:
-        return float((logits.argmax(1) == labels.to(logits.device)).float().mean())
+    """Fraction of right answers: logits (N, classes), labels (N,)."""
+    return float((logits.argmax(1) == labels.to(logits.device)).float().mean())
+
+
+def micro_f1(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """F1 of all answers together, at probability 0.5: logits and labels of 0 and 1 (N, K)."""
     found, real = logits > 0, labels.to(logits.device) > 0
     return float(2 * (found & real).sum() / (found.sum() + real.sum()).clamp(min=1))
 
@@ -222,7 +225,7 @@ def select_features(
     *,
     make: Callable[[int, int], Probe] = LinearProbe,
     settings: ProbeSettings | None = None,
-    score: Score = accuracy,
+    score: Score | None = None,
 ) -> Selection[Key]:
     """Fit one probe a candidate and choose by the validation split.
 
@@ -233,8 +236,8 @@ def select_features(
     train_labels, validation_labels : Tensor (N,) or (N, K)
     make : callable
         ``make(channels, classes)`` gives a probe; it starts from the settings' seed for every candidate.
-    score : callable
-        ``score(logits, labels)``, larger is better.
+    score : callable, optional
+        ``score(logits, labels)``, larger is better. Default: :func:`accuracy`, for labels (N, K) :func:`micro_f1`.
 
     Returns
     -------
@@ -243,6 +246,7 @@ def select_features(
     settings = settings or ProbeSettings()
     if not train or set(train) != set(validation):
         raise InputError(f"{len(train)} candidates for training and {len(validation)} for validation, not the same")
+    score = score or (accuracy if train_labels.ndim == 1 else micro_f1)
     if train_labels.ndim == 1:
         classes = int(torch.cat([train_labels.cpu(), validation_labels.cpu()]).max()) + 1
     else:
