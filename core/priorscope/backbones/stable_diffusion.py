@@ -101,24 +101,26 @@ def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32, expect: dict[
 def expand_conv_in(unet: Any, copies: int = 2, *, scale_bias: bool = False) -> None:
     """Widen ``unet.conv_in`` in place so that it takes ``copies`` latents side by side and starts unchanged.
 
-    The weight is repeated along its input axis and divided by ``copies``. Lotus and Marigold leave the bias as
-    it is, which is right: equal inputs give the old output. E2E-FT's code divides the bias too
+    The weight is repeated along its input axis and divided by ``copies`` (:func:`repeat_inputs`).
+    """
+    unet.conv_in = repeat_inputs(unet.conv_in, copies, scale_bias=scale_bias)
+    unet.register_to_config(in_channels=unet.conv_in.in_channels)
+
+
+def repeat_inputs(conv: nn.Conv2d, copies: int = 2, *, scale_bias: bool = False) -> nn.Conv2d:
+    """A convolution for ``copies`` inputs side by side that answers equal ones as ``conv`` answers one.
+
+    Lotus and Marigold leave the bias as it is, which is right. E2E-FT's code divides the bias too
     (``scale_bias=True``, parity).
     """
-    old = unet.conv_in
-    new = nn.Conv2d(
-        old.in_channels * copies,
-        old.out_channels,
-        old.kernel_size,
-        old.stride,
-        old.padding,
-    ).to(old.weight)
+    new = nn.Conv2d(conv.in_channels * copies, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)  # type: ignore[arg-type]
+    new.to(conv.weight)
     with torch.no_grad():
-        new.weight.copy_(old.weight.repeat(1, copies, 1, 1) / copies)
+        new.weight.copy_(conv.weight.repeat(1, copies, 1, 1) / copies)
         assert new.bias is not None
-        new.bias.copy_(old.bias / copies if scale_bias else old.bias)
-    unet.conv_in = new
-    unet.register_to_config(in_channels=new.in_channels)
+        assert conv.bias is not None
+        new.bias.copy_(conv.bias / copies if scale_bias else conv.bias)
+    return new
 
 
 def sincos_embedding(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from priorscope.backbones.latents import LatentSpace
-from priorscope.backbones.stable_diffusion import UNetNetwork
+from priorscope.backbones.stable_diffusion import UNetNetwork, repeat_inputs
 from priorscope.errors import InputError
 from priorscope.features.kv_bank import KeyValueBank
 
@@ -64,7 +63,7 @@ class FewShotSegmenter:
         self.latents = latents
         self.text = text
         self.label = label
-        self.conv_in_ref = conv_in_ref or _doubled(unet.conv_in)
+        self.conv_in_ref = conv_in_ref or repeat_inputs(unet.conv_in)
         if self.conv_in_ref.in_channels != 2 * latents.channels:
             raise InputError(
                 f"a first convolution of {self.conv_in_ref.in_channels} channels for two latents of {latents.channels}"
@@ -123,7 +122,8 @@ class FewShotSegmenter:
     @contextmanager
     def _seeing_pairs(self) -> Iterator[None]:
         single = self.unet.conv_in
-        self.unet.conv_in = self.conv_in_ref
+        # the U-Net may have been moved since
+        self.unet.conv_in = self.conv_in_ref.to(single.weight)
         try:
             yield
         finally:
@@ -207,13 +207,6 @@ class FewShotTally:
 
 def _iou(intersection: int, union: int) -> float:
     return float(intersection) / max(int(union), 1)
-
-
-def _doubled(conv: nn.Conv2d) -> nn.Conv2d:
-    wide = copy.deepcopy(conv)
-    wide.in_channels = 2 * conv.in_channels
-    wide.weight = nn.Parameter(conv.weight.detach().repeat(1, 2, 1, 1) / 2)
-    return wide
 
 
 def _check_episode(query: torch.Tensor, support: torch.Tensor, masks: torch.Tensor) -> None:
