@@ -20,7 +20,7 @@ HEADS = ("linear", "gw", "lw", "moe")
 #: smaller penalty than hundreds of redundant ones); learning rate of the others.
 SETTINGS: dict[str, list[tuple[float, ...]]] = {
     "linear": list(itertools.product((10.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0), (1.0, 10.0))),
-    **{head: [(3e-4,), (1e-3,), (3e-3,)] for head in HEADS[1:]},
+    **{head: [(1e-3,), (3e-3,), (1e-2,)] for head in HEADS[1:]},
 }
 DECAY, STEPS = 0.1, 60
 
