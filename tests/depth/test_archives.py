@@ -366,10 +366,11 @@ class Malicious:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Malicious(), r"a.pkl: the pickle asks for (posix|nt|os).system, which is not a numpy array"),
-        ({"min_x": 0, "min_y": 0, "normal": Malicious()}, "the pickle asks for"),
-        (b"", "is not a pickle"),
-        (b"\x80\x04not a pickle", "is not a pickle"),
+        (Malicious(), r"a.pkl: its pickle asks for (posix|nt|os).system, which is not loaded"),
+        ({"min_x": 0, "min_y": 0, "normal": Malicious()}, "its pickle asks for"),
+        (b"", "its pickle is cut short"),
+        (b"\x80\x04not a pickle", "its pickle is cut short or broken"),
+        ({"min_x": np.inf, "min_y": 0, "normal": np.ones((3, 4, 3))}, "has no min_x, min_y and normal"),
         ({"min_x": 0}, "has no min_x, min_y and normal"),
         ([1, 2], "has no min_x, min_y and normal"),
         ({"min_x": 0, "min_y": 0, "normal": np.ones((3, 4))}, r"normal is \[3, 4\]"),

@@ -8,19 +8,18 @@ folder named after the data set.
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.data.safe_pickle import safe_loads
 from priorscope.errors import InputError
 from priorscope_depth.archives import Members, decode_rgb
 
@@ -200,16 +199,11 @@ def decode_normals_pickle(
     The pickle holds a dict with ``min_x``, ``min_y`` (corner of the region) and ``normal`` [h, w, 3]. Nothing but
     numpy arrays and plain Python values is unpickled.
     """
-    try:
-        found = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
-    except InputError as error:
-        raise InputError(error.fact, path=where, remedy=error.remedy) from error
-    except Exception as error:  # a broken pickle raises almost anything
-        raise InputError(f"is not a pickle that can be read ({type(error).__name__}: {error})", path=where) from error
+    found = safe_loads(data, encoding="latin1", path=where)
     try:
         region = np.asarray(found["normal"], dtype=np.float32)
         top, left = int(found["min_y"]), int(found["min_x"])
-    except (TypeError, KeyError, ValueError, IndexError) as error:
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
         raise InputError(f"has no min_x, min_y and normal ({error})", path=where) from error
     if region.ndim != 3 or region.shape[2] != 3:
         raise InputError(f"normal is {list(region.shape)}; [h, w, 3] is expected", path=where)
@@ -221,24 +215,6 @@ def decode_normals_pickle(
     normals = np.zeros((3, *size), dtype=np.float32)
     normals[:, top:bottom, left:right] = region.transpose(2, 0, 1) * np.array([-1, -1, 1], np.float32)[:, None, None]
     return normals, np.linalg.norm(normals, axis=0) > 0.5
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and plain values; a pickle that names anything else is refused before it runs."""
-
-    _ALLOWED = frozenset(
-        [("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")]
-        + [(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")]
-        + [(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")]
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise InputError(
-                f"the pickle asks for {module}.{name}, which is not a numpy array",
-                remedy="Do not trust this file; download it again from its publisher.",
-            )
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def centred_padding(height: int, width: int, multiple: int = 32) -> tuple[int, int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from priorscope.data.safe_pickle import CONTAINERS, Stub, fresh, stub_type
 from priorscope.errors import InputError
 from priorscope_remote_sensing.decoder import SD_TAPS, Decoder, DecoderConfig
 from priorscope_remote_sensing.fusers import ExpertFuser
@@ -29,7 +29,7 @@ class OfficialCheckpoint:
         The run's settings as plain values, as far as they could be read.
     epoch, global_step : int or None
     stubbed : tuple of str
-        Classes in the file that were not loaded, and stand for themselves as empty shells.
+        Classes in the file that were not loaded.
     """
 
     weights: dict[str, torch.Tensor]
@@ -43,7 +43,7 @@ def read_checkpoint(path: str | Path) -> OfficialCheckpoint:
     """Read a file that SatDiFuser's code wrote with ``torch.save``.
 
     Torch's own restricted reader is tried first. It refuses the OmegaConf objects in these files; then tensors and
-    plain containers are built and every other class becomes an inert shell: nothing is imported, nothing is called.
+    plain containers are built and every other class becomes an inert stub: nothing is imported, nothing is called.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> OfficialCheckpoint:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
-            content, stubbed = _load_with_shells(path)
+            content, stubbed = _load_with_stubs(path)
     except FileNotFoundError:
         raise InputError("no such file", path=path) from None
     except InputError as error:
@@ -176,57 +176,33 @@ def _search(config: Any, name: str) -> Any:
 
 #: What tensors and plain containers are rebuilt by; torch itself handles storages.
 _TRUSTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    **CONTAINERS,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
     ("torch", "Size"): torch.Size,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
 }
-#: No checkpoint needs these. They would be shells like any other, but a file that names them is an attack.
+#: No checkpoint needs these. They would be stubs like any other, but a file that names them is an attack.
 _HOSTILE = ("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "importlib", "runpy", "ctypes", "webbrowser")
 _HOSTILE_BUILTINS = ("eval", "exec", "compile", "open", "__import__", "getattr", "setattr", "input", "breakpoint")
 
 
-class _Shell:
-    """Stands for an object whose class is not loaded; holds what would have become its state."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args = args
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def append(self, item: Any) -> None:
-        """Lists' items; not kept."""
-
-    def extend(self, items: Any) -> None:
-        """Lists' items; not kept."""
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Dictionaries' items; not kept."""
-
-
-def _load_with_shells(path: Path) -> tuple[Any, tuple[str, ...]]:
+def _load_with_stubs(path: Path) -> tuple[Any, tuple[str, ...]]:
     seen: list[str] = []
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) in _TRUSTED:
                 trusted = _TRUSTED[module, name]
-                if isinstance(trusted, type):
-                    return trusted
-                return lambda *arguments: trusted(*arguments)  # the file may set a function's attributes
-            if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-                return getattr(torch, name)
+                return trusted if isinstance(trusted, type) else fresh(trusted)
+            if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
+                return vars(torch)[name]
             root = module.split(".")[0]
             if root in _HOSTILE or (root in ("builtins", "__builtin__") and name in _HOSTILE_BUILTINS):
                 raise InputError(
                     f"asks for {module}.{name}, which no checkpoint needs", remedy="Do not trust this file; delete it."
                 )
             seen.append(f"{module}.{name}")
-            return type(name, (_Shell,), {"__module__": module})
+            return stub_type(module, name)
 
     def load(file: Any, **kwargs: Any) -> Any:
         return Unpickler(file, **kwargs).load()
@@ -237,12 +213,11 @@ def _load_with_shells(path: Path) -> tuple[Any, tuple[str, ...]]:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Plain values of a shell of an OmegaConf object: a node holds ``_val``, a container ``_content``."""
+    """Plain values of a stub of an OmegaConf object: a node holds ``_val``, a container ``_content``."""
     if depth > 50:
         return None
-    if isinstance(value, _Shell):
-        state = value.state if isinstance(value.state, dict) else {}
-        return _plain(state.get("_content", state.get("_val")), depth + 1)
+    if isinstance(value, Stub):
+        return _plain(vars(value).get("_content", vars(value).get("_val")), depth + 1)
     if isinstance(value, dict):
         return {str(_plain(key, depth + 1)): _plain(part, depth + 1) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.data.safe_pickle import Stub, safe_loads
 from priorscope.errors import InputError
-from priorscope_remote_sensing.data.safe_pickle import Stub, safe_loads
 
 Kind = Literal["classification", "multi-label", "segmentation"]
 _STUBS = ("geobench", "ccb", "rasterio", "affine")
