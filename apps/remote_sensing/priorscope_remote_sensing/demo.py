@@ -168,6 +168,7 @@ def _trained_map(config: DemoConfig, scene: _Scene, run: RunFolder, backbone: st
             run.path / "training" / name,
             backbone,
             fuser="gw",
+            save_steps=(48, 47),
             projection=64,
             head_channels=64,
             keep="maps",
