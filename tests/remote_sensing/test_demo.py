@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import rasterio
 
 from priorscope.cli import main
+from priorscope_remote_sensing import demo
 
 
-def test_demo(tmp_path, capsys):
+@pytest.mark.parametrize("control", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_demo(tmp_path, capsys, monkeypatch, control):
+    monkeypatch.setattr(demo, "_FOREST_PIXELS", 500)
     out = tmp_path / "demo"
-    words = ["remote-sensing", "demo", "--out", str(out), "--size", "256", "--steps", "3", "--device", "cpu"]
+    words = ["remote-sensing", "demo", "--out", str(out), "--size", "256", "--steps", "2", "--device", "cpu"]
+    words += ["--control"] if control else []
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "random forest on bands" in printed
     metrics = json.loads((out / "metrics.json").read_text())
-    assert [row["method"].split(" ")[0] for row in metrics["methods"]] == ["head", "the", "random", "random"]
+    methods = [row["method"].split(" ")[0] for row in metrics["methods"]]
+    assert methods == ["head", *(["the"] if control else []), "random", "random"]
     assert all(0 < row["pixel accuracy"] <= 1 for row in metrics["methods"])
     with rasterio.open(out / "map" / "scene.tif") as made, rasterio.open(out / "truth.tif") as truth:
         assert (made.crs, made.transform, made.shape) == (truth.crs, truth.transform, truth.shape)

@@ -192,8 +192,10 @@ class DemoConfig:
     """Side of the scene, in pixels."""
     seed: int = 0
     """Of the scene, the blocks and the training."""
-    steps: int = 150
+    steps: int = 250
     """Training steps of the head."""
+    control: bool = False
+    """Also train the head on the same network with random weights."""
     backbone: str = "tiny-terrain"
     """Name in the model table or folder; one that takes the bands of Sentinel-2."""
     device: str = "auto"
