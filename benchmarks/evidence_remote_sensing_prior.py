@@ -1,7 +1,7 @@
 """The first half of evidence_remote_sensing.py: the prior, trained on synthetic terrain and on unlabelled pixels.
 
 ``terrain`` has seen synthetic patches only; ``both`` goes on from it with patches of the three clear dates of the real
-scene among them, all pixels, no labels; ``longer`` goes on from it with synthetic patches alone.
+scene among them, all pixels, no labels; ``longer`` goes on from ``terrain`` with synthetic patches alone.
 """
 
 from __future__ import annotations
