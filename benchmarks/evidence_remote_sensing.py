@@ -17,9 +17,9 @@ left out. Methods differ in what a pixel is described by:
 SatDiFuser's fusers ``gw``, ``lw``, ``moe`` with a linear layer a pixel. Every head weighs classes equally, and every
 (description, head) has its own settings from one grid, chosen on validation blocks inside the training blocks (linear:
 of every split; the others: of the first), never on test blocks. Taps, level, members and the grids were chosen on other
-draws of splits of the same scene (DEV_SEED), so what is reported is not of a place that nobody has looked at. Two things
-were decided after a first look at the reported splits: more validation draws (which made the bands, not the priors,
-better) and the training of ``longer``.
+draws of splits of the same scene (DEV_SEED), so what is reported is not of a place that nobody has looked at. More
+validation draws (which made the bands, not the priors, better) and the training of ``longer`` were decided after a
+first look at the reported splits.
 
 Every result is a row of evidence_remote_sensing.jsonl; the same command goes on with what is missing. --table prints
 the rows as markdown and draws figures/evidence_remote_sensing.png.
