@@ -33,7 +33,10 @@ RUNS = {
     "terrain": LoopConfig(steps=2500, batch_size=16, lr=2e-3, warmup=100, checkpoint_every=100, log_every=100),
     "both": LoopConfig(steps=1600, batch_size=16, lr=1e-3, warmup=50, checkpoint_every=100, log_every=100, seed=1),
     "longer": LoopConfig(steps=5000, batch_size=16, lr=1.5e-3, warmup=100, checkpoint_every=200, log_every=500, seed=2),
+    "scene": LoopConfig(steps=5000, batch_size=16, lr=1.5e-3, warmup=100, checkpoint_every=200, log_every=500, seed=3),
 }
+BEGINS_FROM = {"both": "terrain", "longer": "terrain", "scene": "longer"}
+SEES_THE_SCENE = ("both", "scene")
 REAL_SHARE = 0.5
 
 
@@ -105,9 +108,10 @@ def train(name: str, out: Path, max_seconds: float) -> bool:
     patches = terrain(out)
     prior = TerrainPrior.new(space_of(patches), seed=0)
     scene = None
-    if name != "terrain":
-        prior.unet.load_state_dict(load_file(out / "terrain/model/unet/diffusion_pytorch_model.safetensors"))
-    if name == "both":
+    if name in BEGINS_FROM:
+        weights = out / BEGINS_FROM[name] / "model/unet/diffusion_pytorch_model.safetensors"
+        prior.unet.load_state_dict(load_file(weights))
+    if name in SEES_THE_SCENE:
         scene = clear_scenes(read_eopatch(SCENE))
     config = LoopConfig(**(vars(RUNS[name]) | {"resume": True, "max_seconds": max_seconds, "device": "cpu"}))
     run = RunFolder.create(out / name, config, resume=True, may_differ=MAY_DIFFER)
