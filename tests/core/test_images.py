@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from priorscope.data import atomic_path, find_images, is_video, photo, read_image, write_png
+from priorscope.data import atomic_path, find_images, is_video, photo, read_image, refuse_existing, write_png
 from priorscope.errors import InputError
 
 
@@ -299,3 +299,14 @@ def test_writing_below_a_file_is_a_users_mistake(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         write_png(tmp_path / "file/a.png", np.zeros((2, 2), np.uint8))
+
+
+def test_results_that_are_there_are_refused_before_work(tmp_path):
+    paths = [tmp_path / name for name in ("none.png", "link.png", "there.png")]
+    refuse_existing(paths)
+    paths[1].symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"link.png: exists already\. Use --overwrite or another --out\."):
+        refuse_existing(paths)
+    paths[2].touch()
+    with pytest.raises(InputError, match=r"link.png: exists already \(and 1 more of the results\)"):
+        refuse_existing(str(path) for path in paths)

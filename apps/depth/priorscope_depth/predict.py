@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from priorscope.data.files import refuse_existing
 from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFile, find_images, is_video, read_image
 from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_video_info
 from priorscope.errors import InputError
@@ -76,8 +76,8 @@ def predict(config: PredictConfig) -> int:
     _check_request(predictor, config)
     if not config.overwrite:
         space = predictor.space if predictor.task == "depth" else "normals"
-        _refuse_existing([target for image in images for target in _image_targets(image, space, config)])
-        _refuse_existing([target for clip in clips for target in _video_targets(clip, space, config)])
+        refuse_existing([target for image in images for target in _image_targets(image, space, config)])
+        refuse_existing([target for clip in clips for target in _video_targets(clip, space, config)])
     failures = _predict_images(predictor, images, config) if images else []
     for clip in clips:
         try:
@@ -120,13 +120,6 @@ def _video_targets(clip: ImageFile, space: str, config: PredictConfig) -> list[P
     """The colour video, and the folder of the frames' maps where other formats are asked for."""
     frames = [config.out / f"{clip.stem}_frames"] if set(config.formats) - {"colour"} else []
     return [config.out / f"{clip.stem}_{space}.mp4", *frames]
-
-
-def _refuse_existing(targets: list[Path]) -> None:
-    existing = [target for target in targets if os.path.lexists(target)]
-    if existing:
-        more = f" (and {len(existing) - 1} more of the results)" if len(existing) > 1 else ""
-        raise InputError(f"exists already{more}", path=existing[0], remedy="Use --overwrite or another --out.")
 
 
 def _predict_images(predictor: DepthPredictor, images: list[ImageFile], config: PredictConfig) -> list[Failure]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from priorscope.data.files import write_text
+from priorscope.data.files import refuse_existing, write_text
 from priorscope.data.images import IMAGE_SUFFIXES, ImageFile, find_images
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, run_items
@@ -92,7 +91,8 @@ def _map_scenes(predictor: SatellitePredictor, files: list[ImageFile], config: P
         raise InputError(f"--overlap {overlap} of tiles of {tile}", remedy="Use less than a tile.")
     endings = (*_MAP, "_confidence.tif") if config.confidence else _MAP
     targets = [config.out / f"{file.stem}{ending}" for file in files for ending in endings]
-    _refuse_existing(targets, config)
+    if not config.overwrite:
+        refuse_existing(targets)
     legend = Legend.of(predictor.model.settings.classes)
     scaled = predictor.at_side(tile)
 
@@ -133,7 +133,8 @@ def _summary(done: SceneMap) -> str:
 
 def _classify(predictor: SatellitePredictor, files: list[ImageFile], config: PredictConfig) -> list[Failure]:
     tables = [config.out / name for name in _TABLES]
-    _refuse_existing(tables, config)
+    if not config.overwrite:
+        refuse_existing(tables)
     settings = predictor.model.settings
 
     def evaluate(batch: list[ImageFile]) -> list[dict[str, Any]]:
@@ -191,13 +192,6 @@ def write_rows(rows: Sequence[dict[str, Any]], tables: Sequence[Path]) -> None:
         )
     write_text(tables[0], text.getvalue(), overwrite=True)
     write_text(tables[1], json.dumps(rows, indent=1, ensure_ascii=False) + "\n", overwrite=True)
-
-
-def _refuse_existing(targets: Sequence[Path], config: PredictConfig) -> None:
-    existing = [target for target in targets if os.path.lexists(target)]
-    if existing and not config.overwrite:
-        more = f" (and {len(existing) - 1} more of the results)" if len(existing) > 1 else ""
-        raise InputError(f"exists already{more}", path=existing[0], remedy="Use --overwrite or another --out.")
 
 
 @contextmanager

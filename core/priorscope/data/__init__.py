@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "read_image": "images",
         "read_video": "video",
         "read_video_info": "video",
+        "refuse_existing": "files",
         "refuse_overwrite": "files",
         "write_npy": "arrays",
         "write_npz": "arrays",

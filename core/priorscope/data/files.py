@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -28,6 +28,20 @@ def refuse_overwrite(path: str | PathLike[str], *, remedy: str | None = None) ->
             remedy=remedy or "Choose another output, remove it, or ask for overwriting.",
         )
     return path
+
+
+def refuse_existing(paths: Iterable[str | PathLike[str]]) -> None:
+    """Raise if any result of a command is there already: before work begins, not in the middle of it.
+
+    Raises
+    ------
+    InputError
+        Names the first that exists (a dangling link counts) and how many more do.
+    """
+    existing = [path for path in paths if os.path.lexists(path)]
+    if existing:
+        more = f" (and {len(existing) - 1} more of the results)" if len(existing) > 1 else ""
+        raise InputError(f"exists already{more}", path=existing[0], remedy="Use --overwrite or another --out.")
 
 
 @contextmanager
