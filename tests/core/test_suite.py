@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from priorscope.errors import InputError
-from priorscope.evaluation import Failure, RunFolder, run_items
+from priorscope.evaluation import Failure, RunFolder, conclude, run_items
 
 ITEMS = list(range(11))
 
@@ -154,6 +154,18 @@ if how == "file":
     distributed.barrier()
     distributed.destroy_process_group()
 """
+
+
+def test_how_a_command_over_inputs_ends(tmp_path, capsys):
+    assert conclude([], 3, tmp_path) == 0
+    assert capsys.readouterr() == (f"3 of 3 inputs done, results in {tmp_path}\n", "")
+    failures = [Failure("a.png", "a.png: is empty."), Failure("b.png", "KeyError: 'x'")]
+    assert conclude(failures, 3, tmp_path) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("1 of 3 inputs done")
+    assert printed.err == "failed: a.png: is empty.\nfailed: b.png: KeyError: 'x'\n"
+    with pytest.raises(InputError, match="is empty"):
+        conclude(failures[:1], 1, tmp_path)
 
 
 def two_processes(folder: Path, launcher: list[str] | None = None, stop: str = "") -> list[int]:

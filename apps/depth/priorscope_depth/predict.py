@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from priorscope.data.files import refuse_existing
 from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFile, find_images, is_video, read_image
 from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_video_info
 from priorscope.errors import InputError
-from priorscope.evaluation.suite import Failure, run_items
+from priorscope.evaluation.suite import Failure, conclude, run_items
 from priorscope_depth.configs import ModelConfig, PredictConfig
 from priorscope_depth.output import Meaning, result_names, to_colours, write_result
 from priorscope_depth.point_cloud import DepthRange, intrinsics_from_fov
@@ -84,14 +83,7 @@ def predict(config: PredictConfig) -> int:
             _predict_video(predictor, clip, config)
         except InputError as error:
             failures.append(Failure(str(clip.path), str(error)))
-    total = len(images) + len(clips)
-    if failures and total == 1:
-        raise InputError(failures[0].error)
-    print(f"{total - len(failures)} of {total} inputs done, results in {config.out}")
-    for failure in failures:
-        named = failure.error.startswith(failure.key)
-        print(f"failed: {failure.error if named else f'{failure.key}: {failure.error}'}", file=sys.stderr)
-    return 1 if failures else 0
+    return conclude(failures, len(images) + len(clips), config.out)
 
 
 def _check_request(predictor: DepthPredictor, config: PredictConfig) -> None:

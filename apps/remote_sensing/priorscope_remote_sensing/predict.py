@@ -18,7 +18,7 @@ import torch
 from priorscope.data.files import refuse_existing, write_text
 from priorscope.data.images import IMAGE_SUFFIXES, ImageFile, find_images
 from priorscope.errors import InputError
-from priorscope.evaluation.suite import Failure, run_items
+from priorscope.evaluation.suite import Failure, conclude, run_items
 from priorscope_remote_sensing.configs import ModelConfig, PredictConfig
 from priorscope_remote_sensing.data.bands import BandRecipe
 from priorscope_remote_sensing.data.legend import Legend
@@ -63,13 +63,7 @@ def predict(config: PredictConfig) -> int:
         failures = _map_scenes(predictor, files, config)
     else:
         failures = _classify(predictor, files, config)
-    if failures and len(files) == 1:
-        raise InputError(failures[0].error)
-    print(f"{len(files) - len(failures)} of {len(files)} inputs done, results in {config.out}")
-    for failure in failures:
-        named = failure.error.startswith(failure.key)
-        print(f"failed: {failure.error if named else f'{failure.key}: {failure.error}'}", file=sys.stderr)
-    return 1 if failures else 0
+    return conclude(failures, len(files), config.out)
 
 
 def load_predictor(settings: ModelConfig) -> SatellitePredictor:

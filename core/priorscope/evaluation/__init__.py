@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "RunFolder": "run_folder",
         "SuiteResult": "suite",
         "colourise": "figures",
+        "conclude": "suite",
         "error_map": "figures",
         "figure_to_image": "figures",
         "load_config": "run_folder",

@@ -115,6 +115,37 @@ def run_items(
     return result
 
 
+def conclude(failures: Sequence[Failure], total: int, out: Path) -> int:
+    """End a command over inputs: print how many are done and, on stderr, what failed.
+
+    Parameters
+    ----------
+    failures : sequence of Failure
+        Their keys are the paths of the inputs.
+    total : int
+        Number of inputs.
+    out : Path
+        Where the results are.
+
+    Returns
+    -------
+    int
+        The exit status: 1 where some failed.
+
+    Raises
+    ------
+    InputError
+        The failure of the only input.
+    """
+    if failures and total == 1:
+        raise InputError(failures[0].error)
+    print(f"{total - len(failures)} of {total} inputs done, results in {out}")
+    for failure in failures:
+        named = failure.error.startswith(failure.key)
+        print(f"failed: {failure.error if named else f'{failure.key}: {failure.error}'}", file=sys.stderr)
+    return 1 if failures else 0
+
+
 def _evaluate_batch(
     items: Sequence[T],
     keys: list[str],
