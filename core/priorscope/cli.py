@@ -7,17 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from priorscope.errors import InputError
+from priorscope.evaluation.processes import process_index_and_count
 
-#: Modules that come with an extra -> the extra, for the message when one is missing.
-_EXTRA_OF = {
-    "embreex": "depth",
-    "trimesh": "depth",
-    "h5py": "depth",
-    "av": "depth",
-    "OpenEXR": "depth",
-    "tensorboard": "log",
+#: Extra -> modules that come with it, for the message when one is missing.
+_MODULES_OF = {
+    "depth": {"embreex", "trimesh", "h5py", "av", "OpenEXR"},
+    "remote-sensing": {"rasterio", "pyogrio", "shapely", "h5py", "sklearn"},
+    "log": {"tensorboard"},
 }
 
 
@@ -26,11 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"]
-    return guarded(lambda: _dispatch(given), debug=debug)
+    return guarded(lambda: _dispatch(given), debug=debug, app=given[0] if given else "")
 
 
-def guarded(command: Callable[[], int | None], *, debug: bool = False) -> int:
-    """Run a command; print an :class:`InputError` as one line and return 2, unless ``debug``."""
+def guarded(command: Callable[[], int | None], *, debug: bool = False, app: str = "") -> int:
+    """Run a command; print an :class:`InputError` as one line and return 2, unless ``debug``.
+
+    So is a module that is missing and comes with an extra; where several extras bring it, that of ``app`` is named.
+    """
     if debug:
         return command() or 0
     try:
@@ -39,9 +41,11 @@ def guarded(command: Callable[[], int | None], *, debug: bool = False) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        extra = _EXTRA_OF.get((error.name or "").split(".")[0])
-        if extra is None:
+        module = (error.name or "").partition(".")[0]
+        extras = [extra for extra, modules in _MODULES_OF.items() if module in modules]
+        if not extras:
             raise
+        extra = app if app in extras else extras[0]
         print(f"error: this needs {error.name}: pip install 'priorscope[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -51,6 +55,30 @@ def guarded(command: Callable[[], int | None], *, debug: bool = False) -> int:
         # the reader of our output has gone; keep the interpreter from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def run_training(train: Callable[[], Path], *, app: str) -> int:
+    """What ``python -m priorscope_APP.train`` does: train, and name the model once, however many processes do so.
+
+    Parameters
+    ----------
+    train : callable
+        Gives the model folder.
+    app : str
+        Name of the app.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+
+    def command() -> None:
+        model = train()
+        if process_index_and_count()[0] == 0:
+            print(f"model: {model}")
+
+    return guarded(command, app=app)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -6,11 +6,13 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from priorscope import __version__, cli
-from priorscope.cli import guarded, main
+from priorscope.cli import guarded, main, run_training
 from priorscope.errors import InputError
 
 HEAVY = ("torch", "diffusers", "transformers", "matplotlib", "scipy")
@@ -138,16 +140,58 @@ def test_debug_in_a_process_ends_with_a_traceback(tmp_path):
     assert "none.png" in full.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("module", ["av", "h5py", "trimesh", "embreex.rtcore"])
-def test_missing_extra_says_what_to_install(capsys, with_app, module):
-    def command(words):
+def lacks(module):
+    def command(*_):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    with_app(command)
+    return command
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("av", "depth"),
+        ("h5py", "depth"),
+        ("trimesh", "depth"),
+        ("embreex.rtcore", "depth"),
+        ("rasterio", "remote-sensing"),
+        ("pyogrio", "remote-sensing"),
+        ("shapely.geometry", "remote-sensing"),
+        ("sklearn.ensemble", "remote-sensing"),
+    ],
+)
+def test_missing_extra_says_what_to_install(capsys, with_app, module, extra):
+    with_app(lacks(module))
     assert main(["fake"]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "pip install 'priorscope[depth]'" in error
+    assert capsys.readouterr().err == f"error: this needs {module}: pip install 'priorscope[{extra}]'\n"
+
+
+def test_of_several_extras_that_of_the_app_is_named(capsys):
+    for app in ("depth", "remote-sensing"):
+        assert guarded(lacks("h5py"), app=app) == 2
+        assert f"'priorscope[{app}]'" in capsys.readouterr().err
+
+
+def test_all_that_the_extras_bring_is_known():
+    """A module of an extra that the message does not know would end in a traceback."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert set(cli._MODULES_OF) <= set(extras)
+    for extra, modules in cli._MODULES_OF.items():
+        names = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
+        assert {{"scikit-learn": "sklearn"}.get(name, name) for name in names} == modules
+
+
+def test_a_training_names_its_model_once(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("RANK", raising=False)
+    assert run_training(lambda: tmp_path, app="depth") == 0
+    assert capsys.readouterr().out == f"model: {tmp_path}\n"
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run_training(lambda: tmp_path, app="depth") == 0
+    assert capsys.readouterr().out == ""
+    assert run_training(lacks("h5py"), app="remote-sensing") == 2
+    assert "'priorscope[remote-sensing]'" in capsys.readouterr().err
 
 
 def test_a_missing_module_of_ours_is_a_bug_and_not_hidden(with_app):

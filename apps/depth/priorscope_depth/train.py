@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from priorscope.errors import InputError
-from priorscope.evaluation.processes import process_index_and_count
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
@@ -192,11 +191,6 @@ def main(arguments: list[str] | None = None) -> Path:
 if __name__ == "__main__":
     import sys
 
-    from priorscope.cli import guarded
+    from priorscope.cli import run_training
 
-    def report() -> None:
-        model = main()
-        if process_index_and_count()[0] == 0:
-            print(f"model: {model}")
-
-    sys.exit(guarded(report))
+    sys.exit(run_training(main, app="depth"))

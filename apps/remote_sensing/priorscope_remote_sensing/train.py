@@ -196,11 +196,6 @@ def main(arguments: list[str] | None = None) -> Path:
 if __name__ == "__main__":
     import sys
 
-    from priorscope.cli import guarded
+    from priorscope.cli import run_training
 
-    def report() -> None:
-        model = main()
-        if process_index_and_count()[0] == 0:
-            print(f"model: {model}")
-
-    sys.exit(guarded(report))
+    sys.exit(run_training(main, app="remote-sensing"))
