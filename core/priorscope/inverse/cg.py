@@ -1,0 +1,132 @@
+"""Conjugate gradients on symmetric positive systems, one an item or one for a whole stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from priorscope.errors import InputError
+
+
+class SolverRecord(NamedTuple):
+    """What an iterative solver saw.
+
+    Attributes
+    ----------
+    iterations : int
+        Steps taken.
+    residuals : float64 Tensor of shape (iterations + 1, systems)
+        Relative residuals, from the start to the end; which residual, the solver says.
+    converged : bool Tensor of shape (systems,)
+        Whether the last residual is at most the tolerance.
+    """
+
+    iterations: int
+    residuals: torch.Tensor
+    converged: torch.Tensor
+
+
+def conjugate_gradient(
+    apply: Callable[[torch.Tensor], torch.Tensor],
+    b: torch.Tensor,
+    x0: torch.Tensor | None = None,
+    *,
+    iterations: int = 50,
+    tolerance: float = 1e-6,
+    coupled: bool = False,
+    aliased: bool = False,
+) -> tuple[torch.Tensor, SolverRecord]:
+    """Solve ``apply(x) = b`` for a symmetric (Hermitian) positive operator by conjugate gradients.
+
+    Parameters
+    ----------
+    apply : callable
+        ``(B, ...) -> (B, ...)``, linear, symmetric, positive definite (semi-definite where ``b`` is in its range).
+    b : Tensor of shape (B, ...)
+        Floating point, real or complex.
+    x0 : Tensor of shape (B, ...), optional
+        Where to start; default 0. It is not changed.
+    iterations : int
+        At most so many.
+    tolerance : float
+        Stop where ``|b - apply(x)| <= tolerance |b|`` (of the recursive residual) in every system; a system that
+        is there earlier rests. 0 takes all iterations, and then nothing waits for the device.
+    coupled : bool
+        False: each item of the batch is a system of its own. True: the batch is one system, as it must be where
+        ``apply`` couples its items (differences along z).
+    aliased : bool
+        Parity with DiffusionMBIR's ``CG``, whose first direction and residual share memory: the second
+        direction is (1 + beta) r instead of r + beta p, so only its first step is a conjugate gradient's.
+
+    Returns
+    -------
+    Tensor of shape (B, ...), SolverRecord
+        Residuals are ``|b - apply(x)| / |b|``, by the recursion.
+
+    Notes
+    -----
+    Dot products are taken in float64. A direction without positive curvature ends its system.
+    Source: Hestenes and Stiefel 1952.
+    """
+    check_right_hand_side(b, x0, iterations, tolerance)
+    if x0 is None:
+        x, r = torch.zeros_like(b), b
+    else:
+        x, r = x0, b - apply(x0)
+    p = r
+    energy = dot(r, r, coupled)
+    scale = dot(b, b, coupled)
+    scale = torch.where(scale > 0, scale, energy).sqrt()
+    residuals = [_ratio(energy.sqrt(), scale)]
+    done = 0
+    for index in range(iterations):
+        active = residuals[-1] > tolerance
+        if tolerance > 0 and not bool(active.any()):
+            break
+        image = apply(p)
+        curvature = dot(p, image, coupled)
+        active = active & (curvature > 0)
+        length = torch.where(active, _ratio(energy, curvature), 0.0)
+        x = x + spread(length, p) * p
+        r = r - spread(length, p) * image
+        before, energy = energy, dot(r, r, coupled)
+        turn = _ratio(energy, before)
+        p = r + spread(turn, p) * (r if aliased and index == 0 else p)
+        residuals.append(_ratio(energy.sqrt(), scale))
+        done += 1
+    return x, SolverRecord(done, torch.stack(residuals), residuals[-1] <= tolerance)
+
+
+def dot(a: torch.Tensor, b: torch.Tensor, coupled: bool) -> torch.Tensor:
+    """Real part of the inner product, in float64: shape (B,), or (1,) where the batch is one vector."""
+    a, b = (a.reshape(1, -1), b.reshape(1, -1)) if coupled else (a.flatten(1), b.flatten(1))
+    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+    return torch.linalg.vecdot(a.to(wide), b.to(wide)).real
+
+
+def spread(coefficients: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Coefficients of shape (B,) or (1,), shaped and typed to multiply ``like`` (B, ...)."""
+    real = like.real.dtype if like.is_complex() else like.dtype
+    return coefficients.reshape(-1, *(1,) * (like.ndim - 1)).to(real)
+
+
+def check_right_hand_side(b: torch.Tensor, x0: torch.Tensor | None, iterations: int, tolerance: float) -> None:
+    """Refuse what no iteration can start from."""
+    if not (b.is_floating_point() or b.is_complex()):
+        raise InputError(f"a right-hand side of dtype {b.dtype}", remedy="Convert it to a floating-point dtype.")
+    if b.ndim < 2 or b.numel() == 0:
+        raise InputError(f"a right-hand side of shape {tuple(b.shape)}", remedy="Give (B, ...), none of them 0.")
+    if x0 is not None and x0.shape != b.shape:
+        raise InputError(f"a start of shape {tuple(x0.shape)} for a right-hand side of shape {tuple(b.shape)}")
+    for name, value in (("the right-hand side", b), ("the start", x0)):
+        if value is not None and not bool(torch.isfinite(value).all()):
+            raise InputError(f"{name} has NaN or infinite values")
+    if iterations < 0 or tolerance < 0:
+        raise InputError(f"{iterations} iterations, tolerance {tolerance}", remedy="Neither may be negative.")
+
+
+def _ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a / b where b is positive, else 0."""
+    return torch.where(b > 0, a / torch.where(b > 0, b, 1.0), 0.0)
