@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from priorscope.backbones import AutoencoderSpace, load_component, load_latent_space, locate, prompt_state
 from priorscope.backbones.loading import read_config
+from priorscope.backbones.stable_diffusion import load_schedule
 from priorscope.backbones.table import PublishedModel, find_published, unknown_model
 from priorscope.errors import InputError
 
@@ -302,3 +303,21 @@ def test_broken_prompt_state(tmp_path):
     path.unlink()
     with pytest.raises(InputError, match="neither a text_encoder folder nor"):
         prompt_state(tmp_path)
+
+
+def test_a_schedule_and_what_its_network_predicts(tmp_path):
+    path = tmp_path / "scheduler_config.json"
+    config = {"num_train_timesteps": 4, "beta_start": 0.1, "beta_end": 0.1, "beta_schedule": "linear"}
+    config |= {"_class_name": "DDIMScheduler", "set_alpha_to_one": False}
+    for stated, expected in ({}, "epsilon"), ({"prediction_type": "v_prediction"}, "v"):
+        path.write_text(json.dumps(config | stated))
+        schedule, predicts = load_schedule(tmp_path)
+        assert predicts == expected
+        assert schedule.last == "first"
+        np.testing.assert_allclose(schedule.alphas_cumprod, 0.9 ** np.arange(1, 5), rtol=1e-12)
+    path.write_text(json.dumps(config | {"prediction_type": "flow_prediction"}))
+    with pytest.raises(InputError, match="states prediction_type 'flow_prediction'"):
+        load_schedule(tmp_path)
+    path.unlink()
+    with pytest.raises(InputError, match=r"scheduler_config\.json"):
+        load_schedule(tmp_path)

@@ -9,19 +9,17 @@ from pathlib import Path
 import torch
 
 from priorscope.backbones.latents import LatentSpace, load_latent_space
-from priorscope.backbones.loading import load_component, read_config
-from priorscope.backbones.stable_diffusion import UNetNetwork
+from priorscope.backbones.loading import load_component
+from priorscope.backbones.stable_diffusion import UNetNetwork, load_schedule
 from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
-from priorscope.diffusion.denoiser import Denoiser, PredictionType
-from priorscope.diffusion.schedule import VPSchedule
+from priorscope.diffusion.denoiser import Denoiser
 from priorscope.errors import InputError
 from priorscope_remote_sensing.metadata import Metadata, normalise
 from priorscope_remote_sensing.satunet import SatUNet
 
 #: Zenodo records of the published weights, by the side of the images they were trained on.
 ZENODO = {512: "13751498", 256: "13756199"}
-_PREDICTS: dict[str, PredictionType] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 
 
 class SatNetwork(UNetNetwork):
@@ -109,10 +107,7 @@ class DiffusionSat:
             No such folder, an incomplete one, or weights that do not fit.
         """
         folder = _locate(Path(source).expanduser(), resolution)
-        config = read_config(folder / "scheduler", "scheduler_config.json")
-        stated = str(config.get("prediction_type", "epsilon"))
-        if stated not in _PREDICTS:
-            raise InputError(f"states prediction_type {stated!r}", path=folder / "scheduler")
+        schedule, predicts = load_schedule(folder / "scheduler")
         where = resolve_device(device)
         latents = load_latent_space(folder / "vae")
         inner = folder / checkpoint if (folder / checkpoint).is_dir() else folder
@@ -126,7 +121,7 @@ class DiffusionSat:
         layout = torch.channels_last if where.type == "cuda" else torch.contiguous_format
         unet.to(where, memory_format=layout)
         latents.to(where, memory_format=layout)
-        denoiser = Denoiser(SatNetwork(unet), VPSchedule.from_scheduler_config(config), _PREDICTS[stated])
+        denoiser = Denoiser(SatNetwork(unet), schedule, predicts)
         return cls(denoiser, latents, folder, where)
 
     def condition(self, text: torch.Tensor, metadata: Metadata | Sequence[Metadata | None] | None = None) -> Condition:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from priorscope.backbones.latents import LatentSpace, Posterior
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.prompt import prompt_state
-from priorscope.backbones.stable_diffusion import UNetNetwork, load_unet
+from priorscope.backbones.stable_diffusion import UNetNetwork, load_schedule, load_unet
 from priorscope.data.files import write_text
 from priorscope.device import resolve_device
 from priorscope.diffusion.condition import Condition
@@ -180,13 +180,12 @@ class TerrainPrior:
             latents = ReflectanceSpace(**space)
         except TypeError as error:
             raise InputError(f"holds unknown or no settings ({error})", path=folder / "vae/config.json") from None
-        scheduler = read_config(folder / "scheduler", "scheduler_config.json")
-        if scheduler.get("prediction_type") != "v_prediction":
-            raise InputError(f"states prediction_type {scheduler.get('prediction_type')!r}", path=folder / "scheduler")
+        schedule, predicts = load_schedule(folder / "scheduler")
+        if predicts != "v":
+            raise InputError(f"predicts {predicts}, but a prior of reflectance predicts v", path=folder / "scheduler")
         where = resolve_device(device)
         unet = load_unet(folder / "unet", expect={"in_channels": latents.channels}).to(where)
-        schedule = VPSchedule.from_scheduler_config(scheduler)
-        return cls(Denoiser(UNetNetwork(unet), schedule, "v"), latents, folder, where)
+        return cls(Denoiser(UNetNetwork(unet), schedule, predicts), latents, folder, where)
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the folder; ``half`` stores weights in float16."""

@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "SD_VAE": "stable_diffusion",
         "expand_conv_in": "stable_diffusion",
         "sincos_embedding": "stable_diffusion",
+        "load_schedule": "stable_diffusion",
         "load_unet": "stable_diffusion",
         "fold_constants": "folding",
         "stream": "streaming",

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from priorscope.backbones.loading import load_component
+from priorscope.backbones.loading import load_component, read_config
+from priorscope.diffusion.denoiser import PredictionType
+from priorscope.diffusion.schedule import VPSchedule
 from priorscope.errors import InputError
 
 #: The U-Net of Stable Diffusion 2 as Lotus, Marigold and E2E-FT fine-tune it; ``in_channels`` is 8 where a noisy
@@ -38,6 +40,9 @@ SD_VAE: dict[str, Any] = {
     "scaling_factor": 0.18215,
     "sample_size": 768,
 }
+
+#: diffusers' word for what a network predicts -> ours.
+_PREDICTION: dict[str, PredictionType] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 
 
 class UNetNetwork:
@@ -96,6 +101,21 @@ def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32, expect: dict[
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     return load_component(UNet2DConditionModel, folder, dtype=dtype, expect=expect)
+
+
+def load_schedule(folder: Path) -> tuple[VPSchedule, PredictionType]:
+    """The schedule that a ``scheduler`` sub-folder describes, and what its network predicts.
+
+    Raises
+    ------
+    InputError
+        No configuration, or one of another kind of schedule or prediction.
+    """
+    config = read_config(folder, "scheduler_config.json")
+    stated = config.get("prediction_type", "epsilon")
+    if stated not in _PREDICTION:
+        raise InputError(f"states prediction_type {stated!r}", path=folder)
+    return VPSchedule.from_scheduler_config(config), _PREDICTION[stated]
 
 
 def expand_conv_in(unet: Any, copies: int = 2, *, scale_bias: bool = False) -> None:

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 
 from priorscope.backbones.latents import LatentSpace, Posterior, load_latent_space
-from priorscope.backbones.loading import model_folder, read_config
+from priorscope.backbones.loading import model_folder
 from priorscope.backbones.prompt import Padding, prompt_state
-from priorscope.backbones.stable_diffusion import UNetNetwork, load_unet
+from priorscope.backbones.stable_diffusion import UNetNetwork, load_schedule, load_unet
 from priorscope.backbones.table import published_models
 from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
-from priorscope.diffusion.denoiser import Denoiser, PredictionType
+from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.noise import Noise
-from priorscope.diffusion.schedule import VPSchedule
 from priorscope.errors import InputError
 from priorscope.features.cache import content_hash
 from priorscope.features.encoding import Images, LatentDistribution, Source, as_sources, posterior_of, prepare
@@ -32,7 +31,6 @@ from priorscope.features.tap import Tap, TapSet
 Taps = str | Tap | TapSet | Sequence[Tap | str]
 
 _PARTS = ["model_index.json", "empty_prompt.safetensors", "unet", "vae", "scheduler", "text_encoder", "tokenizer"]
-_PREDICTION: dict[str, PredictionType] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 
 
 class FeatureExtractor:
@@ -169,10 +167,7 @@ class FeatureExtractor:
             raise InputError("both t and a mode were given", remedy="The mode says at which levels to look.")
         folder = model_folder(source, _PARTS, published_models(), revision=revision)
         where = resolve_device(device)
-        config = read_config(folder / "scheduler", "scheduler_config.json")
-        stated = config.get("prediction_type", "epsilon")
-        if stated not in _PREDICTION:
-            raise InputError(f"states prediction_type {stated!r}", path=folder / "scheduler")
+        schedule, predicts = load_schedule(folder / "scheduler")
         latents = load_latent_space(folder / "vae", tiled=tiled_vae)
         prompt = prompt_state(folder, text, padding=prompt_padding) if isinstance(text, str) else text
         expected = {
@@ -186,7 +181,7 @@ class FeatureExtractor:
         unet.to(where, memory_format=layout)
         latents.to(where, memory_format=layout)
         latents.lean()
-        denoiser = Denoiser(UNetNetwork(unet), VPSchedule.from_scheduler_config(config), _PREDICTION[stated])
+        denoiser = Denoiser(UNetNetwork(unet), schedule, predicts)
         if size is None:
             size = tapset.size
         return cls(
