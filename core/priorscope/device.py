@@ -39,3 +39,14 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
     except KeyError:
         raise InputError(f"precision {precision!r}", remedy="Use 'auto', 'float32', 'bfloat16' or 'float16'.") from None
+
+
+def inference_layout(device: torch.device) -> torch.memory_format:
+    """The memory layout that convolutional networks run best in: channels_last on a GPU only.
+
+    On a CPU torch's GroupNorm loses four digits in channels_last (it subtracts squares), and convolutions lose twice
+    as many as in the usual layout.
+    """
+    import torch
+
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -16,7 +16,7 @@ from priorscope.backbones.loading import model_folder
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import load_unet
 from priorscope.backbones.table import find_published
-from priorscope.device import Precision, resolve_device, resolve_dtype
+from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
 from priorscope.predictors.batching import equal_batches
@@ -149,8 +149,7 @@ class DepthPredictor:
             "cross_attention_dim": prompt.shape[-1],
         }
         unet = load_unet(folder / "unet", dtype=dtype, expect=expected)
-        # on the CPU torch's GroupNorm loses four digits in channels_last (it subtracts squares)
-        layout = torch.channels_last if where.type == "cuda" else torch.contiguous_format
+        layout = inference_layout(where)
         unet.to(where, memory_format=layout)
         latents.to(where, memory_format=layout)
         if fold:

@@ -11,7 +11,7 @@ import torch
 from priorscope.backbones.latents import LatentSpace, load_latent_space
 from priorscope.backbones.loading import load_component
 from priorscope.backbones.stable_diffusion import UNetNetwork, load_schedule
-from priorscope.device import Precision, resolve_device, resolve_dtype
+from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.errors import InputError
@@ -117,8 +117,7 @@ class DiffusionSat:
         )
         if not use_metadata:
             unet.drop_metadata()
-        # on the CPU torch's GroupNorm loses four digits in channels_last (it subtracts squares)
-        layout = torch.channels_last if where.type == "cuda" else torch.contiguous_format
+        layout = inference_layout(where)
         unet.to(where, memory_format=layout)
         latents.to(where, memory_format=layout)
         denoiser = Denoiser(SatNetwork(unet), schedule, predicts)

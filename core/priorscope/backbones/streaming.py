@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from priorscope.backbones.folding import PhaseConv, is_doubling, is_plain_residual, lean
+from priorscope.device import inference_layout
 
 #: Bytes of a strip: on a CPU what its cache holds, on a GPU enough rows to keep it busy.
 _STRIP_BYTES = {"cpu": 8 << 20, "cuda": 128 << 20}
@@ -39,7 +40,7 @@ def stream(vae: Any) -> bool:
     if not _can_stream(vae):
         return False
     lean(vae.decoder, phases=True)
-    vae.to(memory_format=_layout(vae.decoder.conv_in.weight))
+    vae.to(memory_format=inference_layout(vae.decoder.conv_in.weight.device))
     vae.encoder.forward = partial(encode_in_strips, vae.encoder)
     vae.decoder.forward = partial(decode_in_strips, vae.decoder)
     return True
@@ -80,7 +81,7 @@ def encode_in_strips(encoder: Any, image: torch.Tensor, *, strip_bytes: int | No
     """What a diffusers ``Encoder`` makes of ``image`` (B, 3, H, W): (B, 2 C, H / factor, W / factor)."""
     moments = []
     for item in image.split(1):
-        map_ = _Map(encoder.conv_in(item.contiguous(memory_format=_layout(item))), strip_bytes)
+        map_ = _Map(encoder.conv_in(item.contiguous(memory_format=inference_layout(item.device))), strip_bytes)
         for block in encoder.down_blocks:
             for resnet in block.resnets:
                 _residual(map_, resnet)
@@ -100,7 +101,7 @@ class _Map:
 
     def replace(self, values: torch.Tensor) -> None:
         """Take other activations, of unknown statistics."""
-        self.values = values.contiguous(memory_format=_layout(values))
+        self.values = values.contiguous(memory_format=inference_layout(values.device))
         self.statistics = _Statistics(values)
         for top, bottom in self.strips(self.values):
             self.statistics.add(self.values[:, :, top:bottom])
@@ -250,7 +251,9 @@ def _output(map_: _Map, part: Any) -> torch.Tensor:
 
 
 def _empty(like: torch.Tensor, channels: int, height: int, width: int) -> torch.Tensor:
-    return torch.empty((1, channels, height, width), dtype=like.dtype, device=like.device, memory_format=_layout(like))
+    return torch.empty(
+        (1, channels, height, width), dtype=like.dtype, device=like.device, memory_format=inference_layout(like.device)
+    )
 
 
 def _can_stream(vae: Any) -> bool:
@@ -267,11 +270,6 @@ def _can_stream(vae: Any) -> bool:
         and all(_is_halving(down) for block in vae.encoder.down_blocks for down in block.downsamplers or ())
         and all(is_doubling(up) for block in vae.decoder.up_blocks for up in block.upsamplers or ())
     )
-
-
-def _layout(like: torch.Tensor) -> torch.memory_format:
-    """A CPU's convolutions lose twice as many digits in channels_last, and gain no time once strips fit its cache."""
-    return torch.channels_last if like.device.type == "cuda" else torch.contiguous_format
 
 
 def _is_halving(block: Any) -> bool:

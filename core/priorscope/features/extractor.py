@@ -15,7 +15,7 @@ from priorscope.backbones.loading import model_folder
 from priorscope.backbones.prompt import Padding, prompt_state
 from priorscope.backbones.stable_diffusion import UNetNetwork, load_schedule, load_unet
 from priorscope.backbones.table import published_models
-from priorscope.device import Precision, resolve_device, resolve_dtype
+from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.noise import Noise
@@ -176,8 +176,7 @@ class FeatureExtractor:
             "class_embed_type": None,
         }
         unet = load_unet(folder / "unet", dtype=resolve_dtype(precision, where), expect=expected)
-        # on the CPU torch's GroupNorm loses four digits in channels_last (it subtracts squares)
-        layout = torch.channels_last if where.type == "cuda" else torch.contiguous_format
+        layout = inference_layout(where)
         unet.to(where, memory_format=layout)
         latents.to(where, memory_format=layout)
         latents.lean()
