@@ -17,9 +17,7 @@ from priorscope.diffusion.denoiser import Denoiser
 from priorscope.errors import InputError
 from priorscope_remote_sensing.metadata import Metadata, normalise
 from priorscope_remote_sensing.satunet import SatUNet
-
-#: Zenodo records of the published weights, by the side of the images they were trained on.
-ZENODO = {512: "13751498", 256: "13756199"}
+from priorscope_remote_sensing.table import ZENODO
 
 
 class SatNetwork(UNetNetwork):
