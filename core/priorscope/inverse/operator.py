@@ -1,0 +1,245 @@
+"""Linear measurement operators: what is measured of an image, and the exact adjoint that goes with it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from priorscope.errors import InputError
+
+Map = Callable[[torch.Tensor], torch.Tensor]
+
+
+class LinearOperator(ABC):
+    """A linear map A between batches of images and batches of measurements, with its adjoint.
+
+    Subclasses define :meth:`forward` and :meth:`adjoint`, differentiable by autograd, such that
+    ``<A x, y> = <x, A^H y>`` holds for each item to rounding; for a real domain and complex measurements the real
+    part of the inner product counts. Operators add, scale and compose: ``A + B``, ``2 * A``, ``A @ B``, ``A.T``.
+
+    Parameters
+    ----------
+    domain, range : tuple of int
+        Shape of one item, without the batch, on the side of the image and of the measurement.
+    complex_domain : bool
+        Whether :meth:`forward` is meant for complex images; only :meth:`norm` asks.
+    """
+
+    def __init__(self, domain: tuple[int, ...], range: tuple[int, ...], *, complex_domain: bool = False) -> None:
+        self.domain, self.range, self.complex_domain = tuple(domain), tuple(range), complex_domain
+        self._constants: dict[tuple[str, torch.device, torch.dtype], torch.Tensor] = {}
+        self._norms: dict[tuple, float] = {}
+
+    @abstractmethod
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Measure ``x`` (B, *domain); returns (B, *range)."""
+
+    @abstractmethod
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        """Apply the adjoint to ``y`` (B, *range); returns (B, *domain)."""
+
+    def normal(self, x: torch.Tensor) -> torch.Tensor:
+        """``adjoint(forward(x))``: the matrix of the normal equations."""
+        return self.adjoint(self.forward(x))
+
+    def norm(
+        self,
+        *,
+        tolerance: float = 1e-7,
+        iterations: int = 2000,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float64,
+    ) -> float:
+        """Return the largest singular value, found by power iteration on the normal map and kept.
+
+        Parameters
+        ----------
+        tolerance : float
+            Stops when an iteration changes the value by less than this part of it. The value comes from below.
+        iterations : int
+            At most so many.
+        device, dtype : torch.device, torch.dtype
+            Where it is worked out, in which real type.
+        """
+        key = (tolerance, iterations, str(device), dtype)
+        if key not in self._norms:
+            generator = torch.Generator().manual_seed(0)
+            kind = dtype.to_complex() if self.complex_domain else dtype
+            x = torch.randn((1, *self.domain), generator=generator, dtype=kind).to(device)
+            square = 0.0
+            with torch.no_grad():
+                for _ in range(iterations):
+                    x = self.normal(x / torch.linalg.vector_norm(x))
+                    previous, square = square, float(torch.linalg.vector_norm(x))
+                    if abs(square - previous) <= tolerance * square:
+                        break
+            self._norms[key] = math.sqrt(square)
+        return self._norms[key]
+
+    @property
+    def T(self) -> LinearOperator:
+        """The adjoint as an operator."""
+        return Adjoint(self)
+
+    def check_measurement(self, y: torch.Tensor, name: str = "measurement") -> torch.Tensor:
+        """Return ``y`` if it is (B, *range), of floating-point or complex numbers, all of them finite.
+
+        Raises
+        ------
+        InputError
+            Otherwise; it says which of the three. Asking for finite numbers waits for the device: once a
+            reconstruction, not in its loop.
+        """
+        return checked(y, self.range, name)
+
+    def _fit(self, x: torch.Tensor, shape: tuple[int, ...], what: str) -> None:
+        if tuple(x.shape[1:]) != shape or x.ndim != len(shape) + 1:
+            raise InputError(
+                f"{type(self).__name__} takes {what} of shape (B, {', '.join(map(str, shape))}); got {tuple(x.shape)}"
+            )
+
+    def _constant(self, name: str, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """``value`` on the device and in the type of ``like`` (complex stays complex); copied once."""
+        dtype = like.dtype.to_complex() if value.is_complex() else like.dtype.to_real()
+        key = (name, like.device, dtype)
+        if key not in self._constants:
+            self._constants[key] = value.to(like.device, dtype)
+        return self._constants[key]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward(x)
+
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        return Composition(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        return Sum(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        return Sum(self, -other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __mul__(self, factor: complex) -> LinearOperator:
+        return Scaled(self, factor) if isinstance(factor, (int, float, complex)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> LinearOperator:
+        return Scaled(self, -1.0)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(domain={self.domain}, range={self.range})"
+
+
+def checked(values: torch.Tensor, shape: tuple[int, ...], name: str) -> torch.Tensor:
+    """Return ``values`` if they are (B, *shape), floating-point or complex, and finite; InputError otherwise."""
+    if not (values.is_floating_point() or values.is_complex()):
+        raise InputError(f"the {name} is of {values.dtype}", remedy="Give floating-point numbers.")
+    if tuple(values.shape[1:]) != shape or values.ndim != len(shape) + 1:
+        raise InputError(
+            f"the {name} has shape {tuple(values.shape)}, the operator needs (B, {', '.join(map(str, shape))})"
+        )
+    if not bool(torch.isfinite(values).all()):
+        bad = int((~torch.isfinite(values)).sum())
+        raise InputError(f"the {name} has {bad} values that are not finite", remedy="Mask or repair them first.")
+    return values
+
+
+class Identity(LinearOperator):
+    """Everything is measured: the operator of denoising."""
+
+    def __init__(self, domain: tuple[int, ...]) -> None:
+        super().__init__(domain, domain)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._fit(x, self.domain, "images")
+        return x
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.forward(y)
+
+
+class Adjoint(LinearOperator):
+    """``A.T``: forward and adjoint exchanged."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.range, operator.domain, complex_domain=operator.complex_domain)
+        self.operator = operator
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.operator.adjoint(x)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.operator.forward(y)
+
+    @property
+    def T(self) -> LinearOperator:
+        return self.operator
+
+
+class Composition(LinearOperator):
+    """``A @ B``: first B, then A."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        if outer.domain != inner.range:
+            raise InputError(f"{outer} cannot follow {inner}: {outer.domain} is not {inner.range}")
+        super().__init__(inner.domain, outer.range, complex_domain=inner.complex_domain)
+        self.outer, self.inner = outer, inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+
+class Sum(LinearOperator):
+    """``A + B``, both from one domain to one range."""
+
+    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
+        if (first.domain, first.range) != (second.domain, second.range):
+            raise InputError(f"{first} and {second} cannot be added: their shapes differ")
+        super().__init__(first.domain, first.range, complex_domain=first.complex_domain or second.complex_domain)
+        self.first, self.second = first, second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first.forward(x) + self.second.forward(x)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.first.adjoint(y) + self.second.adjoint(y)
+
+
+class Scaled(LinearOperator):
+    """``factor * A``; the adjoint takes the conjugate of the factor."""
+
+    def __init__(self, operator: LinearOperator, factor: complex) -> None:
+        super().__init__(operator.domain, operator.range, complex_domain=operator.complex_domain)
+        self.operator, self.factor = operator, factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * self.operator.forward(x)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.factor.conjugate() * self.operator.adjoint(y)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, apply: Map, transpose: Map) -> torch.Tensor:
+        ctx.apply_map, ctx.transpose_map = apply, transpose
+        return apply(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _Linear.apply(gradients[0], ctx.transpose_map, ctx.apply_map), None, None
+
+
+def linear_map(x: torch.Tensor, apply: Map, transpose: Map) -> torch.Tensor:
+    """``apply(x)``, whose gradient is ``transpose``: for maps that autograd cannot see into, or need not store.
+
+    Neither function is recorded, and derivatives of any order are right because each is the other's gradient.
+    """
+    return _Linear.apply(x, apply, transpose)
