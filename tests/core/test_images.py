@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from priorscope.data import atomic_path, find_images, is_video, photo, read_image, refuse_existing, write_png
+from priorscope.data import atomic_path, check_rgb, find_images, is_video, photo, read_image, refuse_existing, write_png
 from priorscope.errors import InputError
 
 
@@ -269,6 +269,22 @@ def test_png_refuses_what_it_cannot_hold(tmp_path, values):
     with pytest.raises(InputError, match="PNG holds"):
         write_png(tmp_path / "a.png", values)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((4, 4), "u1"), r"uint8 array \(H, W, 3\), got uint8 array \(4, 4\)"),
+        (np.zeros((4, 4, 4), "u1"), r"got uint8 array \(4, 4, 4\)"),
+        (np.zeros((4, 4, 3)), "got float64 array"),
+        (np.zeros((0, 4, 3), "u1"), "the image is empty"),
+        ("photo.png", r"got str.*read_image gives one"),
+    ],
+)
+def test_what_is_no_rgb_picture(image, words):
+    with pytest.raises(InputError, match=words):
+        check_rgb(image)
+    check_rgb(np.zeros((1, 1, 3), "u1"))
 
 
 def test_png_does_not_overwrite_silently(tmp_path):

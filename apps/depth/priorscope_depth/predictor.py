@@ -16,6 +16,7 @@ from priorscope.backbones.loading import model_folder
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import load_unet
 from priorscope.backbones.table import find_published
+from priorscope.data.images import check_rgb
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
@@ -225,7 +226,7 @@ class DepthPredictor:
             raise InputError(f"{len(names)} item names for {len(images)} images")
         self.check_request(ensemble=ensemble, tile=tile, batch_size=batch_size)
         for image in images:
-            _check_image(image)
+            check_rgb(image)
         results: list[Result | None] = [None] * len(images)
         entries = list(zip(images, names, strict=True))
         for batch in equal_batches(entries, lambda entry: entry[0].shape, batch_size):
@@ -407,16 +408,6 @@ class NativePredictor:
         ]
         stacked = torch.stack(values)
         return stacked[:, 0] if self.predictor.task == "depth" else stacked
-
-
-def _check_image(image: Any) -> None:
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        what = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(
-            f"an image must be a uint8 array (H, W, 3), got {what}", remedy="priorscope.data.read_image gives one."
-        )
-    if 0 in image.shape:
-        raise InputError(f"the image is empty: {image.shape}")
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "VideoInfo": "video",
         "VideoWriter": "video",
         "atomic_path": "files",
+        "check_rgb": "images",
         "find_images": "images",
         "is_video": "images",
         "motorcycle": "samples",

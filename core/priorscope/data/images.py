@@ -101,6 +101,17 @@ def read_image(
     return _flattened(_to_uint8(array), background)
 
 
+def check_rgb(image: Any) -> None:
+    """Raise an :class:`InputError` for what is not a picture as :func:`read_image` gives it: uint8, [H, W, 3]."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        what = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(
+            f"an image must be a uint8 array (H, W, 3), got {what}", remedy="priorscope.data.read_image gives one."
+        )
+    if 0 in image.shape:
+        raise InputError(f"the image is empty: {image.shape}")
+
+
 def _check_file(path: Path) -> None:
     if not path.exists():
         raise InputError("no such file", path=path, remedy="Check the path.")

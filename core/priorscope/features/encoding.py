@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from priorscope.backbones.latents import AutoencoderSpace, LatentSpace
+from priorscope.data.images import check_rgb
 from priorscope.errors import InputError
 
 Source = np.ndarray | torch.Tensor
@@ -33,13 +34,7 @@ def as_sources(images: Images) -> list[Source]:
     if not arrays:
         raise InputError("no images were given")
     for image in arrays:
-        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            what = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InputError(
-                f"an image must be a uint8 array (H, W, 3), got {what}", remedy="priorscope.data.read_image gives one."
-            )
-        if 0 in image.shape:
-            raise InputError(f"the image is empty: {image.shape}")
+        check_rgb(image)
     return arrays
 
 
