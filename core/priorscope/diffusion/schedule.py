@@ -196,7 +196,8 @@ class VPSchedule(Schedule):
 class VESchedule(Schedule):
     """Variance-exploding schedule: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t for t in [0, 1].
 
-    Ends at sigma_min (t = 0), as the SDE does; ``EDMSchedule`` ends at 0. Source: Song et al. 2021 (score SDE).
+    Ends at sigma_min (t = 0), as the SDE does; ``EDMSchedule`` ends at 0. The formula goes on below: the level
+    t = -inf is free of noise, which is where :func:`ve_times` ends. Source: Song et al. 2021 (score SDE).
     """
 
     sigma_min: float = 0.01
@@ -208,7 +209,12 @@ class VESchedule(Schedule):
         _check_sigma_range(self.sigma_min, self.sigma_max)
 
     def _alpha_sigma(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.ones_like(t), self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+        return np.ones_like(t), self.sigma(t)
+
+    def sigma(self, t: Any) -> Any:
+        """sigma(t) of a number, an array or a tensor (in float64): what networks on this schedule are told."""
+        t = t.double() if isinstance(t, torch.Tensor) else t
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
 
 @dataclass(frozen=True)
