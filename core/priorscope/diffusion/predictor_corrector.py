@@ -44,9 +44,12 @@ def ve_times(steps: int, *, official: bool = False) -> list[float]:
     return [*np.linspace(1.0, 0.0, steps).tolist(), -math.inf]
 
 
-def discrete_sigmas(schedule: VESchedule, count: int) -> np.ndarray:
-    """sigma of ``count`` levels, evenly spaced in log(sigma) and rising: float64 (count,)."""
-    return schedule.sigma(np.linspace(0.0, 1.0, count))
+def discrete_sigmas(schedule: VESchedule, count: int) -> torch.Tensor:
+    """The official table of sigma, evenly spaced in its logarithm and rising: float32 (count,).
+
+    Rounded as the official code does: differences of its squares are off by up to 1e-4.
+    """
+    return torch.exp(torch.linspace(math.log(schedule.sigma_min), math.log(schedule.sigma_max), count))
 
 
 def scale_index(t: float, count: int) -> int:
@@ -183,8 +186,8 @@ def _table_step(model: Model, t: float, table: int) -> float:
         raise InputError("a table of sigmas belongs to a VESchedule")
     sigmas = discrete_sigmas(model.schedule, table)
     index = scale_index(t, table)
-    below = sigmas[index - 1] if index > 0 else 0.0
-    return float(sigmas[index] ** 2 - below**2)
+    below = sigmas[index - 1] ** 2 if index > 0 else 0.0
+    return float(sigmas[index] ** 2 - below)
 
 
 def _draw(noise: Noise | None, x: torch.Tensor) -> torch.Tensor:
