@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from priorscope.backbones import PatchSpace, UNetNetwork
+from priorscope.backbones import LatentDistribution, PatchSpace, UNetNetwork
 from priorscope.diffusion import Condition, Denoiser, Noise, VPSchedule
 from priorscope.errors import InputError
 from priorscope.features import AtLevels, FeatureExtractor, Generation, Inversion, Tap, Tapped, Viewer
-from priorscope.features.encoding import LatentDistribution, posterior_of
 
 TAPS = (Tap("up_blocks.0", name="coarse"), Tap("up_blocks.1.resnets.0", "branch", name="fine"))
 
@@ -121,12 +120,17 @@ def test_one_encoding_gives_the_whole_posterior(folder):
     space = FeatureExtractor.from_pretrained(folder, TAPS, t=1, device="cpu").latents
     image = torch.rand(2, 3, 32, 24) * 2 - 1
     with torch.no_grad():
-        both = posterior_of(space, image)
+        both = space.posterior(image)
         torch.testing.assert_close(both.mean, space.encode(image))
         eps = torch.randn(both.mean.shape)
         drawn = space.encode(image, "sample", Noise.recorded([eps]))
     torch.testing.assert_close(both.mean + both.std * eps, drawn)
     assert (both.std > 0).all()
+    certain = PatchSpace(4).posterior(image)
+    assert torch.equal(certain.mean, PatchSpace(4).encode(image))
+    assert not certain.std.any()
+    with pytest.raises(InputError, match="smaller than one latent pixel"):
+        space.posterior(image[:, :, :4])
 
 
 @pytest.mark.parametrize("mode", [AtLevels((21, 261)), Inversion(10, (9, 7)), Generation(10, (6, 8))])

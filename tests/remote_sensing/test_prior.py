@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from priorscope.errors import InputError
-from priorscope.features.encoding import posterior_of
 from priorscope_remote_sensing.data.bands import SENTINEL2, BandRecipe
 from priorscope_remote_sensing.data.terrain import terrain_patches
 from priorscope_remote_sensing.decoder import DecoderConfig
@@ -141,7 +140,7 @@ def test_satdifuser_stands_on_it(prior: TerrainPrior, images: torch.Tensor, tmp_
     extractor = backbone.extractor("satdifuser", levels=(21.0, 61.0))
     widths = tuple(
         tuple(value.shape[1] for value in maps)
-        for maps in _grouped(extractor.extract_latents(posterior_of(backbone.latents, images), items=["a", "b"])[21.0])
+        for maps in _grouped(extractor.extract_latents(backbone.latents.posterior(images), items=["a", "b"])[21.0])
     )
     config = DecoderConfig(
         fuser,  # type: ignore[arg-type]

@@ -9,9 +9,9 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from priorscope.backbones.latents import LatentDistribution
 from priorscope.errors import InputError
 from priorscope.features.cache import FeatureCache, content_hash, fingerprint
-from priorscope.features.encoding import LatentDistribution, posterior_of
 from priorscope.features.extractor import FeatureExtractor
 from priorscope_remote_sensing.backbone import DiffusionSat
 from priorscope_remote_sensing.metadata import Metadata
@@ -159,11 +159,11 @@ class KeptFeatures:
 
     def _encode(self, prepared: torch.Tensor, hashes: list[str]) -> LatentDistribution:
         if self._latents is None:
-            return posterior_of(self.backbone.latents, prepared)
+            return self.backbone.latents.posterior(prepared)
         found = [self._latents.get(name) for name in hashes]
         missing = [row for row, pair in enumerate(found) if pair is None]
         if missing:
-            encoded = posterior_of(self.backbone.latents, prepared[missing])
+            encoded = self.backbone.latents.posterior(prepared[missing])
             for place, row in enumerate(missing):
                 pair = {"mean": encoded.mean[place], "std": encoded.std[place]}
                 found[row] = self._latents.put(hashes[row], pair)

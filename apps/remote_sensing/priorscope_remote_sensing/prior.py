@@ -27,7 +27,6 @@ from priorscope.diffusion.noise import Noise
 from priorscope.diffusion.schedule import VPSchedule
 from priorscope.errors import InputError
 from priorscope.features.cache import content_hash
-from priorscope.features.encoding import posterior_of
 from priorscope.features.extractor import FeatureExtractor
 from priorscope.features.forward import Features
 from priorscope.features.modes import AtLevels, Key
@@ -257,7 +256,7 @@ class TerrainPrior:
         dict of level to dict of tap name to Tensor (B, C, h, w), float32
         """
         with torch.no_grad():
-            encoded = posterior_of(self.latents, images.to(self.device))
+            encoded = self.latents.posterior(images.to(self.device))
         names = [content_hash(image) for image in encoded.mean] if items is None else items
         extractor = self.extractor(taps, levels=levels, ensemble=ensemble)
         return extractor.extract_latents(encoded, items=names, seed=seed, batch_size=batch_size)

@@ -19,7 +19,6 @@ from priorscope.diffusion.schedule import Schedule
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
 from priorscope.features.cache import content_hash
-from priorscope.features.encoding import posterior_of
 from priorscope.features.extractor import FeatureExtractor
 from priorscope.features.forward import by_scale
 from priorscope.features.modes import AtLevels, Inversion, Mode
@@ -176,7 +175,7 @@ class SatDiFuserModel:
             prepared = self.preprocess(images, factor).to(extractor.device, torch.float32)
             names = [content_hash(image) for image in prepared] if items is None else items
             with torch.no_grad():
-                encoded = posterior_of(extractor.latents, prepared)
+                encoded = extractor.latents.posterior(prepared)
             taken = extractor.extract_latents(encoded, items=names, **given)
         return self.by_save_step(taken, extractor.viewer.denoiser.schedule)
 

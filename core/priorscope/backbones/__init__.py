@@ -5,6 +5,7 @@ from priorscope.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "LatentDistribution": "latents",
         "LatentSpace": "latents",
         "PixelSpace": "latents",
         "PatchSpace": "latents",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,21 @@ Posterior = Literal["mode", "sample"]
 _TILE = 320
 
 
+@dataclass(frozen=True)
+class LatentDistribution:
+    """What an encoder says about images: mean and standard deviation (B, C, h, w), scaled; std 0 where it is certain.
+
+    One encoding serves every member of an ensemble, whether each draws its own latent or all take the mean.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def rows(self, index: torch.Tensor) -> LatentDistribution:
+        """The distribution of some rows, which may repeat."""
+        return LatentDistribution(self.mean[index], self.std[index])
+
+
 class LatentSpace:
     """Encoder and decoder between images and latents.
 
@@ -35,6 +51,11 @@ class LatentSpace:
     def encode(self, image: torch.Tensor, posterior: Posterior = "mode", noise: Noise | None = None) -> torch.Tensor:
         """Latents of ``image``. A sampled posterior draws from ``noise``; deterministic spaces ignore both."""
         raise NotImplementedError
+
+    def posterior(self, image: torch.Tensor) -> LatentDistribution:
+        """All that :meth:`encode` may give for ``image``, by one encoding; certain in a deterministic space."""
+        mean = self.encode(image)
+        return LatentDistribution(mean, torch.zeros_like(mean))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images of ``latents``, nominally in [-1, 1], not clamped."""
@@ -114,19 +135,27 @@ class AutoencoderSpace(LatentSpace):
     def encode(self, image: torch.Tensor, posterior: Posterior = "mode", noise: Noise | None = None) -> torch.Tensor:
         if posterior not in ("mode", "sample"):
             raise InputError(f"posterior {posterior!r}", remedy="Use 'mode' or 'sample'.")
-        if min(image.shape[-2:]) < self.factor:
-            raise InputError(
-                f"an image of {image.shape[-2]} x {image.shape[-1]} is smaller than one latent pixel, "
-                f"{self.factor} x {self.factor}",
-                remedy="Process it at a higher resolution, or with padding (not Lotus' official geometry).",
-            )
-        distribution = self.vae.encode(image.to(self.vae.dtype)).latent_dist
+        distribution = self._distribution(image)
         latents = distribution.mean
         if posterior == "sample":
             if noise is None:
                 raise InputError("a sampled posterior needs noise", remedy="Pass noise=Noise.per_item(seeds).")
             latents = latents + distribution.std * noise.like(latents)
         return latents * self.scaling
+
+    def posterior(self, image: torch.Tensor) -> LatentDistribution:
+        distribution = self._distribution(image)
+        return LatentDistribution(distribution.mean * self.scaling, distribution.std * self.scaling)
+
+    def _distribution(self, image: torch.Tensor) -> Any:
+        """diffusers' distribution of latents, not scaled."""
+        if min(image.shape[-2:]) < self.factor:
+            raise InputError(
+                f"an image of {image.shape[-2]} x {image.shape[-1]} is smaller than one latent pixel, "
+                f"{self.factor} x {self.factor}",
+                remedy="Process it at a higher resolution, or with padding (not Lotus' official geometry).",
+            )
+        return self.vae.encode(image.to(self.vae.dtype)).latent_dist
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self.vae.decode((latents / self.scaling).to(self.vae.dtype)).sample

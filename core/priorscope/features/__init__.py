@@ -22,7 +22,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "pooled_attention": "attention",
         "attention_map": "attention",
         "FeatureExtractor": "extractor",
-        "LatentDistribution": "encoding",
         "FeatureTransformer": "transformer",
         "FeatureCache": "cache",
         "DDAEUNet": "ddae",

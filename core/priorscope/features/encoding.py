@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from priorscope.backbones.latents import AutoencoderSpace, LatentSpace
+from priorscope.backbones.latents import LatentDistribution, LatentSpace
 from priorscope.data.images import check_rgb
 from priorscope.errors import InputError
 
@@ -54,25 +53,6 @@ def prepare(source: Source, size: tuple[int, int] | None, factor: int, device: t
     return image * 2 - 1
 
 
-@dataclass(frozen=True)
-class LatentDistribution:
-    """What an encoder says about images: mean and standard deviation (B, C, h, w), scaled; std 0 where it is certain.
-
-    One encoding serves every member of an ensemble, whether each draws its own latent or all take the mean.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def rows(self, index: torch.Tensor) -> LatentDistribution:
-        """The distribution of some rows, which may repeat."""
-        return LatentDistribution(self.mean[index], self.std[index])
-
-
 def posterior_of(space: LatentSpace, images: torch.Tensor) -> LatentDistribution:
-    """Mean and standard deviation of latents of ``images`` (B, 3, H, W) in [-1, 1], by one encoding."""
-    if not isinstance(space, AutoencoderSpace):
-        mean = space.encode(images)
-        return LatentDistribution(mean, torch.zeros_like(mean))
-    distribution = space.vae.encode(images.to(space.vae.dtype)).latent_dist
-    return LatentDistribution(distribution.mean * space.scaling, distribution.std * space.scaling)
+    """``space.posterior(images)``: mean and standard deviation of latents of ``images``, by one encoding."""
+    return space.posterior(images)

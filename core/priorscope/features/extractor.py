@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from priorscope.backbones.latents import LatentSpace, Posterior, load_latent_space
+from priorscope.backbones.latents import LatentDistribution, LatentSpace, Posterior, load_latent_space
 from priorscope.backbones.loading import model_folder
 from priorscope.backbones.prompt import Padding, prompt_state
 from priorscope.backbones.stable_diffusion import UNetNetwork, load_schedule, load_unet
@@ -21,7 +21,7 @@ from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
 from priorscope.features.cache import content_hash
-from priorscope.features.encoding import Images, LatentDistribution, Source, as_sources, posterior_of, prepare
+from priorscope.features.encoding import Images, Source, as_sources, prepare
 from priorscope.features.forward import Features, Tapped
 from priorscope.features.modes import PUBLISHED_MODES, AtLevels, Key, Mode, Viewer
 from priorscope.features.published import find_taps
@@ -375,7 +375,7 @@ class FeatureExtractor:
         if len({image.shape for image in images}) > 1:
             raise _unequal({tuple(image.shape[-2:]) for image in images})
         if images:
-            encoded = posterior_of(self.latents, torch.cat(images))
+            encoded = self.latents.posterior(torch.cat(images))
             for row, index in enumerate(missing):
                 pair = {"mean": encoded.mean[row], "std": encoded.std[row]}
                 found[index] = pair if self.store is None else self.store.keep_latents(hashes[index], pair)
