@@ -193,6 +193,30 @@ def test_tiled_latents_are_not_taken_for_whole_ones(tmp_path):
         assert space.images == encoded
 
 
+class Standardised(PatchSpace):
+    """Like remote sensing's space of reflectance: what it gives depends on numbers that its class does not tell."""
+
+    def __init__(self, mean):
+        super().__init__(1)
+        self.mean = mean
+
+    def encode(self, image, posterior="mode", noise=None):
+        return image - self.mean
+
+    def describe(self):
+        return {**super().describe(), "mean": self.mean}
+
+
+def test_latents_of_other_statistics_are_not_taken(tmp_path):
+    images = np.zeros((1, 4, 4, 3), np.uint8)
+    found = {}
+    for mean in (0.0, 0.5):
+        denoiser = Denoiser(Network(), VPSchedule.from_betas())
+        settings = {"mode": AtLevels((21,)), "cache": tmp_path}
+        found[mean] = FeatureExtractor(denoiser, Standardised(mean), None, [Tap("first")], **settings).encode(images)
+    torch.testing.assert_close(found[0.0].mean - found[0.5].mean, torch.full((1, 3, 4, 4), 0.5))
+
+
 def test_nothing_wrong_is_kept(tmp_path):
     """Values beyond the cache's dtype, maps with NaN, a full disk: an error, and no file."""
     with pytest.raises(InputError, match=r"cache of torch.int8"):

@@ -342,6 +342,18 @@ def test_kept_maps_equal_fresh_ones_and_are_made_again_when_damaged(kept, tmp_pa
     assert any(not torch.equal(a, b) for a, b in zip(other[40], fresh[40], strict=True))
 
 
+def test_what_the_network_is_asked_decides_about_kept_maps(models, rgb_backbone, tmp_path):
+    """The key is the feature store's own: an input scale or other told levels are seen, too."""
+    images = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    found = []
+    for scale in (None, lambda alpha, sigma: 0.5):
+        model = SatDiFuserModel.from_pretrained(models("classification"))
+        backbone = load_backbone(str(rgb_backbone), device="cpu")
+        backbone.denoiser.input_scale = scale
+        found.append(KeptFeatures(model, backbone, keep="maps", folder=tmp_path)(images))
+    assert not torch.allclose(found[0][40][0], found[1][40][0])
+
+
 def test_noise_depends_on_the_image_and_the_draw_alone(kept):
     features = kept("none")
     images = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))

@@ -183,3 +183,10 @@ def _grouped(maps: dict[str, torch.Tensor]) -> list[list[torch.Tensor]]:
     """Taps by scale, the widest first."""
     sizes = sorted({value.shape[-1] for value in maps.values()}, reverse=True)
     return [[value for value in maps.values() if value.shape[-1] == size] for size in sizes]
+
+
+def test_a_cache_tells_spaces_of_other_statistics_apart():
+    described = [ReflectanceSpace([m] * 13, [s] * 13).describe() for m, s in ((-2.0, 1.0), (-2.5, 1.0), (-2.0, 0.5))]
+    assert all(one != other for place, one in enumerate(described) for other in described[:place])
+    assert described[0] == ReflectanceSpace([-2.0] * 13, [1.0] * 13).describe()
+    assert json.dumps(described)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
-from torch import nn
 
 from priorscope.backbones.latents import LatentDistribution
 from priorscope.errors import InputError
-from priorscope.features.cache import FeatureCache, content_hash, fingerprint
+from priorscope.features.cache import FeatureCache, content_hash
 from priorscope.features.extractor import FeatureExtractor
+from priorscope.features.store import describe_space, describe_viewer, kept_posterior
 from priorscope_remote_sensing.backbone import DiffusionSat
 from priorscope_remote_sensing.metadata import Metadata
-from priorscope_remote_sensing.prior import ReflectanceSpace, TerrainPrior
+from priorscope_remote_sensing.prior import TerrainPrior
 from priorscope_remote_sensing.satdifuser import SatDiFuserModel
 
 Maps = dict[int, list[torch.Tensor]]
@@ -56,29 +56,16 @@ class KeptFeatures:
         self.batch_size = batch_size
         self._extractors: dict[Metadata | None, FeatureExtractor] = {}
         self._latents = self._maps = None
-        schedule = backbone.denoiser.schedule
-        self.schedule = schedule
-        vae = getattr(backbone.latents, "vae", None)
+        self.schedule = backbone.denoiser.schedule
         if folder is not None and keep != "none":
-            encoder: dict[str, Any] = {"space": type(backbone.latents).__name__, "factor": backbone.latents.factor}
-            if isinstance(backbone.latents, ReflectanceSpace):
-                encoder |= backbone.latents.to_dict()
-            if isinstance(vae, nn.Module):  # cutting images into patches is quicker than reading a file
-                encoder["vae"] = fingerprint([vae])
+            encoder = describe_space(backbone.latents)
+            if hasattr(backbone.latents, "vae"):  # cutting images into patches is quicker than reading a file
                 self._latents = FeatureCache(folder / "latents", encoder)
             if keep == "maps":
                 extractor = self.extractor(None)
-                levels = [schedule.start, (schedule.start + schedule.end) // 2, schedule.end]
-                described = {
-                    "network": fingerprint([backbone.unet]),
-                    "schedule": [[float(part) for part in schedule(t)] for t in levels],
-                    "reads": backbone.denoiser.prediction_type,
-                    "mode": repr(extractor.mode),
-                    "posterior": extractor.posterior,
-                    "prompt": content_hash(_prompt(model)),
-                    "seed": seed,
-                }
-                self._maps = FeatureCache(folder / "maps", {**encoder, **described}, dtype=torch.float16)
+                settings = {"mode": repr(extractor.mode), "posterior": extractor.posterior, "seed": seed}
+                described = {**encoder, **describe_viewer(extractor.viewer), **settings}
+                self._maps = FeatureCache(folder / "maps", described, dtype=torch.float16)
 
     def extractor(self, metadata: Metadata | None) -> FeatureExtractor:
         """The extractor for images with this metadata; all share the network."""
@@ -147,7 +134,13 @@ class KeptFeatures:
     ) -> list[dict[str, torch.Tensor]]:
         """The maps of some images, "step/scale" -> (C, h, w)."""
         items = [hashes[row] if draw == 0 else f"{hashes[row]}/{draw}" for row in rows]
-        encoded = self._encode(prepared, [hashes[row] for row in rows])
+        encoded = kept_posterior(
+            self.backbone.latents,
+            [hashes[row] for row in rows],
+            prepared.__getitem__,
+            self._latents,
+            self.backbone.device,
+        )
         taken = self.extractor(metadata).extract_latents(
             encoded, items=items, seed=self.seed, batch_size=self.batch_size
         )
@@ -156,20 +149,6 @@ class KeptFeatures:
             {f"{step}/{scale}": maps[place] for step, scales in steps.items() for scale, maps in enumerate(scales)}
             for place in range(len(rows))
         ]
-
-    def _encode(self, prepared: torch.Tensor, hashes: list[str]) -> LatentDistribution:
-        if self._latents is None:
-            return self.backbone.latents.posterior(prepared)
-        found = [self._latents.get(name) for name in hashes]
-        missing = [row for row, pair in enumerate(found) if pair is None]
-        if missing:
-            encoded = self.backbone.latents.posterior(prepared[missing])
-            for place, row in enumerate(missing):
-                pair = {"mean": encoded.mean[place], "std": encoded.std[place]}
-                found[row] = self._latents.put(hashes[row], pair)
-        pairs = [pair for pair in found if pair is not None]
-        mean, std = (torch.stack([pair[name] for pair in pairs]).to(prepared.device) for name in ("mean", "std"))
-        return LatentDistribution(mean, std)
 
     def _told(
         self, metadata: Sequence[Metadata | None] | None, images: torch.Tensor, prepared: torch.Tensor
@@ -181,8 +160,3 @@ class KeptFeatures:
             raise InputError(f"{len(metadata)} metadata for {len(images)} images")
         sizes = images.shape[-1], prepared.shape[-1]
         return [None if entry is None else entry.resized(*sizes) for entry in metadata]
-
-
-def _prompt(model: SatDiFuserModel) -> torch.Tensor:
-    assert model.prompt is not None  # the extractor has asked for it
-    return model.prompt

@@ -117,6 +117,9 @@ class ReflectanceSpace(LatentSpace):
         mean, std = (latents.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (functional.pixel_shuffle(latents, self.factor) * std + mean).exp() - self.offset
 
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), **self.to_dict()}
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         settings = {"patch": self.factor, "offset": self.offset, "bands": list(self.bands)}

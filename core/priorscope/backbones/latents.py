@@ -61,6 +61,10 @@ class LatentSpace:
         """Images of ``latents``, nominally in [-1, 1], not clamped."""
         raise NotImplementedError
 
+    def describe(self) -> dict[str, Any]:
+        """What :meth:`encode` depends on besides weights; JSON values, for the key of a cache."""
+        return {"space": f"{type(self).__name__} {self.factor} {self.channels}"}
+
     def to(self, *args: Any, **kwargs: Any) -> LatentSpace:
         """Move and cast, as ``nn.Module.to``."""
         return self

@@ -138,7 +138,8 @@ def content_hash(array: np.ndarray | torch.Tensor) -> str:
 def fingerprint(modules: Iterable[nn.Module]) -> str:
     """Identity of networks: names, shapes and a sample of the values of all their tensors, and their configuration.
 
-    Milliseconds for a gigabyte; any training step changes it.
+    Milliseconds for a gigabyte. A training step, which moves all weights, changes it; an edit of a few single values
+    of a large tensor may fall between the samples and go unseen.
     """
     digest = hashlib.sha256()
     for module in modules:

@@ -25,7 +25,7 @@ from priorscope.features.encoding import Images, Source, as_sources, prepare
 from priorscope.features.forward import Features, Tapped
 from priorscope.features.modes import PUBLISHED_MODES, AtLevels, Key, Mode, Viewer
 from priorscope.features.published import find_taps
-from priorscope.features.store import FeatureStore
+from priorscope.features.store import FeatureStore, kept_posterior, refuse_unequal
 from priorscope.features.tap import Tap, TapSet
 
 Taps = str | Tap | TapSet | Sequence[Tap | str]
@@ -285,9 +285,7 @@ class FeatureExtractor:
         sources = as_sources(images)
         parts = [sources[begin : begin + batch_size] for begin in range(0, len(sources), batch_size)]
         encoded = [self._encode(part, self._hashes(part)) for part in parts]
-        sizes = {tuple(part.mean.shape[-2:]) for part in encoded}
-        if len(sizes) > 1:
-            raise _unequal(sizes)
+        refuse_unequal([part.mean for part in encoded])
         return LatentDistribution(torch.cat([part.mean for part in encoded]), torch.cat([part.std for part in encoded]))
 
     @torch.no_grad()
@@ -369,26 +367,18 @@ class FeatureExtractor:
     @torch.no_grad()
     def _encode(self, sources: Sequence[Source], hashes: Sequence[str]) -> LatentDistribution:
         """One batch: what is kept is read, the rest is encoded in one call."""
-        found = [None if self.store is None else self.store.latents(image) for image in hashes]
-        missing = [index for index, pair in enumerate(found) if pair is None]
-        images = [prepare(sources[index], self.size, self.latents.factor, self.device) for index in missing]
-        if len({image.shape for image in images}) > 1:
-            raise _unequal({tuple(image.shape[-2:]) for image in images})
-        if images:
-            encoded = self.latents.posterior(torch.cat(images))
-            for row, index in enumerate(missing):
-                pair = {"mean": encoded.mean[row], "std": encoded.std[row]}
-                found[index] = pair if self.store is None else self.store.keep_latents(hashes[index], pair)
-        pairs = [pair for pair in found if pair is not None]
-        if len({pair["mean"].shape for pair in pairs}) > 1:
-            raise _unequal({tuple(pair["mean"].shape[-2:]) for pair in pairs})
-        mean, std = (torch.stack([pair[name].to(self.device) for pair in pairs]) for name in ("mean", "std"))
-        return LatentDistribution(mean, std)
+
+        def prepared(places: list[int]) -> torch.Tensor:
+            images = [prepare(sources[place], self.size, self.latents.factor, self.device) for place in places]
+            refuse_unequal(images)
+            return torch.cat(images)
+
+        cache = None if self.store is None else self.store.latents
+        return kept_posterior(self.latents, hashes, prepared, cache, self.device)
 
     def _stack(self, whole: list[dict[Key, Features]], key: Key, name: str) -> torch.Tensor:
         values = [maps[key][name] for maps in whole]
-        if len({value.shape for value in values}) > 1:
-            raise _unequal({tuple(value.shape[-2:]) for value in values})
+        refuse_unequal(values)
         return torch.stack(values).to(self.device, torch.float32)
 
 
@@ -403,7 +393,3 @@ def _key(image: str, condition: Condition) -> str:
     """What an image's maps are kept under: its content, and what was told about it alone."""
     told = [f"{name} {content_hash(value)}" for name, value in sorted(condition.items())]
     return "\n".join([image, *told])
-
-
-def _unequal(sizes: set[tuple[int, ...]]) -> InputError:
-    return InputError(f"images of different sizes: {sorted(sizes)[:3]}", remedy="Give the extractor a size.")
