@@ -52,7 +52,7 @@ class ADMMTV:
     aliased : bool
         Parity with the official CG (:func:`~priorscope.inverse.cg.conjugate_gradient`).
 
-    Source: Chung et al. 2023 (DiffusionMBIR), equations 11 to 13 and algorithm 1 with variable sharing.
+    Source: Chung et al. 2023 (DiffusionMBIR), ADMM with variable sharing; its controllable_generation_TV.py.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class ADMMTV:
             tolerance=self.cg_tolerance,
             coupled=True,
             aliased=self.aliased,
+            check=False,
         )
         slope = gradient(x, self.dims, self.boundary)
         shrink = group_soft_threshold if self.isotropic else soft_threshold

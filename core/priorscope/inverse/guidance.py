@@ -1,0 +1,75 @@
+"""What the measurement-guided methods share: how far the clean estimate can be off, and solves against A."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+
+from priorscope.diffusion.denoiser import Level, Prediction
+from priorscope.diffusion.schedule import Schedule
+from priorscope.errors import InputError
+from priorscope.inverse.cg import conjugate_gradient
+from priorscope.inverse.iterative import Operator
+
+#: Whether a corrected x0 keeps the network's eps, or eps is derived again so that x = alpha x0 + sigma eps.
+EpsRule = Literal["kept", "derived"]
+
+
+def clean_variance(alpha: Any, sigma: Any, prior_std: float) -> Any:
+    """r_t^2, the variance of x0 given x_t for independent Gaussian data of standard deviation ``prior_std``.
+
+    With 1 it is sigma^2 / (alpha^2 + sigma^2), PiGDM's; with infinity sigma^2 / alpha^2, which knows no prior.
+    """
+    if math.isinf(prior_std):
+        return (sigma / alpha) ** 2
+    return (prior_std * sigma) ** 2 / ((prior_std * alpha) ** 2 + sigma**2)
+
+
+def corrected(x: torch.Tensor, t: Level, schedule: Schedule, x0: torch.Tensor, eps: torch.Tensor) -> Prediction:
+    """``x0`` with the eps that belongs to it at ``x``; at a noise-free level, where there is none, with ``eps``."""
+    alpha, sigma = schedule.coefficients(t, x)
+    if isinstance(sigma, torch.Tensor):
+        return Prediction(x0, torch.where(sigma > 0, (x - alpha * x0) / sigma.clamp(min=1e-38), eps))
+    return Prediction(x0, (x - alpha * x0) / sigma if sigma > 0 else eps)
+
+
+def back_solve(
+    operator: Operator,
+    residual: torch.Tensor,
+    *,
+    variance: Any = 1.0,
+    noise: float = 0.0,
+    iterations: int = 20,
+    tolerance: float = 1e-6,
+) -> torch.Tensor:
+    """``A^T (variance A A^T + noise^2)^-1 residual`` by conjugate gradients in the space of measurements.
+
+    With ``noise`` 0 and ``variance`` 1 it is the pseudo-inverse of A applied to ``residual`` (B, \\*range).
+    ``variance`` is a number, or broadcastable to the measurement.
+    """
+
+    def system(v: torch.Tensor) -> torch.Tensor:
+        return variance * operator.forward(operator.adjoint(v)) + noise**2 * v
+
+    solved, _ = conjugate_gradient(system, residual, iterations=iterations, tolerance=tolerance, check=False)
+    return operator.adjoint(solved)
+
+
+def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Real inner product over everything, differentiable."""
+    return (a.conj() * b).real.sum() if a.is_complex() or b.is_complex() else (a * b).sum()
+
+
+def check_measurement(y: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
+    """Refuse a measurement that no guidance can follow."""
+    if not (y.is_floating_point() or y.is_complex()):
+        raise InputError(f"a measurement of dtype {y.dtype}", remedy="Convert it to a floating-point dtype.")
+    if y.ndim < 2 or y.numel() == 0:
+        raise InputError(f"a measurement of shape {tuple(y.shape)}", remedy="Give (B, ...), none of them 0.")
+    if not bool(torch.isfinite(y).all()):
+        raise InputError("the measurement has NaN or infinite values")
+    if not 0 <= noise < math.inf:
+        raise InputError(f"measurement noise of standard deviation {noise}", remedy="Give a number from 0 up.")
+    return y
