@@ -108,6 +108,9 @@ class RayTransform(LinearOperator):
         self.projector, self.memory_limit = projector, memory_limit
         self._rays_per_detector, self._spacing, self._steps = rays_per_detector, spacing, steps
         self._distances, self._directions = distances / pixel, directions
+        cosine, sine = np.cos(directions), np.sin(directions)
+        foot = np.stack([axis[1] + cosine * self._distances, axis[0] - sine * self._distances], axis=1)
+        self._foot, self._along = torch.from_numpy(foot), torch.from_numpy(np.stack([sine, cosine], axis=1))
         self._pairs: dict[torch.dtype, SparsePair] = {}
         if projector == "matrix" and self.matrix_bytes() > memory_limit:
             raise InputError(
@@ -192,16 +195,8 @@ class RayTransform(LinearOperator):
         """Where view samples the image, (1, steps, rays, 2) as grid_sample wants it."""
         height, width = self.size
         r = self._constant("steps", torch.from_numpy(self._steps), like)[:, None]
-        shape = self._distances.shape
-        bases = np.stack(
-            [
-                self.axis[1] + np.cos(self._directions) * self._distances,
-                self.axis[0] - np.sin(self._directions) * self._distances,
-            ]
-        )
-        base = self._constant("bases", torch.from_numpy(bases), like)[:, view].reshape(2, 1, shape[1])
-        along = np.stack([np.sin(self._directions), np.cos(self._directions)])
-        direction = self._constant("along", torch.from_numpy(along), like)[:, view].reshape(2, 1, shape[1])
+        base = self._constant("foot", self._foot, like)[view, :, None]
+        direction = self._constant("along", self._along, like)[view, :, None]
         column, row = base + direction * r
         return torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], dim=-1)[None]
 
@@ -215,9 +210,8 @@ class RayTransform(LinearOperator):
 
     def _view_matrix(self, view: int, dtype: torch.dtype) -> scipy.sparse.csr_array:
         height, width = self.size
-        distance, phi = self._distances[view][:, None], self._directions[view][:, None]
-        column = self.axis[1] + np.cos(phi) * distance + np.sin(phi) * self._steps
-        row = self.axis[0] - np.sin(phi) * distance + np.cos(phi) * self._steps
+        foot, along = self._foot[view].numpy()[:, :, None], self._along[view].numpy()[:, :, None]
+        column, row = foot + along * self._steps
         ray, step = np.nonzero((column > -1) & (column < width) & (row > -1) & (row < height))
         column, row = column[ray, step], row[ray, step]
         left, top = np.floor(column).astype(np.int32), np.floor(row).astype(np.int32)
