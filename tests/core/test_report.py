@@ -15,7 +15,16 @@ import pytest
 from PIL import Image
 
 from priorscope.errors import InputError
-from priorscope.evaluation import Panel, Report, RunFolder, colourise, error_map, figure_to_image, side_by_side
+from priorscope.evaluation import (
+    Panel,
+    Report,
+    RunFolder,
+    colourise,
+    error_map,
+    figure_to_image,
+    print_table,
+    side_by_side,
+)
 
 VOID = {"meta", "img", "br"}
 
@@ -299,3 +308,16 @@ def test_the_viewer_draws_turns_and_zooms(tmp_path):
     assert ignored == turned  # a wheel over the picture scrolls the page, until it was clicked
     assert zoomed[1] != turned[1]
     assert reset == first
+
+
+def test_a_table_on_the_terminal(capsys):
+    print_table([{"name": "sea", "images": 12345, "IoU": 0.5}, {"name": "bare soil", "images": 7, "IoU": None}])
+    assert capsys.readouterr().out.splitlines() == [
+        "  name       images     IoU",
+        "  sea         12345  0.5000",
+        "  bare soil       7       -",
+    ]
+    print_table([{"metric": np.float32(1234.56), "source": "here"}], ".4g")
+    assert capsys.readouterr().out.splitlines() == ["  metric  source", "    1235  here"]
+    print_table([])
+    assert capsys.readouterr().out == ""

@@ -13,6 +13,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.figures import figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
+from priorscope.evaluation.tables import print_table
 from priorscope_depth.alignment import Space, fit_affine
 from priorscope_depth.archives import DepthSample
 from priorscope_depth.configs import DemoConfig
@@ -22,7 +23,7 @@ from priorscope_depth.output import Meaning, to_colours
 from priorscope_depth.point_cloud import point_cloud
 from priorscope_depth.predictor import DepthPredictor, NativePredictor
 from priorscope_depth.protocols import DepthProtocol
-from priorscope_depth.report import BETTER, aligned_panels, print_table, table_of
+from priorscope_depth.report import BETTER, aligned_panels, table_of
 
 #: The whole image counts, wherever its depth is known.
 MOTORCYCLE = DepthProtocol(
@@ -60,7 +61,7 @@ def demo(config: DemoConfig) -> int:
         rows = [{key: row[key] for key in _SHOWN} for row in table_of(evaluation, name, predictor.name)]
         tables[name] = rows
         print(f"Fitted in {name} space:")
-        print_table(rows)
+        print_table(rows, ".4g")
         print()
     prediction = predictor(sample.rgb)
     fit = fit_affine(prediction.values, sample.depth, sample.valid, space)
@@ -91,7 +92,7 @@ def demo(config: DemoConfig) -> int:
         on_scenes = evaluate_depth(native, scenes, SCENES_PROTOCOL, alignments=(space,), baselines=True, batch_size=8,
                                    progress="scenes")  # fmt: skip
         rows = [{key: row[key] for key in _SHOWN} for row in table_of(on_scenes, space, predictor.name)]
-        print_table(rows)
+        print_table(rows, ".4g")
         metrics["scenes"] = on_scenes.summary()["means"]
         report.heading("On held-out procedural scenes").table(
             rows, f"{config.scenes} scenes, fitted in {space} space.", best={name: BETTER[name] for name in _SHOWN[1:]}

@@ -11,6 +11,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
+from priorscope.evaluation.tables import print_table
 from priorscope_depth.alignment import AffineFit, Space, fit_affine
 from priorscope_depth.archives import DepthArchive, DepthSample
 from priorscope_depth.baselines import BASELINES
@@ -60,11 +61,11 @@ def run_evaluation(config: EvaluateConfig) -> int:
     for space in _spaces(evaluation, config.alignments):
         print(f"\n{protocol.title}, {evaluation.images} images, aligned in {space}:")
         rows = table_of(evaluation, space, predictor.name)
-        print_table(rows)
+        print_table(rows, ".4g")
         published = _published(evaluation, native, space, rows)
         if published:
             print("\nPublished under the same protocol, alignment and convention:")
-            print_table(published)
+            print_table(published, ".4g")
     missing = [f"Not aligned in {space}: {reason}." for space, reason in evaluation.undefined.items()]
     for line in missing:
         print(f"\n{line}")
@@ -114,20 +115,6 @@ def table_of(evaluation: DepthEvaluation, space: Space, name: str) -> list[dict[
             label = name if method == "prediction" else _LABELS[method]
             rows.append({"method": label, **evaluation.means(space, method)})  # type: ignore[arg-type]
     return rows
-
-
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows of equal keys as an aligned table: text left, numbers right with four significant digits."""
-    if not rows:
-        return
-    cells = [[name if isinstance(name, str) else str(name) for name in rows[0]]]
-    cells += [[value if isinstance(value, str) else f"{value:.4g}" for value in row.values()] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    for line in cells:
-        print(
-            "  "
-            + "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        )
 
 
 def aligned_panels(
@@ -230,7 +217,7 @@ def run_normals_evaluation(config: EvaluateNormalsConfig) -> int:
     run.write_metrics({"model": predictor.name, **summary})
     rows = [{"method": predictor.name, **evaluation.means}]
     print(f"\n{config.dataset}, {evaluation.images} images, angles in degrees, pooled over {config.pooling}:")
-    print_table(rows)
+    print_table(rows, ".4g")
     for failure in evaluation.failures:
         print(f"failed: {failure.key}: {failure.error}")
     report = Report(f"{predictor.name} on {config.dataset}", f"surface normals, {evaluation.images} images")

@@ -9,10 +9,11 @@ import numpy as np
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import run_items
+from priorscope.evaluation.tables import print_table
 from priorscope_remote_sensing.configs import EvaluateConfig
 from priorscope_remote_sensing.predict import load_predictor
 from priorscope_remote_sensing.predictor import SatellitePredictor
-from priorscope_remote_sensing.report import print_table, tables, write_report
+from priorscope_remote_sensing.report import tables, write_report
 from priorscope_remote_sensing.scores import Counts, count, empty_counts, summary
 from priorscope_remote_sensing.training.examples import LabelledSet, open_split
 from priorscope_remote_sensing.training.feed import stacked

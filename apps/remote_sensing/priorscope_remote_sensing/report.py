@@ -11,6 +11,7 @@ from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import SuiteResult
+from priorscope.evaluation.tables import print_table as print_table  # where the demo looks for it
 from priorscope_remote_sensing.data.legend import Legend
 from priorscope_remote_sensing.pictures import as_picture, confusion_figure
 from priorscope_remote_sensing.predictor import SatellitePredictor
@@ -78,22 +79,6 @@ def tables(found: dict[str, Any], classes: Sequence[str]) -> tuple[list[dict[str
         }
         for index, name in enumerate(classes)
     ]
-
-
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows of equal keys as an aligned table: numbers right with four digits, what is missing as a dash."""
-    if not rows:
-        return
-
-    def shown(value: Any) -> str:
-        return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-    cells = [list(rows[0]), *([shown(value) for value in row.values()] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    text = [all(isinstance(row[name], str) for row in rows) for name in rows[0]]
-    for line in cells:
-        parts = [c.ljust(w) if left else c.rjust(w) for c, w, left in zip(line, widths, text, strict=True)]
-        print("  " + "  ".join(parts).rstrip())
 
 
 def write_report(

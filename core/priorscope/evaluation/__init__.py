@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "error_map": "figures",
         "figure_to_image": "figures",
         "load_config": "run_folder",
+        "print_table": "tables",
         "run_items": "suite",
         "side_by_side": "figures",
     },
