@@ -472,6 +472,36 @@ def test_a_run_stopped_after_every_step(tmp_path, changes):
     assert_same_run(out, tmp_path / "whole")
 
 
+class Patient(Line):
+    """Ends after two looks; the first one counts when training begins."""
+
+    def reason_to_end(self, run):
+        looks = [row["step"] for row in run.history() if "held_out_error" in row]
+        return f"looks at {looks}" if len(looks) > 2 else ""
+
+
+def test_a_task_may_end_its_training(tmp_path, capsys):
+    out = tmp_path / "run"
+    changes = {"steps": 30, "validate_every": 4, "log_every": 3}
+    result, _ = run_line(out, task=Patient(), **changes)
+    assert (result.step, result.finished) == (8, True)
+    assert "Ended at step 8 of 30: looks at [0, 4, 8]." in capsys.readouterr().out
+    assert (RunFolder(out).metrics()["step"], RunFolder(out).metrics()["finished"]) == (8, True)
+    assert checkpoint_step(out / "checkpoints/last.pt") == 8
+    # nothing is left to do for a run that has ended
+    before = rows(out), weights(out)
+    assert run_line(out, task=Patient(), resume=True, **changes)[0] == result
+    assert rows(out) == before[0]
+    assert all(torch.equal(weights(out)[name], value) for name, value in before[1].items())
+    # a run that was cut on the way ends at the same step; a task without an opinion goes on
+    cut = tmp_path / "cut"
+    for step in range(1, 8):
+        assert run_line(cut, task=Patient(), resume=True, max_seconds=1e-9, **changes)[0].step == step
+    assert run_line(cut, task=Patient(), resume=True, **changes)[0].finished
+    assert_same_run(cut, out)
+    assert run_line(out, resume=True, **changes)[0].step == 30
+
+
 @pytest.mark.slow
 def test_worker_processes_change_nothing(tmp_path, whole):
     out = tmp_path / "run"

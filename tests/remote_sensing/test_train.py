@@ -294,6 +294,8 @@ def test_early_end_and_epochs(small, monkeypatch):
     assert (metrics["best_step"], metrics["best_score"]) == (1, 0.5)
     assert (config.out / "model" / "decoder.safetensors").is_file()
     assert len(RunFolder(config.out).history()) < 6
+    assert result.step == 3  # two looks after the best
+    assert train(going_on(config)) == result  # has ended
     by_epochs = small("epochs", epochs=1, held_out=0, batch_size=4)
     assert train(by_epochs).step == len(open_training(by_epochs.source, RECIPES["sentinel2"])[0]) // 4
 

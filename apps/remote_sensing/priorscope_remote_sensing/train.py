@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from priorscope_remote_sensing.settings import SatDiFuserSettings
 from priorscope_remote_sensing.training.examples import LabelledSet, open_training
 from priorscope_remote_sensing.training.feed import ExampleFeed
 from priorscope_remote_sensing.training.report import write_report
-from priorscope_remote_sensing.training.task import DecoderTask, EarlyEnd, best_look
+from priorscope_remote_sensing.training.task import DecoderTask, best_look
 
 
 def train(config: TrainConfig) -> FitResult:
@@ -80,12 +79,12 @@ def train(config: TrainConfig) -> FitResult:
             f"{data.title}: {len(data)} images to learn from, {len(held_out)} held out, {len(data.names)} classes; "
             f"{sum(value.numel() for value in model.decoder.parameters()) / 1e6:.1f} M weights are trained."
         )
-    try:
-        result = fit(task, feed, loop, run, accelerator)
-    except EarlyEnd:
-        result = _ended_early(task, run)
+    result = fit(task, feed, loop, run, accelerator)
     if accelerator.is_main_process:
-        write_report(run, config, result, data, best_look(task.best))
+        best = best_look(task.best)
+        if best is not None:
+            run.write_metrics({**run.metrics(), "best_step": best["step"], "best_score": best["score"]})
+        write_report(run, config, result, data, best)
     return result
 
 
@@ -141,20 +140,6 @@ def _model(
     model = build(KeptFeatures(probe, backbone).tap_widths(size, size))
     model.prompt = probe.prompt
     return model.to(backbone.device), KeptFeatures(model, backbone, **kept)  # type: ignore[arg-type]
-
-
-def _ended_early(task: DecoderTask, run: RunFolder) -> FitResult:
-    look = best_look(task.best)
-    assert look is not None
-    folder, aside = run.path / "model", run.path / "model.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    task.save(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    last = run.history()[-1]["step"] if run.history() else 0
-    run.write_metrics({"step": last, "finished": True, "best_step": look["step"], "best_score": look["score"]})
-    print(f"Ended early: the look at step {look['step']} was not bettered.")
-    return FitResult(last, True, folder)
 
 
 def _check_bands(backbone: Backbone, recipe: BandRecipe) -> None:

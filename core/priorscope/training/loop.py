@@ -39,7 +39,7 @@ class FitResult:
     step: int
     """Steps done, those before it included."""
     finished: bool
-    """Whether these are all."""
+    """Whether these are all, or the task has ended it."""
     model: Path
     """The model folder."""
 
@@ -121,6 +121,8 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
             run.log({"step": 0} | figures)
             display.row({"step": 0} | figures)
     accelerator.wait_for_everyone()
+    reason = task.reason_to_end(run) if start and accelerator.is_main_process else ""
+    ended = _any_process(bool(reason), accelerator)
     begin = time.monotonic()
     step = start
     stream = read_parts(
@@ -132,7 +134,7 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
     )
     wrapped.train()
     with _asked_to_end() as ending, worker_deaths(), closing(stream), display:
-        while step < config.steps:
+        while step < config.steps and not ended:
             rate = config.lr * _factor(config, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -163,14 +165,17 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
                         row |= task.validate(run, step)
                 run.log(row)
                 display.row(row)
-            if stop or last or step % config.checkpoint_every == 0:
+            if look:
+                reason = task.reason_to_end(run) if accelerator.is_main_process else ""
+                ended = _any_process(bool(reason), accelerator)
+            if stop or last or ended or step % config.checkpoint_every == 0:
                 if accelerator.is_main_process:
                     _refuse_bad_weights(trained, step, path)
                     save_checkpoint(path, state, step)
                 accelerator.wait_for_everyone()
             if stop:
                 break
-    finished = step >= config.steps
+    finished = ended or step >= config.steps
     folder = run.path / "model"
     if accelerator.is_main_process:
         with _looking(task, average):
@@ -178,6 +183,8 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
         run.write_metrics(_result(run, step, finished))
         if not finished:
             print(f"Stopped at step {step} of {config.steps}; --resume goes on.")
+        elif step < config.steps:
+            print(f"Ended at step {step} of {config.steps}: {reason}.")
     accelerator.wait_for_everyone()
     return FitResult(step, finished, folder)
 

@@ -43,6 +43,14 @@ class Task(nn.Module):
         """
         return {}
 
+    def reason_to_end(self, run: RunFolder) -> str:
+        """Why training may end before its last step, such as figures that have got no better; "" while it may not.
+
+        Asked on the first process after each look, whose row is in ``run.history()`` by then, and when a run is
+        resumed: the answer must follow from what is on disk.
+        """
+        return ""
+
     def save(self, folder: Path) -> None:
         """Write the model as users will load it; called as `validate` is, for a folder that does not exist yet."""
         raise NotImplementedError

@@ -31,10 +31,6 @@ from priorscope_remote_sensing.training.feed import stacked
 _SHOWN = 3
 
 
-class EarlyEnd(BaseException):
-    """No look has been better for as long as the patience lasts. No Exception: nothing has gone wrong."""
-
-
 class DecoderTask(Task):
     """A :class:`priorscope.training.Task` on batches of :class:`~.feed.ExampleFeed`.
 
@@ -51,7 +47,7 @@ class DecoderTask(Task):
     balance : float
         Weight of the loss that spreads images over experts.
     patience : int
-        Looks without a better one after which :class:`EarlyEnd` is raised; 0: never.
+        Looks without a better one after which training ends; 0: it never does.
     """
 
     def __init__(
@@ -127,7 +123,7 @@ class DecoderTask(Task):
             write_png(run.figures / f"step-{step:07d}.png", picture, overwrite=True)
         found = figures(counts)
         if step:
-            self._keep_best(found[self._measure], step, run)
+            self._keep_best(found[self._measure], step)
         return {f"held_out_{name}": value for name, value in found.items()}
 
     def _panels(self, batch: dict[str, Any], probabilities: torch.Tensor) -> list[Panel]:
@@ -143,7 +139,7 @@ class DecoderTask(Task):
             ]
         return panels
 
-    def _keep_best(self, score: float, step: int, run: RunFolder) -> None:
+    def _keep_best(self, score: float, step: int) -> None:
         kept = best_look(self.best)
         if kept is not None and step <= kept["step"]:
             return  # a resumed run does again what led to this look
@@ -152,12 +148,14 @@ class DecoderTask(Task):
             aside = self.best.with_suffix(".part")
             save_file(weights, aside, {"look": json.dumps({"score": score, "step": step}), "format": "pt"})
             aside.replace(self.best)
-        elif self.patience:
-            earlier = [
-                row for row in run.history() if row["step"] > kept["step"] and f"held_out_{self._measure}" in row
-            ]
-            if len(earlier) + 1 >= self.patience:
-                raise EarlyEnd
+
+    def reason_to_end(self, run: RunFolder) -> str:
+        """No look has been better for as long as the patience lasts."""
+        kept = best_look(self.best)
+        if not self.patience or kept is None:
+            return ""
+        later = [row for row in run.history() if row["step"] > kept["step"] and f"held_out_{self._measure}" in row]
+        return f"the look at step {kept['step']} was not bettered" if len(later) >= self.patience else ""
 
     @property
     def _measure(self) -> str:
