@@ -15,9 +15,10 @@ from priorscope_remote_sensing.data.terrain import terrain_patches
 from priorscope_remote_sensing.decoder import DecoderConfig
 from priorscope_remote_sensing.metadata import Metadata
 from priorscope_remote_sensing.models import build_decoder
-from priorscope_remote_sensing.prior import BUNDLED, ReflectanceSpace, TerrainPrior
+from priorscope_remote_sensing.prior import ReflectanceSpace, TerrainPrior
 from priorscope_remote_sensing.satdifuser import SatDiFuserModel
 from priorscope_remote_sensing.settings import SatDiFuserSettings
+from priorscope_remote_sensing.table import find_backbone
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +111,17 @@ def test_damaged_folders_are_refused(prior: TerrainPrior, tmp_path: Path) -> Non
         with pytest.raises(InputError, match=fact):
             TerrainPrior.from_pretrained(folder, device="cpu")
     settings.write_text(good)
+    schedule = folder / "scheduler/scheduler_config.json"
+    good = schedule.read_text()
+    schedule.write_text(json.dumps(json.loads(good) | {"prediction_type": "epsilon"}))
+    with pytest.raises(InputError, match="scheduler: predicts epsilon"):
+        TerrainPrior.from_pretrained(folder, device="cpu")
+    schedule.write_text(good)
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError):
         TerrainPrior.from_pretrained(folder, device="cpu")
-    with pytest.raises(InputError, match="no such model folder"):
+    with pytest.raises(InputError, match=r"no model is called 'tiny-ocean'.*Did you mean tiny-terrain"):
         TerrainPrior.from_pretrained("tiny-ocean", device="cpu")
 
 
@@ -173,7 +180,7 @@ def test_bundled_prior_predicts_better_than_no_prior() -> None:
 
 
 def test_bundled_prior_is_small() -> None:
-    folder = BUNDLED / "tiny-terrain"
+    folder = find_backbone("tiny-terrain")
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 3 * 2**20
     assert "_name_or_path" not in json.loads((folder / "unet/config.json").read_text())
     assert (folder / "README.md").is_file()

@@ -33,8 +33,8 @@ from priorscope.features.modes import AtLevels, Key
 from priorscope.features.tap import Tap, TapSet
 from priorscope_remote_sensing.data.bands import SENTINEL2
 from priorscope_remote_sensing.metadata import Metadata
+from priorscope_remote_sensing.table import find_backbone
 
-BUNDLED = Path(__file__).parent / "models"
 _PROMPT = (1, 1, 8)  # nothing is ever told to such a prior, but its class of network wants to be told something
 
 #: Where a prior is looked at by default: the stream after each residual block of its upward half.
@@ -171,10 +171,7 @@ class TerrainPrior:
         InputError
             No such model, an incomplete folder, or weights that do not fit.
         """
-        folder = BUNDLED / str(source) if (BUNDLED / str(source) / "unet").is_dir() else Path(source).expanduser()
-        if not folder.is_dir():
-            known = ", ".join(sorted(path.parent.name for path in BUNDLED.glob("*/unet")))
-            raise InputError("no such model folder", path=folder, remedy=f"Bundled are: {known}.")
+        folder = find_backbone(str(source))
         space = read_config(folder / "vae")
         if space.pop("_class_name", None) != ReflectanceSpace.__name__:
             raise InputError("is no prior of reflectance", path=folder, remedy="DiffusionSat is loaded as such.")
