@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Blur": "blur",
         "CartesianMRI": "mri",
         "ChannelsAsComplex": "mri",
+        "FanBeam": "fan_beam",
         "Identity": "operator",
         "LinearOperator": "operator",
         "Mask": "masking",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from priorscope.errors import InputError
-from priorscope.inverse.fbp import FilterName, angular_weights, backproject_view, filter_sinogram
-from priorscope.inverse.rays import Projector, RayTransform, degrees_to_radians, image_size
+from priorscope.inverse.fbp import FilterName, angular_weights, backproject, filter_sinogram, pixel_places
+from priorscope.inverse.rays import Projector, RayTransform, degrees_to_radians, image_size, length_in_mm
 
 Convention = Literal["centred", "skimage", "official"]
 
@@ -69,9 +69,8 @@ class ParallelBeam(RayTransform):
     ) -> None:
         height, width = image_size(size)
         self.angles = degrees_to_radians(angles)
-        self.pitch = float(pixel if pitch is None else pitch)
-        if not (self.pitch > 0 and math.isfinite(self.pitch)):
-            raise InputError(f"a detector pitch of {self.pitch} mm")
+        pixel = length_in_mm(pixel, "pixel size")
+        self.pitch = length_in_mm(pixel if pitch is None else pitch, "detector pitch")
         if detectors is None:
             detectors = default_detectors((height, width), pixel / self.pitch, convention)
         if detectors < 1:
@@ -125,15 +124,13 @@ class ParallelBeam(RayTransform):
 
     def _backproject_filtered(self, filtered: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Sum over views of the filtered sinogram, interpolated linearly at each pixel's detector position."""
-        height, width = self.size
-        y = (torch.arange(height, dtype=torch.float64) - self.axis[0])[:, None] * self.pixel
-        x = (torch.arange(width, dtype=torch.float64) - self.axis[1])[None] * self.pixel
-        out = filtered.new_zeros((height * width, len(filtered)))
-        columns = filtered[:, 0].permute(2, 1, 0).contiguous()
-        for view, angle in enumerate(self.angles):
-            position = (x * math.cos(angle) - y * math.sin(angle)) / self.pitch + self.axis_detector
-            out.add_(backproject_view(columns[view], position), alpha=float(weights[view]))
-        return out.T.reshape(-1, *self.domain)
+        x, y = pixel_places(self.size, self.axis, self.pixel, filtered.device)
+
+        def seen(view: int) -> tuple[torch.Tensor, None]:
+            angle = float(self.angles[view])
+            return (x * math.cos(angle) - y * math.sin(angle)) / self.pitch + self.axis_detector, None
+
+        return backproject(filtered, seen, weights, self.size)
 
 
 def default_detectors(size: tuple[int, int], pixels_per_pitch: float, convention: Convention) -> int:

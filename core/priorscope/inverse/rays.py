@@ -57,6 +57,13 @@ def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def length_in_mm(value: float, name: str) -> float:
+    """``value`` as a float; InputError unless it is positive and finite."""
+    if not 0 < value < math.inf:
+        raise InputError(f"a {name} of {value} mm")
+    return float(value)
+
+
 class RayTransform(LinearOperator):
     """Line integrals of (B, 1, H, W) along given rays: sinograms (B, 1, detectors, views), in units of ``pixel``.
 
@@ -98,8 +105,6 @@ class RayTransform(LinearOperator):
         projector: Projector,
         memory_limit: int,
     ) -> None:
-        if not (pixel > 0 and np.isfinite(pixel)):
-            raise InputError(f"a pixel size of {pixel} mm")
         if projector not in ("auto", "matrix", "grid"):
             raise InputError(f"a projector named {projector!r}", remedy="Use auto, matrix or grid.")
         views, rays = distances.shape
@@ -162,7 +167,7 @@ class RayTransform(LinearOperator):
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         if self.uses_matrix(x):
-            return self._pair(x).apply(x.reshape(len(x), -1)).reshape(-1, *self.range)
+            return self._pair(x).apply(x.flatten(1)).reshape(len(x), *self.range)
         out = x.new_zeros((len(x), *self.range))
         for slices in self._chunks(x):
             image = x[slices, 0][None]
@@ -174,7 +179,7 @@ class RayTransform(LinearOperator):
 
     def _backproject(self, y: torch.Tensor) -> torch.Tensor:
         if self.uses_matrix(y):
-            return self._pair(y).apply_transpose(y.reshape(len(y), -1)).reshape(-1, *self.domain)
+            return self._pair(y).apply_transpose(y.flatten(1)).reshape(len(y), *self.domain)
         out = y.new_zeros((len(y), *self.domain))
         for slices in self._chunks(y):
             image = out[slices, 0][None]
