@@ -7,8 +7,9 @@ import fnmatch
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,44 @@ def golden_files() -> Callable[[str, str], list[Path]]:
         return [found[name] for name in sorted(found)]
 
     return find
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the user's cache, and none asks the hub."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRIORSCOPE_CACHE", str(folder))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def small_unet() -> Callable[..., Any]:
+    """``small_unet(**changes)``: a text-conditioned ``UNet2DConditionModel`` of two levels, the same every time.
+
+    Its weights may be trained and changed; it is in evaluation mode.
+    """
+
+    def make(**changes: Any) -> Any:
+        import torch
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        config: dict[str, Any] = {
+            "sample_size": 8,
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+            "cross_attention_dim": 8,
+            "attention_head_dim": 2,
+            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return UNet2DConditionModel(**config | changes).eval()
+
+    return make
 
 
 @pytest.fixture(scope="session")

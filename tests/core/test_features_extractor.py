@@ -20,26 +20,8 @@ TAPS = (Tap("up_blocks.0", name="coarse"), Tap("up_blocks.1.resnets.0", "branch"
 
 
 @pytest.fixture(scope="module")
-def tiny_unet():
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    return (
-        UNet2DConditionModel(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            norm_num_groups=4,
-            cross_attention_dim=8,
-            attention_head_dim=2,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )
-        .eval()
-        .requires_grad_(False)
-    )
+def tiny_unet(small_unet):
+    return small_unet().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -52,22 +52,8 @@ def test_golden_diffews(golden_files, read_json):
 
 
 @pytest.fixture(scope="module")
-def unet():
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=8,
-        attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    ).eval()
+def unet(small_unet):
+    return small_unet(in_channels=3, out_channels=3)
 
 
 def ask(unet, sample):

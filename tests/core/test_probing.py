@@ -174,19 +174,8 @@ def test_self_conditioning_starts_as_the_identity_and_then_tells_the_decoder(une
     assert torch.equal(unet(sample, label).sample, plain)  # no hook stays behind
 
 
-def test_self_conditioning_of_a_conditional_unet():
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=8,
-        attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
+def test_self_conditioning_of_a_conditional_unet(small_unet):
+    unet = small_unet()
     sample, text = normal(2, 4, 8, 8), normal(2, 3, 8)
     network = SelfConditioned(unet, 16, 32)
     plain = unet(sample, 10, text).sample

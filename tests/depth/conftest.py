@@ -26,16 +26,6 @@ _PUBLISHED_AS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="session")
-def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or writes the user's cache, and none asks the hub."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRIORSCOPE_CACHE", str(folder))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield folder
-
-
 @pytest.fixture(scope="session")
 def write_tokenizer() -> Callable[[Path], None]:
     """Write a CLIP tokenizer folder whose vocabulary knows the two ends of a text only: "" is [49406, 49407]."""
