@@ -216,6 +216,15 @@ def test_patches_and_their_centres():
         patch_of([[840.0, 3.0]], 840, 60)
 
 
+def test_points_may_be_an_array_or_a_list():
+    source, target, points = normal(3, 4, 4), normal(3, 5, 4, seed=1), torch.tensor([[1.0, 2.0], [0.0, 3.0]])
+    expected = match_points(source, target, points, (8, 8), (10, 8))
+    for given in (points.numpy(), points.numpy().astype(int), points.tolist()):
+        found = match_points(source, target, given, (8, 8), (10, 8))
+        assert torch.equal(found.points, expected.points)
+        assert torch.equal(found.scores, expected.scores)
+
+
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
@@ -229,6 +238,9 @@ def test_patches_and_their_centres():
         (lambda: match_points(normal(1, 3, 4, 4), normal(3, 4, 4), normal(4, 2), (4, 4), (4, 4)), "map of shape"),
         (lambda: match_points(normal(3, 4, 4), normal(3, 4, 4), normal(4, 2), (4, 4), (0, 4)), "sizes"),
         (lambda: match_points(normal(3, 4, 4), normal(2, 4, 4), normal(4, 2), (4, 4), (4, 4)), "channels"),
+        (lambda: match_points(normal(3, 4, 4), normal(3, 4, 4), [["a", "b"]], (4, 4), (4, 4)), "points of type list"),
+        (lambda: match_points(normal(3, 4, 4).numpy(), normal(3, 4, 4), normal(4, 2), (4, 4), (4, 4)), "type ndarray"),
+        (lambda: nearest(normal(4, 3).numpy(), normal(4, 3)), "type ndarray"),
         (lambda: soft_argmax(normal(4, 4)), "shape"),
         (lambda: soft_argmax(normal(1, 4, 4), temperature=0.0), "temperature"),
         (lambda: soft_argmax(normal(1, 4, 4), temperature=float("nan")), "temperature"),

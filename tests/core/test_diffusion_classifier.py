@@ -145,7 +145,7 @@ def test_wrong_input():
     model, classes, plan = Denoiser(Means("epsilon"), SCHEDULE), Condition({"mean": MEANS}), Elimination((2,), (1,))
     with pytest.raises(InputError, match="steps"):
         Elimination((2000,), (1,)).levels(1000)
-    for latent in (torch.zeros(2, 2, 4, 4), torch.zeros(4, 4), torch.full((2, 4, 4), torch.nan)):
+    for latent in (torch.zeros(2, 2, 4, 4), torch.zeros(4, 4), torch.full((2, 4, 4), torch.nan), MEANS[0].numpy()):
         with pytest.raises(InputError, match="latent"):
             classify(model, latent, classes, plan)
     with pytest.raises(InputError, match="no classes"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -131,6 +132,8 @@ def test_several_labels_at_once():
         lambda: fit_probe(LinearProbe(3, 2), normal(4, 3), torch.zeros(4, 3)),
         lambda: fit_probe(LinearProbe(3, 2), normal(4, 3), torch.full((4, 2), -3.0)),
         lambda: fit_probe(LinearProbe(5, 2), normal(4, 3), torch.zeros(4, dtype=torch.int64)),
+        lambda: fit_probe(LinearProbe(3, 2), normal(4, 3), ["a", "b", "a", "b"]),
+        lambda: fit_probe(LinearProbe(3, 2), normal(4, 3).numpy(), torch.tensor([0, 1, 0, 1])),
         lambda: LinearProbe(4, 2, size=0),
         lambda: AttentiveProbe(4, 2, width=10, heads=4),
         lambda: ProbeSettings(epochs=0),
@@ -139,6 +142,16 @@ def test_several_labels_at_once():
 def test_wrong_input(wrong):
     with pytest.raises(InputError):
         wrong()
+
+
+def test_labels_may_be_an_array():
+    maps, labels = clusters(30)
+    settings = ProbeSettings(epochs=2, batch_size=10)
+    expected = fit_probe(LinearProbe(6, 3), maps, labels, settings)
+    for given in (labels.numpy(), labels.numpy().astype(np.uint8), labels.tolist()):
+        assert torch.equal(fit_probe(LinearProbe(6, 3), maps, given, settings)(maps), expected(maps))
+    chosen = select_features({"a": maps}, labels.numpy(), {"a": maps}, labels.numpy(), settings=settings)
+    assert torch.equal(chosen.probe(maps), expected(maps))
 
 
 @pytest.fixture

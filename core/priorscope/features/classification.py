@@ -145,6 +145,8 @@ def classify(
     official code halves the schedule along with the network; here it is float64 always.
     """
     plan = elimination or Elimination()
+    if not isinstance(latent, torch.Tensor):
+        raise InputError(f"a latent of type {type(latent).__name__}", remedy="torch.as_tensor makes a Tensor of it.")
     latent = latent[None] if latent.ndim == 3 else latent
     if latent.ndim != 4 or latent.shape[0] != 1 or not torch.isfinite(latent).all():
         raise InputError(f"a latent of shape {tuple(latent.shape)}", remedy="Give one finite (1, C, h, w).")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from priorscope.errors import InputError
@@ -32,6 +33,7 @@ class MatchedPoints(NamedTuple):
 
 def descriptors(features: torch.Tensor) -> torch.Tensor:
     """Rows (N, C) of a map (C, h, w) in row-major order, or of what is (N, C) already; checked for NaN."""
+    _tensor(features)
     if features.ndim == 3:
         features = features.flatten(1).T
     if features.ndim != 2 or features.numel() == 0 or not features.is_floating_point():
@@ -145,7 +147,7 @@ def soft_argmax(maps: torch.Tensor, *, temperature: float = 0.02, radius: int | 
 def match_points(
     source: torch.Tensor,
     target: torch.Tensor,
-    points: torch.Tensor,
+    points: torch.Tensor | NDArray[Any] | Sequence[Sequence[float]],
     source_size: tuple[int, int],
     target_size: tuple[int, int],
     *,
@@ -162,7 +164,7 @@ def match_points(
     ----------
     source, target : Tensor (C, h, w), (C, h', w')
         Feature maps of the two images.
-    points : Tensor (N, 2)
+    points : Tensor, array or nested list (N, 2)
         (x, y) pixels of the source image; rounded half to even and clipped to the image.
     source_size, target_size : (height, width)
         Sizes in pixels to enlarge to: those of the images (DIFT), or any other (Hyperfeatures: its load size).
@@ -178,8 +180,7 @@ def match_points(
 
     Source: Tang et al. 2023 (DIFT), eval_spair.py.
     """
-    if points.ndim != 2 or points.shape[1] != 2 or not torch.isfinite(points.double()).all():
-        raise InputError(f"points of shape {tuple(points.shape)}", remedy="Give finite (x, y) rows, shape (N, 2).")
+    points = _points(points)
     _pair(_map(source), _map(target))
     source, target = _at_least_single(source, target)
     if min(*source_size, *target_size) < 1:
@@ -231,10 +232,29 @@ def _enlarged_norms(features: torch.Tensor, rows: torch.Tensor, columns: torch.T
     return torch.cat(strips).clamp(min=1e-12)
 
 
+def _points(points: Any) -> torch.Tensor:
+    remedy = "Give finite (x, y) rows, shape (N, 2)."
+    try:
+        points = torch.as_tensor(points)
+    except (TypeError, ValueError, RuntimeError) as error:  # what torch raises depends on what it is given
+        raise InputError(f"points of type {type(points).__name__} that are no numbers", remedy=remedy) from error
+    if points.ndim != 2 or points.shape[1] != 2 or not torch.isfinite(points.double()).all():
+        raise InputError(f"points of shape {tuple(points.shape)}", remedy=remedy)
+    return points
+
+
 def _map(features: torch.Tensor) -> torch.Tensor:
+    _tensor(features)
     if features.ndim != 3:
         raise InputError(f"a feature map of shape {tuple(features.shape)}", remedy="Give one image's (C, h, w).")
     return features
+
+
+def _tensor(features: Any) -> None:
+    if not isinstance(features, torch.Tensor):
+        raise InputError(
+            f"features of type {type(features).__name__}", remedy="torch.as_tensor makes a Tensor of them."
+        )
 
 
 def _pair(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -131,6 +132,10 @@ class AttentiveProbe(Probe):
 
 def as_maps(features: torch.Tensor) -> torch.Tensor:
     """Vectors (B, C) as maps (B, C, 1, 1); maps as they are."""
+    if not isinstance(features, torch.Tensor):
+        raise InputError(
+            f"features of type {type(features).__name__}", remedy="torch.as_tensor makes a Tensor of them."
+        )
     if features.ndim == 2:
         features = features[:, :, None, None]
     if features.ndim != 4 or features.numel() == 0 or not features.is_floating_point():
@@ -142,18 +147,19 @@ def as_maps(features: torch.Tensor) -> torch.Tensor:
 
 
 def fit_probe(
-    probe: Probe, features: torch.Tensor, labels: torch.Tensor, settings: ProbeSettings | None = None
+    probe: Probe, features: torch.Tensor, labels: torch.Tensor | NDArray[Any], settings: ProbeSettings | None = None
 ) -> Probe:
     """Train ``probe`` in place on frozen features and return it in evaluation mode.
 
     Parameters
     ----------
     features : Tensor (N, C, h, w) or (N, C)
-    labels : int Tensor (N,), or Tensor (N, K) of 0 and 1
+    labels : int Tensor or array (N,), or one (N, K) of 0 and 1
         One class (cross entropy), or several at once (binary cross entropy).
     settings : ProbeSettings
     """
     settings = settings or ProbeSettings()
+    labels = _labels(labels)
     _check_labels(features, labels)
     with torch.no_grad():
         classes = probe(features[:1].to(probe.mean)).shape[1]
@@ -219,9 +225,9 @@ class Selection(Generic[Key]):
 
 def select_features(
     train: Mapping[Key, torch.Tensor],
-    train_labels: torch.Tensor,
+    train_labels: torch.Tensor | NDArray[Any],
     validation: Mapping[Key, torch.Tensor],
-    validation_labels: torch.Tensor,
+    validation_labels: torch.Tensor | NDArray[Any],
     *,
     make: Callable[[int, int], Probe] = LinearProbe,
     settings: ProbeSettings | None = None,
@@ -233,7 +239,7 @@ def select_features(
     ----------
     train, validation : mapping of key to Tensor (N, C, h, w)
         Candidates: a key may be (noise level, tap).
-    train_labels, validation_labels : Tensor (N,) or (N, K)
+    train_labels, validation_labels : Tensor or array (N,) or (N, K)
     make : callable
         ``make(channels, classes)`` gives a probe; it starts from the settings' seed for every candidate.
     score : callable, optional
@@ -246,6 +252,7 @@ def select_features(
     settings = settings or ProbeSettings()
     if not train or set(train) != set(validation):
         raise InputError(f"{len(train)} candidates for training and {len(validation)} for validation, not the same")
+    train_labels, validation_labels = _labels(train_labels), _labels(validation_labels)
     score = score or (accuracy if train_labels.ndim == 1 else micro_f1)
     if train_labels.ndim == 1:
         classes = int(torch.cat([train_labels.cpu(), validation_labels.cpu()]).max()) + 1
@@ -266,6 +273,16 @@ def select_features(
     return Selection(best[0], scores, best[1])
 
 
+def _labels(labels: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:  # what torch raises depends on what it is given
+        raise InputError(
+            f"labels of type {type(labels).__name__} that are no numbers",
+            remedy="Give one class number from 0 for each.",
+        ) from error
+
+
 def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if labels.ndim == 1:
         return functional.cross_entropy(logits, labels)
@@ -273,6 +290,7 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _check_labels(features: torch.Tensor, labels: torch.Tensor) -> None:
+    as_maps(features)
     if labels.ndim == 1:
         wrong_kind = labels.is_floating_point() or bool((labels < 0).any())
     else:
