@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import types
+import warnings
 
 import h5py
 import numpy as np
@@ -206,6 +207,22 @@ def test_the_official_chesapeake_input_is_an_option(fake, tmp_path):
     official = GeoBench("m-chesapeake", "train", root=tmp_path, recipe="chesapeake-official")[0].image
     assert set(np.unique(official)) <= {0, 1}
     assert len(np.unique(GeoBench("m-chesapeake", "train", root=tmp_path)[0].image)) > 2
+
+
+def test_values_that_are_no_class_are_reported(fake, tmp_path):
+    folder, stored = write_task(fake, tmp_path, "m-nz-cattle", count=1)
+    bands, label = stored["sample_0"]
+    label[0, :3] = 7, 7, 255
+    write_sample(fake, folder, "sample_0", bands, label)
+    with pytest.warns(RuntimeWarning, match=r"sample_0\.hdf5: 2 of 144 pixels have values that are no class \(7; "):
+        found = GeoBench("m-nz-cattle", "test", root=tmp_path)[0].label
+    assert found[0, :3].tolist() == [255] * 3
+    np.testing.assert_array_equal(found.ravel()[3:], label.ravel()[3:])
+    label[0, :2] = 0
+    write_sample(fake, folder, "sample_0", bands, label)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert GeoBench("m-nz-cattle", "test", root=tmp_path)[0].label[0, 2] == 255
 
 
 def test_where_tasks_are_looked_for(fake, tmp_path, monkeypatch):

@@ -85,6 +85,31 @@ def test_an_alpha_band_is_no_band_but_says_what_is_missing(tmp_path):
     assert 0 < (~valid).sum() < valid.size  # the hole and the corners
 
 
+@pytest.mark.parametrize("name", ["NIR", "B08", "08 - NIR", "Near infrared"])
+def test_near_infrared_that_is_marked_as_transparency_is_refused(tmp_path, name):
+    layout = {"driver": "GTiff", "count": 4, "height": 4, "width": 5, "dtype": "uint8"}
+    path = tmp_path / "a.tif"
+    with rasterio.open(path, "w", **layout, photometric="RGB", alpha="yes", **PLACE) as dataset:
+        dataset.write(np.full((4, 4, 5), 7, np.uint8))
+        dataset.set_band_description(4, name)
+    with (
+        pytest.raises(InputError, match=f"{name}, as transparency.*--colorinterp red,green,blue,undefined"),
+        open_raster(path),
+    ):
+        pass
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:3], rasterio.enums.ColorInterp.undefined]
+    with open_raster(path) as dataset:
+        assert data_bands(dataset) == 4
+        assert read_bands(dataset)[1].all()
+    for harmless in ("alpha", "4", "mask"):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.colorinterp = [*dataset.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+            dataset.set_band_description(4, harmless)
+        with open_raster(path) as dataset:
+            assert data_bands(dataset) == 3
+
+
 def test_missing_pixels_are_filled_with_the_mean_of_the_others():
     values = np.array([[[1.0, 3.0], [99.0, 5.0]]], np.float32)
     valid = np.array([[True, True], [False, True]])

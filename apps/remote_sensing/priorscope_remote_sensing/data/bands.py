@@ -49,7 +49,8 @@ def same_band(first: str, second: str) -> bool:
     """Whether two names mean the same band.
 
     Understood: Sentinel-2 codes ("B04", "B4", "B8A", "B04_10m"), GEO-Bench's "04 - Red", and "Red", "R", "NIR".
-    Two codes are compared as codes, otherwise the common names decide.
+    Two codes are compared as codes, otherwise the common names decide. Codes are taken for Sentinel-2's: a Landsat
+    file's "B4" counts as "B04", whatever that satellite sees there. Name such bands by colour.
     """
     code_a, common_a = _identity(first)
     code_b, common_b = _identity(second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -134,7 +135,8 @@ class GeoBench(Sequence[GeoBenchSample]):
 
     Notes
     -----
-    Samples are read when asked for. Bands of a coarser grid are brought to the finest one bilinearly.
+    Samples are read when asked for. Bands of a coarser grid are brought to the finest one bilinearly. Pixels of maps
+    whose value is no class count as unlabelled; those with another value than 255 are reported by a warning.
     """
 
     def __init__(
@@ -194,7 +196,17 @@ class GeoBench(Sequence[GeoBenchSample]):
             array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
             if array.shape != shape or not np.array_equal(array, np.rint(array)):
                 raise InputError(f"has labels {list(array.shape)} for an image {list(shape)}", path=path)
-            return np.where((array >= 0) & (array < classes), array, UNLABELLED).astype(np.uint8)
+            known = (array >= 0) & (array < classes)
+            strange = array[~known & (array != UNLABELLED)]
+            if strange.size:
+                values = ", ".join(str(int(value)) for value in np.unique(strange)[:5])
+                warnings.warn(
+                    f"{path}: {strange.size} of {array.size} pixels have values that are no class ({values}; classes "
+                    f"are 0 to {classes - 1}) and count as unlabelled",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            return np.where(known, array, UNLABELLED).astype(np.uint8)
         if self.kind == "multi-label":
             if array.shape != (classes,) or not np.isin(array, (0, 1)).all():
                 raise InputError(f"its label is not {classes} zeros and ones", path=path)

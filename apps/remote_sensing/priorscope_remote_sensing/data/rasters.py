@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from priorscope.data.files import atomic_path, refuse_overwrite
 from priorscope.errors import InputError
+from priorscope_remote_sensing.data.bands import SENTINEL2, same_band
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -60,7 +61,8 @@ def open_raster(
     Raises
     ------
     InputError
-        Missing, not a raster, complex-valued, or without a CRS although one is asked for.
+        Missing, not a raster, complex-valued, without a CRS although one is asked for, or with a last band that its
+        name calls data and its mark transparency.
     """
     rasterio = _rasterio()
     path = Path(path)
@@ -77,6 +79,7 @@ def open_raster(
             raise InputError("holds no bands", path=path, remedy="Extract one of its sub-datasets: gdal_translate.")
         if any("complex" in kind for kind in dataset.dtypes):
             raise InputError(f"holds {dataset.dtypes[0]} values, real numbers are expected", path=path)
+        _refuse_doubtful_alpha(dataset, path)
         yield _warped(dataset, path, crs, like, resampling, stack)
 
 
@@ -99,6 +102,19 @@ def _warped(dataset: Any, path: Path, crs: str | None, like: Any, resampling: st
     alpha = {"add_alpha": True} if dataset.nodata is None and data_bands(dataset) == dataset.count else {}
     options = {"crs": wanted, "resampling": rasterio.warp.Resampling[resampling], **grid, **alpha}
     return stack.enter_context(rasterio.vrt.WarpedVRT(dataset, **options))
+
+
+def _refuse_doubtful_alpha(dataset: DatasetReader, path: Path) -> None:
+    """Near infrared written as the fourth band of an 8-bit file gets the mark by default, and would act as a mask."""
+    name = (dataset.descriptions[-1] or "").strip()
+    known = (*SENTINEL2, "nir", "red edge", "swir")
+    if data_bands(dataset) < dataset.count and not name.isdigit() and any(same_band(name, other) for other in known):
+        kinds = ",".join(["undefined" if kind.name == "alpha" else kind.name for kind in dataset.colorinterp])
+        raise InputError(
+            f"marks its last band, {name}, as transparency",
+            path=path,
+            remedy=f"Mend the mark: rio edit-info --colorinterp {kinds} FILE.",
+        )
 
 
 def _same_grid(first: DatasetReader, second: DatasetReader) -> bool:
