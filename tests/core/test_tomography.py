@@ -245,7 +245,7 @@ def test_fan_beam_adjoint(size, shape, projector, batch):
 def test_norm_is_the_largest_singular_value(operator):
     size = operator.size[0] * operator.size[1]
     matrix = operator(torch.eye(size, dtype=torch.float64).reshape(size, *operator.domain)).reshape(size, -1)
-    assert operator.norm() == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-6)
+    assert operator.norm() == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-5)
 
 
 def test_a_wide_detector_averages_its_rays():
@@ -287,6 +287,10 @@ def test_memory_of_the_matrix_is_estimated_from_above_and_limited():
             assert operator.uses_matrix(x)
             actual = operator._pair(x).nbytes
             assert actual <= operator.matrix_bytes(dtype) < 2 * actual
+    either = ParallelBeam(32, [0, 30], memory_limit=ParallelBeam(32, [0, 30]).matrix_bytes(torch.float64))
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        either(torch.zeros(1, 1, 32, 32, dtype=dtype))
+        assert list(either._pairs) == [dtype]
     small = ParallelBeam(32, [0, 30], memory_limit=1000)
     x = torch.rand(2, 1, 32, 32, dtype=torch.float64)
     assert not small.uses_matrix(x)
@@ -374,6 +378,9 @@ def test_wrong_volumes_sinograms_and_settings():
             ParallelBeam(16, [0, 60], **settings)
     with pytest.raises(InputError, match="image of 0"):
         ParallelBeam(0, [0])
+    with pytest.raises(InputError, match=r"image of 4\.5"):
+        ParallelBeam((4.5, 4), [0])
+    assert ParallelBeam(np.int64(4), [0]).domain == (1, 4, 4)
     with pytest.raises(InputError, match="square"):
         ParallelBeam((16, 12), [0], convention="official")
     with pytest.raises(InputError, match="within the circle"):

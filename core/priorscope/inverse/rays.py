@@ -51,8 +51,8 @@ def degrees_to_radians(angles: object) -> np.ndarray:
 
 def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of ``size``; InputError unless both are positive whole numbers."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
+    height, width = (size, size) if isinstance(size, (int, np.integer)) else size
+    if height < 1 or width < 1 or height != int(height) or width != int(width):
         raise InputError(f"an image of {height} x {width} pixels")
     return int(height), int(width)
 
@@ -88,7 +88,7 @@ class RayTransform(LinearOperator):
         torch's grid_sample and its transpose; any device. ``auto``: the matrix for tensors on the CPU where it stays
         below ``memory_limit``, else the grid. Both are the same map to rounding.
     memory_limit : int
-        Bytes that the matrix and its transpose may take.
+        Bytes that the matrix and its transpose may take. Single and double precision have one each where both fit.
     """
 
     def __init__(
@@ -162,6 +162,9 @@ class RayTransform(LinearOperator):
         if like.device.type != "cpu":
             raise InputError(f"the matrix projector works on the CPU, not on {like.device}", remedy="Use 'grid'.")
         if like.dtype not in self._pairs:
+            held = sum(pair.nbytes for pair in self._pairs.values())
+            if held + self.matrix_bytes(like.dtype) > self.memory_limit:
+                self._pairs.clear()
             self._pairs[like.dtype] = SparsePair(self._matrix(like.dtype))
         return self._pairs[like.dtype]
 
