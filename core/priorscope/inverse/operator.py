@@ -62,7 +62,7 @@ class LinearOperator(ABC):
     def norm(
         self,
         *,
-        tolerance: float = 1e-7,
+        tolerance: float = 1e-9,
         iterations: int = 200,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
