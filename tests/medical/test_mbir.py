@@ -12,9 +12,17 @@ from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.noise import Noise
 from priorscope.diffusion.schedule import EDMSchedule, VESchedule
 from priorscope.errors import InputError
-from priorscope.inverse import OfficialParallelBeam, ParallelBeam
+from priorscope.inverse import (
+    AsComplex,
+    CartesianMRI,
+    FanBeam,
+    OfficialMRI,
+    OfficialParallelBeam,
+    ParallelBeam,
+)
 from priorscope.inverse.operator import Identity
 from priorscope_medical import MBIRState, diffusion_mbir
+from priorscope_medical.mbir import _data_weight
 
 VIEWS = [0, 45, 90, 135]
 
@@ -122,6 +130,34 @@ def test_published_weights_keep_their_meaning():
     assert float((first - second).abs().mean()) < 0.03
     unscaled = diffusion_mbir(gaussian(), exact, y, steps=50, seed=1, data_weight=1.0)
     assert float((unscaled - second).abs().mean()) > float((first - second).abs().mean())
+
+
+@pytest.mark.parametrize("views", [4, 8, 90])
+def test_a_fan_beam_is_weighed_like_a_parallel_one(views):
+    angles = [180 * view / views for view in range(views)] if views < 90 else list(range(90))
+    parallel = ParallelBeam(24, angles)
+    expected = parallel.norm(tolerance=1e-3) ** 2 * _data_weight(parallel)
+    fan = FanBeam(24, [2 * angle for angle in angles], source_distance=100.0, pixel=0.5)
+    assert fan.norm(tolerance=1e-3) ** 2 * _data_weight(fan) == pytest.approx(expected, rel=0.04)
+    truth = phantom(3, 24)
+    if views == 8:
+        x = diffusion_mbir(gaussian(), fan, fan(truth), steps=60)
+        assert psnr(x, truth) > psnr(torch.full_like(truth, 0.4), truth) + 5
+
+
+def test_magnetic_resonance_with_real_images():
+    truth = phantom(4, 16)
+    mask = torch.zeros(16, dtype=torch.bool)
+    mask[[1, 3, 6, 7, 8, 9, 12]] = True
+    options = {"steps": 60, "weight": 0.005, "rho": 0.01, "consistency": False}
+    runs = [
+        diffusion_mbir(gaussian(), operator, operator(truth), **options)
+        for operator in (OfficialMRI(16, mask), CartesianMRI(16, mask) @ AsComplex((1, 16, 16)))
+    ]
+    torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=1e-3)
+    assert psnr(runs[1], truth) > psnr(torch.full_like(truth, 0.4), truth) + 4
+    with pytest.raises(InputError, match="real images"):
+        diffusion_mbir(gaussian(), CartesianMRI(16, mask), CartesianMRI(16, mask)(truth.cfloat()), **options)
 
 
 @pytest.mark.parametrize("cut", [1, 7, 11])

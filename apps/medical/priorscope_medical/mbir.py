@@ -21,6 +21,8 @@ from priorscope.errors import InputError
 from priorscope.inverse.admm import ADMMTV
 from priorscope.inverse.mbir_ct import OfficialParallelBeam
 from priorscope.inverse.operator import LinearOperator, checked
+from priorscope.inverse.parallel_beam import ParallelBeam
+from priorscope.inverse.rays import RayTransform
 from priorscope.inverse.tv import Boundary
 
 #: Pixels of the slices that DiffusionMBIR's lambda and rho were published for.
@@ -86,9 +88,9 @@ def diffusion_mbir(
     snr : float
         Of the corrector (:func:`priorscope.diffusion.predictor_corrector.langevin`).
     data_weight : float, optional
-        Factor on A^T A and A^T y, which balances them against rho. For tomography the default is the operator's
-        ``mbir_weight``, pi / (2 views) in pixels, times 256 / side: published values of weight and rho then keep
-        their meaning for every number of views, pitch and side. 1 for other operators.
+        Factor on A^T A and A^T y, which balances them against rho. For parallel beams the default is the operator's
+        ``mbir_weight``, pi / (2 views) in pixels, times 256 / side, for fan beams what has the same norm: published
+        values of weight and rho then keep their meaning for every number of views, pitch and side. Otherwise 1.
     boundary : {"neumann", "periodic"}
         Of the differences between slices; periodic ties the last to the first.
     consistency : bool
@@ -183,14 +185,21 @@ def diffusion_mbir(
 
 
 def _data_weight(operator: LinearOperator) -> float:
-    # the official back-projection holds pi / (2 views) already
-    scale = 1.0 if isinstance(operator, OfficialParallelBeam) else getattr(operator, "mbir_weight", None)
-    return 1.0 if scale is None else scale * _PUBLISHED_SIDE / max(operator.domain)
+    """What makes lambda and rho, as published for 8 views of 256 pixels, right for this operator."""
+    larger = _PUBLISHED_SIDE / max(operator.domain)
+    if isinstance(operator, OfficialParallelBeam):
+        return larger  # its back-projection holds pi / (2 views) already
+    if isinstance(operator, ParallelBeam):
+        return operator.mbir_weight * larger
+    if isinstance(operator, RayTransform):
+        # |A|^2 pi / (2 views) of a parallel beam is pi / 2 side within 4 %, for any views
+        return math.pi / 2 * _PUBLISHED_SIDE / operator.norm(tolerance=1e-3) ** 2
+    return 1.0
 
 
 def _consistent(operator: LinearOperator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """One step of simultaneous reconstruction; pixels that no ray meets stay."""
-    reach = operator.adjoint(operator.forward(torch.ones_like(x[:1])))
+    reach = operator.adjoint(operator.forward(torch.ones_like(x)))
     met = reach > 1e-6 * reach.max()
     return x + torch.where(met, operator.adjoint(y - operator.forward(x)) / torch.where(met, reach, 1.0), 0.0)
 
