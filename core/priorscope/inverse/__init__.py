@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ParallelBeam": "parallel_beam",
         "Resize": "resampling",
         "equispaced_lines": "kspace_masks",
+        "espirit": "sensitivities",
         "estimate_sensitivities": "sensitivities",
         "from_kspace": "mri",
         "gaussian_kernel": "blur",
