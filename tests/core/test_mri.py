@@ -190,7 +190,7 @@ def test_sensitivities_from_the_calibration_lines(size):
 
 
 def test_espirit_needs_fewer_lines():
-    """An object with edges, noise, twelve calibration lines: coil images to 1.5 %, or 0.5 % with small kernels, and no sensitivity in the air."""
+    """An object with edges, noise, twelve lines: coil images to 1.5 % or better, no sensitivity in the air."""
     size = (40, 48)
     maps = coils(*size)
     maps = maps / maps.abs().square().sum(0).sqrt()

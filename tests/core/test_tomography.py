@@ -275,6 +275,7 @@ def test_the_weight_that_carries_published_lambda_over(settings):
         angles = np.linspace(0, 180, views, endpoint=False)
         operator, official = ParallelBeam(32, angles, **settings), OfficialParallelBeam(32, angles)
         ours = operator.mbir_weight * operator.normal(ones)[..., 14:18, 14:18].mean()
+        assert official.mbir_weight == 1
         theirs = official.normal(ones)[..., 14:18, 14:18].mean()
         assert ours.item() == pytest.approx(theirs.item(), rel=0.05 if settings.get("pitch") != 4.0 else 0.2)
 
@@ -284,17 +285,23 @@ def test_memory_of_the_matrix_is_estimated_from_above_and_limited():
         operator = ParallelBeam(size, angles, **more)
         for dtype in (torch.float32, torch.float64):
             x = torch.zeros(1, *operator.domain, dtype=dtype)
-            assert operator.uses_matrix(x)
+            assert operator.route(x) == "matrix"
             actual = operator._pair(x).nbytes
             assert actual <= operator.matrix_bytes(dtype) < 2 * actual
     either = ParallelBeam(32, [0, 30], memory_limit=ParallelBeam(32, [0, 30]).matrix_bytes(torch.float64))
     for dtype in (torch.float32, torch.float64, torch.float32):
         either(torch.zeros(1, 1, 32, 32, dtype=dtype))
         assert list(either._pairs) == [dtype]
-    small = ParallelBeam(32, [0, 30], memory_limit=1000)
-    x = torch.rand(2, 1, 32, 32, dtype=torch.float64)
-    assert not small.uses_matrix(x)
-    torch.testing.assert_close(small(x), ParallelBeam(32, [0, 30])(x))
+    angles = np.arange(0, 180, 9)
+    small = ParallelBeam(32, angles, memory_limit=1000)
+    x, whole = torch.rand(9, 1, 32, 32, dtype=torch.float64), ParallelBeam(32, angles)
+    with pytest.warns(UserWarning, match="more than memory_limit"):
+        assert small.route(x) == "views"
+    assert small.route(x[:2]) == "grid"
+    y = whole(x)
+    for count in (2, 9):
+        torch.testing.assert_close(small(x[:count]), y[:count])
+        torch.testing.assert_close(small.adjoint(y[:count]), whole.adjoint(y[:count]))
     with pytest.raises(InputError, match="Raise memory_limit"):
         ParallelBeam(32, [0, 30], memory_limit=1000, projector="matrix")
 

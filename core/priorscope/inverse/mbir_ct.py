@@ -56,6 +56,11 @@ class OfficialParallelBeam(ParallelBeam):
         )
         self.circle = circle
 
+    @property
+    def mbir_weight(self) -> float:
+        """1: :meth:`adjoint` has the constant in it."""
+        return 1.0
+
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         """DiffusionMBIR's A^T: unfiltered back-projection times pi / (2 views)."""
         self._fit(y, self.range, "sinograms (detectors, then views)")

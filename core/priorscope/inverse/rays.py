@@ -19,9 +19,11 @@ from torch.nn import functional
 
 from priorscope.errors import InputError
 from priorscope.inverse.operator import LinearOperator, linear_map
-from priorscope.inverse.sparse import CHUNK, SparsePair
+from priorscope.inverse.sparse import CHUNK, SparsePair, SparseRows
 
 Projector = Literal["auto", "matrix", "grid"]
+VIEWS_AT_ONCE = 8  # of a matrix that is not kept
+SLICES_WORTH = 8  # building a view's matrix for one use costs as much as sampling so many slices
 
 
 def degrees_to_radians(angles: object) -> np.ndarray:
@@ -85,8 +87,9 @@ class RayTransform(LinearOperator):
         Distance of neighbouring rays near the axis, in pixels: only the estimate of memory needs it.
     projector : {"auto", "matrix", "grid"}
         ``matrix``: a cached sparse matrix and its transpose (CPU). ``grid``: bilinear sampling, view by view, by
-        torch's grid_sample and its transpose; any device. ``auto``: the matrix for tensors on the CPU where it stays
-        below ``memory_limit``, else the grid. Both are the same map to rounding.
+        torch's grid_sample and its transpose; any device. ``auto``: the matrix for tensors on the CPU, the grid
+        elsewhere. Where the matrix would exceed ``memory_limit`` it is built anew at each call, some views at a time,
+        for many slices, and the grid serves few; a warning says so. All are the same map to rounding.
     memory_limit : int
         Bytes that the matrix and its transpose may take. Single and double precision have one each where both fit.
     """
@@ -116,6 +119,7 @@ class RayTransform(LinearOperator):
         cosine, sine = np.cos(directions), np.sin(directions)
         foot = np.stack([axis[1] + cosine * self._distances, axis[0] - sine * self._distances], axis=1)
         self._foot, self._along = torch.from_numpy(foot), torch.from_numpy(np.stack([sine, cosine], axis=1))
+        self._warned = False
         self._pairs: dict[torch.dtype, SparsePair] = {}
         if projector == "matrix" and self.matrix_bytes() > memory_limit:
             raise InputError(
@@ -133,11 +137,22 @@ class RayTransform(LinearOperator):
         entries = min(height * width * float(per_pixel.sum()), 4.0 * self._steps.size * self._distances.size)
         return int(2 * (entries * (dtype.itemsize + 4) + 4 * (height * width + math.prod(self.range) + 2)))
 
-    def uses_matrix(self, like: torch.Tensor) -> bool:
-        """Whether tensors like this one go through the matrix."""
-        if self.projector == "auto":
-            return like.device.type == "cpu" and self.matrix_bytes(like.dtype) <= self.memory_limit
-        return self.projector == "matrix"
+    def route(self, x: torch.Tensor) -> Literal["matrix", "views", "grid"]:
+        """Which way a batch like this one goes: by the kept matrix, by one built for the call, or by sampling."""
+        if self.projector != "auto":
+            return self.projector
+        if x.device.type != "cpu":
+            return "grid"
+        if self.matrix_bytes(x.dtype) <= self.memory_limit:
+            return "matrix"
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the matrix of {self} would take {self.matrix_bytes(x.dtype) / 2**20:.0f} MB, more than memory_limit; "
+                "projecting without it takes several times longer",
+                stacklevel=2,
+            )
+        return "views" if len(x) >= SLICES_WORTH else "grid"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Line integrals of ``x`` (B, 1, H, W) in mm times its unit: (B, 1, detectors, views)."""
@@ -169,9 +184,15 @@ class RayTransform(LinearOperator):
         return self._pairs[like.dtype]
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
-        if self.uses_matrix(x):
+        route = self.route(x)
+        if route == "matrix":
             return self._pair(x).apply(x.flatten(1)).reshape(len(x), *self.range)
         out = x.new_zeros((len(x), *self.range))
+        if route == "views":
+            for views in self._groups():
+                part = SparseRows(self._matrix(x.dtype, views)).apply(x.flatten(1))
+                out[..., views] = part.reshape(*out.shape[:-1], -1)
+            return out
         for slices in self._chunks(x):
             image = x[slices, 0][None]
             for view in range(self.range[2]):
@@ -181,9 +202,15 @@ class RayTransform(LinearOperator):
         return out
 
     def _backproject(self, y: torch.Tensor) -> torch.Tensor:
-        if self.uses_matrix(y):
+        route = self.route(y)
+        if route == "matrix":
             return self._pair(y).apply_transpose(y.flatten(1)).reshape(len(y), *self.domain)
         out = y.new_zeros((len(y), *self.domain))
+        if route == "views":
+            for views in self._groups():
+                matrix = self._matrix(y.dtype, views).T.tocsr()
+                out += SparseRows(matrix).apply(y[..., views].flatten(1)).reshape(out.shape)
+            return out
         for slices in self._chunks(y):
             image = out[slices, 0][None]
             for view in range(self.range[2]):
@@ -194,6 +221,9 @@ class RayTransform(LinearOperator):
                 part, _ = torch.ops.aten.grid_sampler_2d_backward(spread, image, grid, 0, 0, False, (True, False))
                 out[slices, 0] += part[0]
         return out
+
+    def _groups(self) -> list[slice]:
+        return [slice(begin, begin + VIEWS_AT_ONCE) for begin in range(0, self.range[2], VIEWS_AT_ONCE)]
 
     def _chunks(self, x: torch.Tensor) -> list[slice]:
         size = CHUNK if x.device.type == "cpu" else max(1, 2**26 // (self._steps.size * self._distances.shape[1]))
@@ -208,13 +238,13 @@ class RayTransform(LinearOperator):
         column, row = base + direction * r
         return torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], dim=-1)[None]
 
-    def _matrix(self, dtype: torch.dtype) -> scipy.sparse.csr_array:
-        """The system matrix, rows ordered as a sinogram (detectors, views) is."""
-        detectors, views = self.range[1:]
-        parts = [self._view_matrix(view, dtype) for view in range(views)]
+    def _matrix(self, dtype: torch.dtype, views: slice = slice(None)) -> scipy.sparse.csr_array:
+        """The system matrix of some views, rows ordered as a sinogram (detectors, views) is."""
+        parts = [self._view_matrix(view, dtype) for view in range(self.range[2])[views]]
+        order = np.arange(self.range[1] * len(parts)).reshape(len(parts), self.range[1]).T.ravel()
         stacked = scipy.sparse.vstack(parts, format="csr")
         del parts
-        return stacked[np.arange(detectors * views).reshape(views, detectors).T.ravel()]
+        return stacked[order]
 
     def _view_matrix(self, view: int, dtype: torch.dtype) -> scipy.sparse.csr_array:
         height, width = self.size
