@@ -74,7 +74,7 @@ def test_golden_afdps(golden_files):
             spaced_times(schedule, 150, "karras"),
             noise=noise,
             draws=Noise.shared(0),
-            particles=20000,
+            particles=16000,
             threshold=0.8,
             solve=operator.closed_form(noise),
         )
@@ -114,8 +114,40 @@ def test_conjugate_gradients_serve_as_the_closed_form_does():
     torch.testing.assert_close(pair[0].ess, pair[1].ess, rtol=1e-4, atol=1e-4)
 
 
+class Complex(Matrix):
+    """Real images, complex measurements; the adjoint's real part counts."""
+
+    def forward(self, x):
+        return x.to(self.matrix.dtype) @ self.matrix.T
+
+    def adjoint(self, y):
+        return (y @ self.matrix.conj()).real
+
+
+def test_complex_measurements_are_pairs_of_real_ones():
+    row = torch.complex(A[:1], A[1:])
+    schedule = EDMSchedule(0.02, 20.0)
+    found = sample_particles(
+        gaussian(schedule, MEAN),
+        Complex(row),
+        torch.complex(Y[:, :1], Y[:, 1:]),
+        spaced_times(schedule, 200, "karras"),
+        noise=0.5,
+        draws=Noise.shared(0),
+        particles=3000,
+    )
+    mean_error, cov_error = errors(found, *posterior(A, Y, 0.5, MEAN))
+    assert mean_error < 0.04
+    assert cov_error < 0.10
+
+
 def test_a_vp_schedule_is_as_good():
-    found = run(schedule=VPSchedule.from_betas("linear", beta_start=1e-4, beta_end=0.02), steps=250)
+    found = run(
+        schedule=VPSchedule.from_betas("linear", beta_start=1e-4, beta_end=0.02),
+        steps=500,
+        particles=4000,
+        solve=Matrix(A).closed_form(0.5),
+    )
     mean_error, cov_error = errors(found, *posterior(A, Y, 0.5, MEAN))
     assert mean_error < 0.03
     assert cov_error < 0.10
@@ -124,15 +156,18 @@ def test_a_vp_schedule_is_as_good():
 @pytest.mark.parametrize("noise", [0.02, 3.0])
 def test_sharp_and_blunt_measurements(noise):
     mean, cov = posterior(A, Y, noise, MEAN)
-    found = run(noise=noise, solve=Matrix(A).closed_form(noise))
+    solve = Matrix(A).closed_form(noise)
+    found = run(noise=noise, steps=200, threshold=0.8, solve=solve)
     mean_error, cov_error = errors(found, mean, cov)
-    assert mean_error < 0.05
-    assert cov_error < 0.12
-    assert found.ess.min() > 0.2
+    assert mean_error < 0.03
+    assert cov_error < 0.10
+    assert found.ess.min() > 0.5
+    if noise < 1:  # what the softened likelihood is for
+        assert run(noise=noise, steps=200, softening=0.0, particles=1000, solve=solve).ess.min() < 0.1
 
 
 def test_the_ode_weighs_prior_samples():
-    found = run("ode", noise=1.0, particles=20000)
+    found = run("ode", noise=1.0, particles=20000, solve=Matrix(A).closed_form(1.0))
     mean_error, cov_error = errors(found, *posterior(A, Y, 1.0, MEAN))
     assert mean_error < 0.05
     assert cov_error < 0.10
@@ -140,16 +175,6 @@ def test_the_ode_weighs_prior_samples():
     # telescoped: the weights are the likelihood of where the particles ended
     likelihood = (-(Y - found.x @ A.T).square().sum(1) / 2).log_softmax(0)
     torch.testing.assert_close(found.log_weights, likelihood, rtol=1e-6, atol=1e-6)
-
-
-def test_the_papers_sde_for_very_noisy_measurements():
-    y = Y + 2
-    mean, cov = posterior(A, y, 2.0, MEAN)
-    found = run("sde", y=y, noise=2.0, particles=20000, schedule=EDMSchedule(0.02, 8.0))
-    mean_error, cov_error = errors(found, mean, cov)
-    assert mean_error < 0.08
-    assert cov_error < 0.10
-    assert (MEAN - mean).norm() > 0.3 * mean.norm()
 
 
 def test_seeds_fix_the_result_and_chunks_do_not_change_it():
@@ -194,6 +219,7 @@ def test_what_particles_say():
         {"batch_size": 0},
         {"variant": "euler"},
         {"threshold": 1.5},
+        {"softening": -0.1},
         {"schedule": VPSchedule.from_betas(zero_terminal_snr=True)},
     ],
 )

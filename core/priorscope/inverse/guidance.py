@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from priorscope.diffusion.denoiser import Level, Prediction
+from priorscope.diffusion.noise import Noise
 from priorscope.diffusion.schedule import Schedule
 from priorscope.errors import InputError
 from priorscope.inverse.cg import conjugate_gradient
@@ -60,6 +61,11 @@ def back_solve(
 def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Real inner product over everything, differentiable."""
     return (a.conj() * b).real.sum() if a.is_complex() or b.is_complex() else (a * b).sum()
+
+
+def normal_like(draws: Noise, x: torch.Tensor) -> torch.Tensor:
+    """Standard normal numbers like ``x``; where it is complex, for each of its two parts."""
+    return torch.view_as_complex(draws.like(torch.view_as_real(x))) if x.is_complex() else draws.like(x)
 
 
 def check_measurement(y: torch.Tensor, noise: float = 0.0) -> torch.Tensor:

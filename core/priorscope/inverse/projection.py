@@ -11,7 +11,7 @@ from priorscope.diffusion.denoiser import Level, Prediction, StepInfo
 from priorscope.diffusion.noise import Noise
 from priorscope.diffusion.schedule import Schedule
 from priorscope.errors import InputError
-from priorscope.inverse.guidance import EpsRule, back_solve, check_measurement, corrected
+from priorscope.inverse.guidance import EpsRule, back_solve, check_measurement, corrected, normal_like
 from priorscope.inverse.iterative import Operator
 
 Inverse = Callable[[torch.Tensor], torch.Tensor]
@@ -108,7 +108,7 @@ class KnownMeasurement:
         missing = sigma**2 - (alpha * self.noise) ** 2
         if missing < 0:
             return x
-        noisy = math.sqrt(missing) * self.draws.like(x) - x
+        noisy = math.sqrt(missing) * normal_like(self.draws, x) - x
         residual = alpha * self.y + self.operator.forward(noisy)
         return x + _inverse(self.operator, residual, self.pseudo_inverse, self.iterations)
 
