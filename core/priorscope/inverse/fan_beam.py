@@ -11,7 +11,15 @@ import torch
 
 from priorscope.errors import InputError
 from priorscope.inverse.fbp import FilterName, angular_weights, backproject, filter_sinogram, pixel_places
-from priorscope.inverse.rays import Projector, RayTransform, degrees_to_radians, image_size, length_in_mm
+from priorscope.inverse.rays import (
+    Projector,
+    RayTransform,
+    degrees_to_radians,
+    image_size,
+    length_in_mm,
+    rays_over,
+    steps_across,
+)
 
 Shape = Literal["flat", "arc"]
 
@@ -88,15 +96,12 @@ class FanBeam(RayTransform):
         if detectors < 1 or count < 1:
             raise InputError(f"{detectors} detectors of {count} rays")
         self.axis_offset, self.axis_detector = float(axis_offset), (detectors - 1) / 2 + axis_offset / self.pitch
-        within = (np.arange(count) - (count - 1) / 2) / count
-        fan = self._fan_angles((np.arange(detectors)[:, None] + within).ravel())
-        steps = math.ceil(math.hypot(height, width)) + 1
-        steps += (steps - height) % 2
+        fan = self._fan_angles(rays_over(detectors, count))
         super().__init__(
             (height, width),
             np.broadcast_to(source_distance * np.sin(fan), (len(self.angles), len(fan))),
             self.angles[:, None] + fan,
-            steps=np.arange(steps) - (steps - 1) / 2,
+            steps=steps_across((height, width)),
             axis=((height - 1) / 2, (width - 1) / 2),
             pixel=pixel,
             rays_per_detector=count,

@@ -10,7 +10,15 @@ import torch
 
 from priorscope.errors import InputError
 from priorscope.inverse.fbp import FilterName, angular_weights, backproject, filter_sinogram, pixel_places
-from priorscope.inverse.rays import Projector, RayTransform, degrees_to_radians, image_size, length_in_mm
+from priorscope.inverse.rays import (
+    Projector,
+    RayTransform,
+    degrees_to_radians,
+    image_size,
+    length_in_mm,
+    rays_over,
+    steps_across,
+)
 
 Convention = Literal["centred", "skimage", "official"]
 
@@ -81,8 +89,7 @@ class ParallelBeam(RayTransform):
         count = max(1, round(self.pitch / pixel)) if rays_per_detector is None else rays_per_detector
         if count < 1:
             raise InputError(f"{count} rays per detector")
-        within = (np.arange(count) - (count - 1) / 2) / count
-        positions = ((np.arange(detectors)[:, None] + within).ravel() - self.axis_detector) * self.pitch
+        positions = (rays_over(detectors, count) - self.axis_detector) * self.pitch
         shape = (len(self.angles), detectors * count)
         super().__init__(
             (height, width),
@@ -147,9 +154,7 @@ def _centres(
     """Axis (row, column) in the slice, the detector it falls on, and sample positions along a ray, all in pixels."""
     height, width = size
     if convention == "centred":
-        count = math.ceil(math.hypot(height, width)) + 1
-        count += (count - height) % 2
-        return ((height - 1) / 2, (width - 1) / 2), (detectors - 1) / 2, np.arange(count) - (count - 1) / 2
+        return ((height - 1) / 2, (width - 1) / 2), (detectors - 1) / 2, steps_across(size)
     if convention == "skimage":
         count = math.ceil(math.sqrt(2) * max(size))
         return (float(height // 2), float(width // 2)), float(detectors // 2), np.arange(count) - float(count // 2)

@@ -66,6 +66,19 @@ def length_in_mm(value: float, name: str) -> float:
     return float(value)
 
 
+def rays_over(detectors: int, count: int) -> np.ndarray:
+    """Where ``count`` rays spread evenly over each detector meet the row of detectors, in detectors from the first."""
+    within = (np.arange(count) - (count - 1) / 2) / count
+    return (np.arange(detectors)[:, None] + within).ravel()
+
+
+def steps_across(size: tuple[int, int]) -> np.ndarray:
+    """Sample positions along a ray that cover the image from its middle and meet its rows where the ray is upright."""
+    count = math.ceil(math.hypot(*size)) + 1
+    count += (count - size[0]) % 2
+    return np.arange(count) - (count - 1) / 2
+
+
 class RayTransform(LinearOperator):
     """Line integrals of (B, 1, H, W) along given rays: sinograms (B, 1, detectors, views), in units of ``pixel``.
 
