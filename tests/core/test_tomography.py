@@ -318,6 +318,19 @@ def test_results_do_not_depend_on_the_batch(projector):
     assert operator.adjoint(y[:0]).shape == (0, *operator.domain)
 
 
+def test_without_mkl_scipy_multiplies(monkeypatch):
+    angles = np.arange(0, 180, 30)
+    expected = ParallelBeam(16, angles)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    operator = ParallelBeam(16, angles)
+    for dtype in (torch.float32, torch.float64):
+        x = torch.rand(40, *operator.domain, dtype=dtype)
+        y = operator(x)
+        assert not isinstance(operator._pair(x)._rows._matrix, torch.Tensor)
+        torch.testing.assert_close(y, expected(x))
+        torch.testing.assert_close(operator.adjoint(y), expected.adjoint(y))
+
+
 def test_a_strided_volume_is_measured_as_a_copy_of_it():
     volume = torch.rand(16, 5, 16, dtype=torch.float64)
     slices = volume.permute(1, 2, 0)[:, None]
