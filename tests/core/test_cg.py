@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from priorscope import InputError
+from priorscope.inverse import ParallelBeam
 from priorscope.inverse.cg import conjugate_gradient
 from priorscope.inverse.iterative import cgls, sirt
 
@@ -203,3 +204,25 @@ def test_sirt_leaves_alone_what_nothing_meets():
     matrix = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
     x, _ = sirt(Matrix(matrix), torch.tensor([[3.0, 5.0]]), torch.tensor([[0.0, 0.0, 7.0]]), iterations=5)
     torch.testing.assert_close(x, torch.tensor([[1.0, 1.0, 7.0]]))
+
+
+def test_a_slice_from_its_sinogram():
+    side = torch.linspace(-1, 1, 16)
+    disc = ((side[:, None] ** 2 + side**2) < 0.5).float()
+    volume = torch.stack([disc, 0.5 * disc.roll(2, 0)])[:, None]
+    operator = ParallelBeam(16, [180 * view / 24 for view in range(24)])
+    y = operator.forward(volume)
+    for x, record in (sirt(operator, y, iterations=150, nonnegative=True), cgls(operator, y, iterations=30)):
+        assert ((x - volume).norm() / volume.norm()) < 0.1
+        assert (record.residuals[-1] < 0.02).all()
+        assert x.dtype == torch.float32
+
+
+def test_sirt_where_items_are_measured_differently():
+    operator = Matrix(randn(2, 7, 4).abs())
+    operator.items = 2
+    y = randn(2, 7, seed=1).abs()
+    x, _ = sirt(operator, y, iterations=20)
+    for item in range(2):
+        alone, _ = sirt(Matrix(operator.matrix[item]), y[item : item + 1], iterations=20)
+        torch.testing.assert_close(x[item : item + 1], alone)

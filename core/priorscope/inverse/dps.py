@@ -8,7 +8,7 @@ import torch
 
 from priorscope.diffusion.denoiser import Level, Prediction, StepInfo
 from priorscope.errors import InputError
-from priorscope.inverse.guidance import check_measurement
+from priorscope.inverse.guidance import check_measurement, measuring
 from priorscope.inverse.iterative import Operator
 
 
@@ -44,7 +44,7 @@ class DPS:
     ) -> None:
         if step < 0:
             raise InputError(f"step {step}", remedy="It must not be negative.")
-        self.measure = getattr(operator, "forward", operator)
+        self.measure = measuring(operator)
         self.y, self.step = check_measurement(y), step
         self.gradient: torch.Tensor | None = None
 

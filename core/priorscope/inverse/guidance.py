@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -56,6 +57,11 @@ def back_solve(
 
     solved, _ = conjugate_gradient(system, residual, iterations=iterations, tolerance=tolerance, check=False)
     return operator.adjoint(solved)
+
+
+def measuring(operator: Operator | Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The forward map of an operator, or the function itself."""
+    return operator if callable(operator) and not hasattr(operator, "forward") else operator.forward
 
 
 def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

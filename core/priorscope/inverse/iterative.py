@@ -58,7 +58,9 @@ def sirt(
         raise InputError("SIRT's row and column sums need real measurements", remedy="Use cgls for complex ones.")
     if not 0 < relaxation < 2:
         raise InputError(f"relaxation {relaxation}", remedy="SIRT converges for values between 0 and 2.")
-    back = operator.adjoint(torch.ones_like(y[:1]))
+    # one item stands for all, unless they are measured differently
+    ones = torch.ones_like(y if getattr(operator, "items", None) is not None else y[:1])
+    back = operator.adjoint(ones)
     rows = _reciprocal(operator.forward(torch.ones_like(back)), "row")
     columns = _reciprocal(back, "column")
     x = start(operator, y, x0)

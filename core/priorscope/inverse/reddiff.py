@@ -12,7 +12,7 @@ from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Model
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
-from priorscope.inverse.guidance import check_measurement
+from priorscope.inverse.guidance import check_measurement, measuring
 from priorscope.inverse.iterative import Operator
 
 #: Weight of the prior at a level, as a function of sigma / alpha.
@@ -116,7 +116,7 @@ def red_diff(
     Source: Mardani et al. 2024 (RED-diff), algorithm 1; weights and defaults of NVlabs/RED-diff.
     """
     _check(y, mu, times, weight, levels, order, sigma_x0, learning_rate)
-    measure = getattr(operator, "forward", operator)
+    measure = measuring(operator)
     steps = _grouped(times, levels, order, seed)
     batch = len(mu)
     mu = mu.detach().clone().requires_grad_(True)
