@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from priorscope import InputError
-from priorscope.inverse import ParallelBeam
+from priorscope.inverse import ParallelBeam, cg
 from priorscope.inverse.cg import conjugate_gradient
 from priorscope.inverse.iterative import cgls, sirt
 
@@ -79,6 +79,18 @@ def test_coupled_solves_the_stack_as_one_system():
     x, record = conjugate_gradient(apply, b, coupled=True, tolerance=1e-12, iterations=100)
     torch.testing.assert_close(x.reshape(-1), torch.linalg.solve(matrix, b.reshape(-1)), rtol=1e-9, atol=1e-9)
     assert record.residuals.shape[1] == 1
+
+
+def test_dot_products_are_wide_whatever_the_size(monkeypatch):
+    a, b = randn(7, 3, 5, dtype=torch.float32), randn(7, 3, 5, seed=1, dtype=torch.float32)
+    expected = (a.double() * b.double()).sum((1, 2))
+    for values in (1, 40, 2**20):
+        monkeypatch.setattr(cg, "_WIDE_VALUES", values)
+        torch.testing.assert_close(cg.dot(a, b, False), expected, rtol=1e-14, atol=1e-14)
+        torch.testing.assert_close(cg.dot(a, b, True), expected.sum(0, keepdim=True), rtol=1e-14, atol=1e-14)
+    # in float32 the small ones would be lost
+    long = torch.cat([torch.tensor([4096.0]), torch.full((10**5,), 0.25)])[None]
+    assert float(cg.dot(long, long, False)) == 4096.0**2 + 10**5 / 16
 
 
 def test_warm_start_is_kept_as_it_was_and_saves_steps():

@@ -18,10 +18,11 @@ from priorscope.diffusion import (
     VESchedule,
     VPSchedule,
     ddim,
+    euler_ancestral,
     sample,
     spaced_times,
 )
-from priorscope.inverse import OfficialParallelBeam
+from priorscope.inverse import OfficialParallelBeam, ParallelBeam
 from priorscope.inverse.admm import ADMMTV
 from priorscope.inverse.dds import DDS, DDSTV, renoise
 from priorscope.inverse.diffpir import DiffPIR
@@ -29,6 +30,7 @@ from priorscope.inverse.dps import DPS
 from priorscope.inverse.guidance import back_solve, clean_variance
 from priorscope.inverse.pigdm import PiGDM
 from priorscope.inverse.projection import KnownMeasurement, Projection
+from priorscope.inverse.tv import total_variation
 
 VP = VPSchedule.from_betas("linear", beta_start=1e-4, beta_end=0.02)
 SCHEDULES = {"vp": VP, "ve": VESchedule(0.002, 80.0)}
@@ -353,6 +355,41 @@ def test_renoise_keeps_the_level_of_noise():
         renoise(model, x, 500.0, 300.0, None, None)
     with pytest.raises(InputError, match="eta"):
         renoise(model, x, 500.0, 300.0, None, None, eta=1.5)
+
+
+def volume_model(schedule):
+    """The exact denoiser of independent pixels around 0.5."""
+
+    def network(x, label):
+        alpha, sigma = schedule(float(label[0]))
+        return 0.5 + 0.09 * alpha / (0.09 * alpha**2 + sigma**2) * (x - 0.5 * alpha)
+
+    return Denoiser(network, schedule, "sample", time_label=lambda t: t)
+
+
+@pytest.mark.parametrize("opening", ["constraint", "correct"])
+def test_admm_tv_couples_the_slices_of_a_volume(opening):
+    """As DDS has it on the clean estimate, and as DiffusionMBIR has it on the noisy sample."""
+    truth = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0)).expand(6, -1, -1, -1)
+    operator = ParallelBeam(12, [180 * view / 6 for view in range(6)])
+    y = operator.forward(truth)
+    schedule = VESchedule(0.01, 10.0)
+    times = spaced_times(schedule, 60)
+    start = 10 * randn(6, 1, 12, 12, dtype=torch.float32)
+
+    admm = ADMMTV(operator, y, weight=1.0, rho=10.0, data_weight=math.pi / 12, cg_iterations=3)
+
+    def run(**openings):
+        noise = Noise.shared(0)
+        x = sample(volume_model(schedule), start, times, step=euler_ancestral, noise=noise, **openings)
+        misfit = (operator.forward(x) - y).norm() / y.norm()
+        return float(misfit), float(total_variation(x, (0,))), float((x - truth).norm())
+
+    alone = run()
+    coupled = run(**{opening: DDSTV(admm) if opening == "constraint" else admm})
+    assert coupled[0] < 0.1 * alone[0]
+    assert coupled[1] < 0.1 * alone[1]
+    assert coupled[2] < 0.6 * alone[2]
 
 
 @pytest.mark.parametrize("name", ["projection", "dps", "pigdm", "dds", "diffpir"])

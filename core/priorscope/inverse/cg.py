@@ -9,6 +9,8 @@ import torch
 
 from priorscope.errors import InputError
 
+_WIDE_VALUES = 2**20
+
 
 class SolverRecord(NamedTuple):
     """What an iterative solver saw.
@@ -105,9 +107,15 @@ def conjugate_gradient(
 
 def dot(a: torch.Tensor, b: torch.Tensor, coupled: bool) -> torch.Tensor:
     """Real part of the inner product, in float64: shape (B,), or (1,) where the batch is one vector."""
-    a, b = (a.reshape(1, -1), b.reshape(1, -1)) if coupled else (a.flatten(1), b.flatten(1))
     wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
-    return torch.linalg.vecdot(a.to(wide), b.to(wide)).real
+    a, b = a.flatten(1), b.flatten(1)
+    rows = max(1, _WIDE_VALUES // a.shape[1])  # the wide copies stay small beside a volume
+    parts = [
+        torch.linalg.vecdot(left.to(wide), right.to(wide)).real
+        for left, right in zip(a.split(rows), b.split(rows), strict=True)
+    ]
+    items = torch.cat(parts)
+    return items.sum(0, keepdim=True) if coupled else items
 
 
 def spread(coefficients: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

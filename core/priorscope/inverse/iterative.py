@@ -49,7 +49,7 @@ def sirt(
     Returns
     -------
     Tensor of shape (B, \\*domain), SolverRecord
-        Residuals are ``|y - A x| / |y|`` of each item.
+        Residuals are ``|y - A x| / |y|`` of each item; there is no test of convergence, ``converged`` is False.
 
     Source: Gilbert 1972; convergence for 0 < relaxation < 2: Gregor and Benson 2008.
     """
