@@ -49,6 +49,9 @@ class ADMMTV:
     data_weight : float
         Factor on the data term. pi / (2 views) carries the lambda and rho of DiffusionMBIR's scaled
         backprojection over to an exact adjoint.
+    anchor : float
+        A call also weighs ``anchor / 2 |x - x_given|^2``, so that it is the proximal map of the other terms at the
+        estimate it is given.
     aliased : bool
         Parity with the official CG (:func:`~priorscope.inverse.cg.conjugate_gradient`).
 
@@ -69,12 +72,13 @@ class ADMMTV:
         cg_iterations: int = 1,
         cg_tolerance: float = 0.0,
         data_weight: float = 1.0,
+        anchor: float = 0.0,
         aliased: bool = False,
     ) -> None:
-        if weight < 0 or rho <= 0 or data_weight <= 0:
+        if weight < 0 or rho <= 0 or data_weight <= 0 or anchor < 0:
             raise InputError(
-                f"weight {weight}, rho {rho}, data weight {data_weight}",
-                remedy="rho and the data weight must be positive, the weight not negative.",
+                f"weight {weight}, rho {rho}, data weight {data_weight}, anchor {anchor}",
+                remedy="rho and the data weight must be positive, the others not negative.",
             )
         if not dims or len(set(dims)) != len(dims):
             raise InputError(f"dimensions {tuple(dims)} to take differences along", remedy="Name each one once.")
@@ -83,7 +87,7 @@ class ADMMTV:
         if not bool(torch.isfinite(y).all()):
             raise InputError("the measurement has NaN or infinite values")
         self.operator = operator
-        self.weight, self.rho, self.data_weight = weight, rho, data_weight
+        self.weight, self.rho, self.data_weight, self.anchor = weight, rho, data_weight, anchor
         self.dims, self.isotropic, self.boundary = tuple(dims), isotropic, boundary
         self.steps, self.cg_iterations, self.cg_tolerance, self.aliased = steps, cg_iterations, cg_tolerance, aliased
         self.backprojection = data_weight * operator.adjoint(y)
@@ -96,8 +100,9 @@ class ADMMTV:
             raise InputError(
                 f"an estimate of shape {tuple(x.shape)} for a measurement of {tuple(self.backprojection.shape)}"
             )
+        given = x
         for _ in range(self.steps):
-            x = self._step(x)
+            x = self._step(x, given)
         return x
 
     def reset(self) -> None:
@@ -120,10 +125,12 @@ class ADMMTV:
         self.split, self.dual = (state[name].to(self.backprojection) for name in ("split", "dual"))
         return None
 
-    def _step(self, x: torch.Tensor) -> torch.Tensor:
+    def _step(self, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
         if self.split is None or self.dual is None:
             self.split = self.dual = x.new_zeros(len(self.dims), *x.shape)
         b = self.backprojection + self.rho * gradient_adjoint(self.split - self.dual, self.dims, self.boundary)
+        if self.anchor:
+            b = b + self.anchor * given
         x, _ = conjugate_gradient(
             self._system,
             b,
@@ -142,6 +149,7 @@ class ADMMTV:
 
     def _system(self, v: torch.Tensor) -> torch.Tensor:
         data = self.data_weight * self.operator.adjoint(self.operator.forward(v))
+        data = data + self.anchor * v if self.anchor else data
         return data + self.rho * gradient_adjoint(gradient(v, self.dims, self.boundary), self.dims, self.boundary)
 
 

@@ -1,0 +1,214 @@
+"""Decomposed diffusion sampling of a volume: tens of network calls a slice. For research use only.
+
+At every noise level the network says what each slice looks like without noise; a few conjugate-gradient iterations
+bring all of them nearer to the measurement, with total variation between slices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from priorscope.diffusion.batched import InBatches
+from priorscope.diffusion.denoiser import Level, Model, Prediction, StepInfo
+from priorscope.diffusion.noise import Noise, item_seed
+from priorscope.diffusion.sampling import sample
+from priorscope.diffusion.spacing import spaced_times
+from priorscope.errors import InputError
+from priorscope.inverse.admm import ADMMTV
+from priorscope.inverse.dds import renoise
+from priorscope.inverse.guidance import clean_variance
+from priorscope.inverse.operator import LinearOperator, checked
+from priorscope.inverse.tv import Boundary
+
+
+@dataclass(frozen=True)
+class DDSState:
+    """Where a run stands after ``step`` steps: all it needs to go on.
+
+    Parameters
+    ----------
+    step : int
+    x : Tensor (slices, 1, H, W)
+        The noisy volume.
+    duals : dict of str to Tensor
+        Of the total variation between slices.
+    """
+
+    step: int
+    x: torch.Tensor
+    duals: dict[str, torch.Tensor]
+
+
+class MeasuredVolume:
+    """Constraint: x0 becomes the minimiser of misfit, distance from the network's x0, and variation between slices.
+
+    It minimises |A x - y|^2 / (2 noise^2) + |x - x0|^2 / (2 r^2) + weight |D_z x|_1 by one ADMM step whose duals live
+    as long as the run. r^2 is the variance that x0 has at the level, given the noisy sample, for Gaussian data of
+    standard deviation ``prior_std``; so early levels follow the measurement, late ones the network.
+
+    Parameters
+    ----------
+    operator, y
+        As for :class:`priorscope.inverse.admm.ADMMTV`.
+    schedule : Schedule
+    noise : float
+        Standard deviation of the measurement's noise; it must be positive.
+    weight, rho : float
+        Of the variation between slices, 0 for none, and ADMM's penalty relative to 1 / r^2.
+    prior_std : float
+        Of the network's numbers.
+    cg_iterations : int
+    boundary : {"neumann", "periodic"}
+    """
+
+    needs_grad = False
+
+    def __init__(
+        self,
+        operator: LinearOperator,
+        y: torch.Tensor,
+        schedule: Any,
+        *,
+        noise: float,
+        weight: float,
+        rho: float,
+        prior_std: float,
+        cg_iterations: int,
+        boundary: Boundary,
+    ) -> None:
+        self.schedule, self.prior_std = schedule, prior_std
+        self.noise, self.weight, self.rho = noise, weight, rho
+        self.backprojection = operator.adjoint(y)
+        self.admm = ADMMTV(
+            *(operator, y),
+            weight=weight,
+            rho=1.0,
+            boundary=boundary,
+            cg_iterations=cg_iterations,
+            anchor=1.0,
+        )
+
+    def __call__(self, x: torch.Tensor, t: Level, prediction: Prediction, info: StepInfo) -> Prediction:
+        alpha, sigma = self.schedule(float(t))
+        variance = clean_variance(alpha, sigma, self.prior_std)
+        admm = self.admm
+        admm.data_weight = variance / self.noise**2
+        admm.backprojection = admm.data_weight * self.backprojection
+        admm.weight, admm.rho = self.weight * variance, self.rho
+        return Prediction(admm(prediction.x0), prediction.eps)
+
+
+def dds(
+    model: Model,
+    operator: LinearOperator,
+    y: torch.Tensor,
+    *,
+    noise: float,
+    steps: int | Sequence[float] = 50,
+    weight: float = 0.0,
+    rho: float = 1.0,
+    eta: float = 0.85,
+    cg_iterations: int = 5,
+    prior_std: float = 1.0,
+    boundary: Boundary = "neumann",
+    batch_size: int = 8,
+    seed: int = 0,
+    slices: Sequence[int | str] | None = None,
+    resume: DDSState | None = None,
+    callback: Callable[[DDSState], None] | None = None,
+    progress: bool = False,
+) -> torch.Tensor:
+    """Draw a volume from (about) the posterior given measurements of its slices.
+
+    Parameters
+    ----------
+    model : Model
+        Of slices (B, 1, H, W), in the network's numbers.
+    operator : LinearOperator
+        Measures slices in the network's numbers; with its exact adjoint.
+    y : Tensor (slices, *operator.range)
+    noise : float
+        Standard deviation of the noise in y.
+    steps : int or sequence of float
+        Network calls a slice, or the levels of them.
+    weight, rho, cg_iterations, prior_std, boundary
+        See :class:`MeasuredVolume`.
+    eta : float
+        Share of fresh noise in what a step adds: 0 is deterministic.
+    batch_size : int
+        Slices in a network call. The result does not depend on it.
+    seed : int
+        Another seed, another sample.
+    slices : sequence of int or str, optional
+        What each slice is called: its noise comes from (seed, name, step). By default its number.
+    resume : DDSState, optional
+        Go on from there, with the same options.
+    callback : callable, optional
+        Gets a :class:`DDSState` after every step.
+    progress : bool
+
+    Returns
+    -------
+    Tensor (slices, 1, H, W)
+
+    Raises
+    ------
+    InputError
+        Measurements that do not fit the operator or are not finite, numbers out of range.
+
+    Source: Chung et al. 2024 (DDS). The weights of its data term are DiffPIR's (Zhu et al. 2023), not fixed.
+    """
+    operator.check_measurement(y)
+    names = list(range(len(y)) if slices is None else slices)
+    if not len(y) or len(names) != len(y):
+        raise InputError(f"{len(names)} names for {len(y)} slices")
+    if not 0 < noise < math.inf:
+        raise InputError(f"noise {noise} of the measurement", remedy="It must be positive; take its rounding, if none.")
+    times = spaced_times(model.schedule, steps)
+    constraint = MeasuredVolume(
+        *(operator, y, model.schedule),
+        noise=noise,
+        weight=weight,
+        rho=rho,
+        prior_std=prior_std,
+        cg_iterations=cg_iterations,
+        boundary=boundary,
+    )
+
+    def drawn(step: int | str) -> Noise:
+        return Noise.for_items(item_seed(seed, step), names)
+
+    first = 0
+    if resume is None:
+        start = drawn("start").draw((len(y), *operator.domain), device=y.device, dtype=y.dtype.to_real())
+        x = model.schedule(times[0])[1] * start
+    else:
+        first, x = resume.step, checked(resume.x, operator.domain, "volume to go on from").to(y.device)
+        if len(x) != len(y) or not 0 < first < len(times) - 1:
+            raise InputError(
+                f"a state of {len(x)} slices after {first} steps, for {len(y)} slices and {len(times) - 1}"
+            )
+        constraint.admm.load_state_dict(resume.duals)
+
+    def step(model: Model, x: torch.Tensor, t: float, s: float, state: Any, _: Noise | None) -> tuple[Any, int]:
+        index = first if state is None else state
+        return renoise(model, x, t, s, None, drawn(index), eta=eta)[0], index + 1
+
+    def report(info: StepInfo, x: torch.Tensor, _: float) -> None:
+        if callback is not None:
+            callback(DDSState(first + info.index + 1, x, constraint.admm.state_dict()))
+
+    return sample(
+        InBatches(model, batch_size),
+        x,
+        times[first:],
+        step=step,
+        constraint=constraint,
+        callback=report,
+        progress=progress,
+    )
