@@ -16,6 +16,8 @@ from priorscope.errors import InputError
 from priorscope.inverse.fan_beam import FanBeam
 from priorscope.inverse.mri import to_kspace
 from priorscope.inverse.parallel_beam import ParallelBeam
+from priorscope_medical.kspace import read_kspace, write_kspace
+from priorscope_medical.measured import read_sinogram, write_sinogram
 from priorscope_medical.simulate import (
     coil_maps,
     draw_mask,
@@ -95,6 +97,23 @@ def test_photon_noise_has_the_stated_variance() -> None:
     torch.testing.assert_close(noisy.weights.double().reciprocal().mean(0), variance[0], rtol=0.05, atol=0)
     assert abs(float((residual.mean(0) / variance[0].sqrt()).mean())) < 0.02
     assert noisy.settings["clamped"] == 0
+
+
+def test_simulated_files_are_read_as_measured_ones(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    ct = simulate_ct(discs(), sparse_views(6), pitch=1.5, axis_offset=0.75)
+    settings = ct.settings
+    lengths = {name: settings[name] for name in ("pitch", "axis_offset", "water_per_mm")}
+    integrals = (ct.y * settings["water_per_mm"]).numpy()
+    found = read_sinogram(write_sinogram(tmp_path / "ct.h5", integrals, settings["angles"], **lengths))
+    torch.testing.assert_close(found.relative(), ct.y)
+    torch.testing.assert_close(found.operator(32, pixel=settings["pixel"])(ct.truth), ct.operator(ct.truth))
+    mri = simulate_mri(discs(), coils=2)
+    mask = (mri.y.abs().amax((0, 1)) > 0).numpy()
+    lines = read_kspace(write_kspace(tmp_path / "mri.h5", mri.y.numpy(), mask, spacing=(3, 2, 2)))
+    torch.testing.assert_close(torch.from_numpy(lines.data), mri.y)
+    image = mri.truth.to(torch.complex64)
+    torch.testing.assert_close(lines.operator(coil_maps(2, (32, 32)))(image), mri.operator(mri.truth))
 
 
 def test_dark_rays_are_clamped_and_counted() -> None:

@@ -266,8 +266,11 @@ def simulate_mri(
     weights, deviation = None, None
     if snr is not None:
         deviation = float(truth[truth > 0.1 * truth.max()].mean()) / snr
-        noise = Noise.for_items(seed, range(first_slice, first_slice + slices)).draw((slices, 2 * coils, height, width))
-        y += deviation * torch.complex(noise[:, :coils], noise[:, coils:])
+        for begin in range(0, slices, batch_size):
+            lines = y[begin : begin + batch_size]
+            numbers = range(first_slice + begin, first_slice + begin + len(lines))
+            noise = Noise.for_items(seed, numbers).draw((len(lines), 2 * coils, height, width))
+            lines += deviation * torch.complex(noise[:, :coils], noise[:, coils:])
         weights = (acquisition.mask / deviation**2).float()
     y *= acquisition.mask
     settings = {
