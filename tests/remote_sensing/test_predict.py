@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from priorscope.backbones import SD2_UNET
 from priorscope.cli import main
 from priorscope.errors import InputError
+from priorscope_remote_sensing import predict as predict_module
 from priorscope_remote_sensing.data.bands import RECIPES, SENTINEL2
 from priorscope_remote_sensing.data.rasters import open_raster, write_geotiff
 from priorscope_remote_sensing.decoder import DecoderConfig
@@ -242,7 +243,7 @@ def test_metadata(models, tmp_path, capsys):
         told = scene_metadata(dataset)
         other = scene_metadata(dataset, date="2020-01-31", cloud_cover=0.5)
     assert (told.year, told.month, told.day, told.cloud_cover) == (2018, 8, 30, 0.25)
-    assert told.gsd == pytest.approx(10)
+    assert told.gsd == pytest.approx(10 / 0.9996, rel=1e-5)  # UTM draws its central meridian 0.04 % too short
     # EPSG:32633 has its central meridian, 15 degrees east, at easting 500 km; the scene's centre lies 350 m east of it
     assert told.longitude == pytest.approx(15.0047, abs=1e-3)
     assert told.latitude == pytest.approx(46.95, abs=0.01)
@@ -262,12 +263,68 @@ def test_metadata_of_degrees_and_of_nothing(tmp_path):
     path = scene(tmp_path / "a.tif", (10, 10), crs="EPSG:4326", transform=from_origin(20, 60.005, 0.001, 0.001))
     with open_raster(path) as dataset:
         told = scene_metadata(dataset)
-    # a thousandth of a degree is 111.2 m from south to north, and at 60 degrees half of that from west to east
-    assert told.gsd == pytest.approx(111.195 / 2**0.5, rel=1e-3)
+    # tables of WGS 84: at 60 degrees a degree has 111 412 m from south to north and 55 800 m from west to east
+    assert told.gsd == pytest.approx((111.412 * 55.800) ** 0.5, rel=1e-4)
     assert told.year is None
     path = scene(tmp_path / "b.tif", (10, 10), crs=None, transform=None)
     with open_raster(path) as dataset:
         assert scene_metadata(dataset) is None
+
+
+def test_the_ground_sampling_distance_is_that_on_the_ground(tmp_path):
+    # web maps stretch by 1 / cos(latitude); 60 degrees north lies at 8 399 738 m
+    place = {"crs": "EPSG:3857", "transform": from_origin(2e6, 8_399_738 + 50, 10, 10)}
+    with open_raster(scene(tmp_path / "a.tif", (10, 10), **place)) as dataset:
+        assert scene_metadata(dataset).gsd == pytest.approx(5, rel=5e-3)
+    # on the antimeridian
+    place = {"crs": "EPSG:4326", "transform": from_origin(179.995, 0.005, 0.001, 0.001)}
+    with open_raster(scene(tmp_path / "b.tif", (10, 10), **place)) as dataset:
+        assert scene_metadata(dataset).gsd == pytest.approx((111.320 * 110.574) ** 0.5, rel=1e-4)
+
+
+def test_tags_are_read_behind_a_projection_and_impossible_ones_passed_over(tmp_path):
+    path = scene(tmp_path / "a.tif", (10, 10))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME="1975-08-30", CLOUDCOVER="25")
+    with open_raster(path, crs="EPSG:4326") as dataset:
+        told = scene_metadata(dataset)
+    assert (told.year, told.cloud_cover) == (None, 0.25)
+    assert told.gsd == pytest.approx(10, rel=0.1)  # GDAL keeps the diagonal, not the side
+
+
+def test_a_local_coordinate_system(models, tmp_path):
+    path = scene(tmp_path / "a.tif", crs='LOCAL_CS["site",UNIT["metre",1]]')
+    assert run(path, "--model", models(), "--out", tmp_path / "out") == 0
+    with open_raster(path) as dataset:
+        assert dataset.crs is not None
+        assert scene_metadata(dataset) is None
+
+
+def test_two_inputs_that_would_write_one_file(models, tmp_path, capsys):
+    paths = [scene(tmp_path / f"{name}.tif") for name in ("a", "a_confidence")]
+    words = [*paths, "--model", models(), "--out", tmp_path / "out"]
+    refused(capsys, [*words, "--confidence"], "a_confidence.tif: two inputs would write this file")
+    assert not (tmp_path / "out").exists()
+    assert run(*words) == 0
+
+
+def test_images_too_large_for_one_answer(models, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict_module, "MOST_VALUES", 3 * 40 * 50)
+    path = scene(tmp_path / "a.tif", (40, 51))
+    refused(capsys, [path, "--model", models("classification"), "--out", tmp_path / "out"], "has 40 x 51 pixels")
+    path = scene(tmp_path / "b.tif", (40, 50))
+    assert run(path, "--model", models("classification"), "--out", tmp_path / "out") == 0
+
+
+def test_what_fails_for_all_fails_once(models, tmp_path, capsys):
+    paths = [scene(tmp_path / f"{name}.tif") for name in "ab"]
+    words = [*paths, "--model", models(), "--out", tmp_path / "out"]
+    refused(capsys, [*words, "--crs", "EPSG:banana"], "'EPSG:banana' is not a coordinate reference system")
+    refused(capsys, [*words, "--date", "yesterday"], "'yesterday' is no date")
+    refused(capsys, [*words, "--cloud-cover", 25], "cloud_cover = 25.0")
+    refused(capsys, [*words, "--tile", -5], "--tile -5")
+    words = [*paths, "--model", models("classification"), "--out", tmp_path / "out"]
+    refused(capsys, [*words, "--confidence"], "one for classification, not for maps")
 
 
 def test_mistakes(models, tmp_path, capsys):

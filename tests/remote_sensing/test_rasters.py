@@ -19,6 +19,7 @@ from priorscope_remote_sensing.data.rasters import (
     fill_missing,
     find_rasters,
     open_raster,
+    parse_crs,
     read_bands,
     write_geotiff,
 )
@@ -42,6 +43,12 @@ def test_written_rasters_come_back_with_names_place_and_holes(tmp_path):
     assert sorted(zip(*np.nonzero(~valid), strict=True)) == holes[1:]
     np.testing.assert_array_equal(read[:, valid], values[[2, 0]][:, valid])
     assert (read[:, ~valid] == 0).all()
+
+
+@pytest.mark.parametrize("text", ["EPSG:banana", "EPSG:0", "nowhere", ""])
+def test_what_is_no_projection(text):
+    with pytest.raises(InputError, match="not a coordinate reference system"):
+        parse_crs(text)
 
 
 def test_nan_as_nodata_and_windows(tmp_path):

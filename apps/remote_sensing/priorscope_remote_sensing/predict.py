@@ -28,13 +28,16 @@ from priorscope_remote_sensing.data.rasters import (
     data_bands,
     fill_missing,
     open_raster,
+    parse_crs,
     read_bands,
 )
 from priorscope_remote_sensing.mapping import SceneMap, map_scene
 from priorscope_remote_sensing.metadata import Metadata
 from priorscope_remote_sensing.predictor import SatellitePredictor
-from priorscope_remote_sensing.scene_metadata import scene_metadata
+from priorscope_remote_sensing.scene_metadata import given_metadata, scene_metadata
 
+#: Most numbers an image to be classified may hold; it is read whole, as float32 (1 GiB).
+MOST_VALUES = 2**28
 #: A class of multi-label classification is named where its probability is above.
 THRESHOLD = 0.5
 #: Endings of the files that belong to a map.
@@ -50,10 +53,7 @@ def predict(config: PredictConfig) -> int:
     int
         0; 1 when some inputs failed, which are listed and do not stop the others.
     """
-    if not config.inputs:
-        raise InputError("no input", remedy="Give rasters or folders: priorscope remote-sensing predict scene.tif")
-    if config.settings.batch_size < 1:
-        raise InputError(f"--batch-size {config.settings.batch_size}", remedy="Use 1 or more.")
+    _check(config)
     files = find_images(list(config.inputs), suffixes=frozenset({*RASTER_SUFFIXES, *IMAGE_SUFFIXES}))
     predictor = load_predictor(config.settings)
     told = config.date is not None or config.cloud_cover is not None
@@ -61,13 +61,31 @@ def predict(config: PredictConfig) -> int:
         raise InputError("the model is told no metadata", remedy="Leave out --date and --cloud-cover.")
     if predictor.model.settings.task == "segmentation":
         failures = _map_scenes(predictor, files, config)
+    elif config.tile or config.overlap >= 0 or config.confidence:
+        raise InputError(
+            f"the model is one for {predictor.model.settings.task}, not for maps",
+            remedy="Leave out --tile, --overlap and --confidence.",
+        )
     else:
         failures = _classify(predictor, files, config)
     return conclude(failures, len(files), config.out)
 
 
+def _check(config: PredictConfig) -> None:
+    """What would fail for every input alike fails once, before the model is loaded."""
+    if not config.inputs:
+        raise InputError("no input", remedy="Give rasters or folders: priorscope remote-sensing predict scene.tif")
+    if config.tile < 0 or config.overlap < -1:
+        raise InputError(f"--tile {config.tile} --overlap {config.overlap}", remedy="Use positive numbers of pixels.")
+    if config.crs is not None:
+        parse_crs(config.crs)
+    given_metadata(config.date, config.cloud_cover)
+
+
 def load_predictor(settings: ModelConfig) -> SatellitePredictor:
     """The predictor that the command line's model options describe."""
+    if settings.batch_size < 1:
+        raise InputError(f"--batch-size {settings.batch_size}", remedy="Use 1 or more.")
     return SatellitePredictor.from_pretrained(
         settings.model,
         backbone=settings.backbone,
@@ -85,6 +103,9 @@ def _map_scenes(predictor: SatellitePredictor, files: list[ImageFile], config: P
         raise InputError(f"--overlap {overlap} of tiles of {tile}", remedy="Use less than a tile.")
     endings = (*_MAP, "_confidence.tif") if config.confidence else _MAP
     targets = [config.out / f"{file.stem}{ending}" for file in files for ending in endings]
+    if len(set(targets)) < len(targets):
+        twice = next(target for target in targets if targets.count(target) > 1)
+        raise InputError("two inputs would write this file", path=twice, remedy="Map them into folders of their own.")
     if not config.overwrite:
         refuse_existing(targets)
     legend = Legend.of(predictor.model.settings.classes)
@@ -92,7 +113,7 @@ def _map_scenes(predictor: SatellitePredictor, files: list[ImageFile], config: P
 
     def evaluate(batch: list[ImageFile]) -> list[dict[str, Any]]:
         for file in batch:
-            with open_raster(file.path) as dataset:
+            with open_raster(file.path, crs=config.crs) as dataset:
                 told = scene_metadata(dataset, date=config.date, cloud_cover=config.cloud_cover)
             with _progress(file.path.name) as progress:
                 done = map_scene(
@@ -155,7 +176,14 @@ def _classify(predictor: SatellitePredictor, files: list[ImageFile], config: Pre
 def _read(path: Path, recipe: BandRecipe, config: PredictConfig) -> tuple[np.ndarray, Metadata | None]:
     with open_raster(path, crs=config.crs) as dataset:
         names = config.band_names or band_names(dataset)
-        values, valid = read_bands(dataset, recipe.indices(names, data_bands(dataset), path=path))
+        indices = recipe.indices(names, data_bands(dataset), path=path)
+        if len(indices) * dataset.height * dataset.width > MOST_VALUES:
+            raise InputError(
+                f"has {dataset.height} x {dataset.width} pixels, too many for one image with one answer",
+                path=path,
+                remedy="Cut it into images like those that the model was trained on.",
+            )
+        values, valid = read_bands(dataset, indices)
         told = scene_metadata(dataset, date=config.date, cloud_cover=config.cloud_cover)
     if not valid.any():
         raise InputError("holds no pixel with data", path=path)

@@ -145,7 +145,7 @@ def parse_crs(text: str) -> Any:
     rasterio = _rasterio()
     try:
         return rasterio.crs.CRS.from_user_input(text)
-    except rasterio.errors.CRSError as error:
+    except (rasterio.errors.CRSError, ValueError) as error:
         raise InputError(f"{text!r} is not a coordinate reference system", remedy="Write EPSG:32633.") from error
 
 
