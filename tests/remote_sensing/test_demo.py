@@ -43,8 +43,17 @@ def test_demo(tmp_path, capsys, monkeypatch, control):
     assert "holds a run already" in capsys.readouterr().err
 
 
+def test_a_mistake_leaves_the_earlier_demo(tmp_path, capsys):
+    for name in ("config.yaml", "demo.txt"):
+        (tmp_path / name).write_text("")
+    assert main(["remote-sensing", "demo", "--out", str(tmp_path), "--backbone", "nix", "--device", "cpu"]) == 2
+    assert "no model is called 'nix'" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").exists()
+
+
 def test_mistakes(tmp_path, capsys):
     assert main(["remote-sensing", "demo", "--out", str(tmp_path / "a"), "--size", "100"]) == 2
     assert main(["remote-sensing", "demo", "--out", str(tmp_path / "a"), "--steps", "0"]) == 2
-    assert capsys.readouterr().err.count("\n") == 2
+    assert main(["remote-sensing", "demo", "--out", str(tmp_path / "a"), "--seed", "-1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
     assert not (tmp_path / "a").exists()

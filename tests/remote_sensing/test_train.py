@@ -27,8 +27,10 @@ from priorscope_remote_sensing.data.geobench import GeoBenchSample
 from priorscope_remote_sensing.data.legend import Legend
 from priorscope_remote_sensing.data.rasters import geotiff_writer, write_geotiff
 from priorscope_remote_sensing.fusers import ExpertFuser
+from priorscope_remote_sensing.predictor import SatellitePredictor
 from priorscope_remote_sensing.prior import ReflectanceSpace, TerrainPrior
 from priorscope_remote_sensing.satdifuser import SatDiFuserModel
+from priorscope_remote_sensing.settings import SatDiFuserSettings
 from priorscope_remote_sensing.train import train
 from priorscope_remote_sensing.training import examples
 from priorscope_remote_sensing.training.examples import LabelledSet, kind_of, open_split, open_training
@@ -94,6 +96,10 @@ def small(prior, scene, tmp_path):
     return make
 
 
+def a_model(*, names=NAMES, recipe="sentinel2", task="segmentation"):
+    return SatDiFuserSettings(task, names, RECIPES[recipe], "tiny-terrain")
+
+
 def going_on(config, **changes):
     return replace(config, loop=replace(config.loop, resume=True, **changes))
 
@@ -110,13 +116,13 @@ def test_rasters_are_split_by_blocks(scene):
     data, held_out = open_training(config, RECIPES["sentinel2"])
     assert (data.task, data.names, len(data) + len(held_out)) == ("segmentation", NAMES, 16)
     assert not set(data.indices) & set(held_out.indices)
-    again = open_split(config, "test", RECIPES["sentinel2"], NAMES)
+    again = open_split(config, "test", a_model(), patch=16)
     assert again.indices == held_out.indices
-    assert len(open_split(config, "auto", RECIPES["sentinel2"], NAMES)) == 16
+    assert len(open_split(config, "auto", a_model())) == 16
     example = data.read(0)
     assert example.image.shape == (13, 16, 16)
     np.testing.assert_array_equal(example.label, np.arange(16)[None].repeat(16, axis=0) // 8)
-    assert example.metadata.gsd == pytest.approx(10)
+    assert example.metadata.gsd == pytest.approx(10, rel=1e-3)
     assert len(data.some(3, seed=1)) == 3
     assert data.some(3, seed=1).indices == data.some(3, seed=1).indices
 
@@ -168,10 +174,13 @@ def test_geobench_by_its_name(monkeypatch):
     assert (data.task, data.names, len(data), data.key(1)) == ("multi-label", ("a", "b"), 2, "two")
     batch = stacked([data.read(0), data.read(1)])
     assert batch["label"].dtype == torch.float32
-    open_split(config, "auto", RECIPES["rgb"], ("a", "b"))
+    model = a_model(names=("a", "b"), recipe="rgb", task="multi-label")
+    open_split(config, "auto", model)
     assert asked == [("m-bigearthnet", split, "0.01x_train") for split in ("train", "valid", "test")]
     with pytest.raises(InputError, match="--split all is for rasters"):
-        open_split(config, "all", RECIPES["rgb"], ("a", "b"))
+        open_split(config, "all", model)
+    with pytest.raises(InputError, match="a set for multi-label, the model one for classification"):
+        open_split(config, "auto", replace(model, task="classification"))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +196,7 @@ def test_geobench_by_its_name(monkeypatch):
         ({"recipe": "rgb", "bands": ("B04",)}, "both --recipe and --bands"),
         ({"bands": ("B04",), "divisor": -1.0}, "--divisor -1"),
         ({"block": 1e6}, "one block"),
+        ({"split_seed": -1}, "--split-seed -1"),
     ],
 )
 def test_data_that_cannot_be_read(scene, changes, words, tmp_path):
@@ -206,7 +216,7 @@ def test_labels_and_bands_that_must_be_named(scene, tmp_path):
     named = DataConfig(str(scene[0]), labels=bare, classes=("0=nothing", "3=some"), patch=16)
     assert open_training(named, RECIPES["sentinel2"])[0].names == ("nothing", "some")
     with pytest.raises(InputError, match="those of the model land, water"):
-        open_split(DataConfig(str(scene[0]), labels=scene[1]), "all", RECIPES["sentinel2"], ("land", "water"))
+        open_split(DataConfig(str(scene[0]), labels=scene[1]), "all", a_model(names=("land", "water")))
 
 
 def test_mixed_projections(tmp_path, prior, capsys):
@@ -306,6 +316,9 @@ def test_early_end_and_epochs(small, monkeypatch):
         ({"projection": 6}, "--projection 6"),
         ({"patience": 2, "held_out": 0}, "--patience without"),
         ({"epochs": -1}, "--epochs -1"),
+        ({"balance": float("nan")}, "--balance nan"),
+        ({"seed": -1}, "--seed -1"),
+        ({"lora": 4}, "Leave them out"),
         ({"recipe": "sentinel2-rgb"}, "the backbone takes B01"),
         ({"use_metadata": True}, "told no metadata"),
         ({"save_steps": (49,)}, "49"),
@@ -374,15 +387,36 @@ def test_evaluate_refuses_other_splits_and_classes(small, scene, tmp_path, capsy
     model = train(small("run", held_out=0, steps=1)).model
     base = ["remote-sensing", "evaluate", "--data", str(scene[0]), "--labels", str(scene[1]), "--patch", "16"]
     base += ["--model", str(model), "--out", str(tmp_path / "e"), "--device", "cpu"]
+    classifier = a_model(task="classification")
+    with pytest.raises(InputError, match="a set for segmentation, the model one for classification"):
+        open_split(DataConfig(str(scene[0]), labels=scene[1]), "auto", classifier)
     for more, expected in (
         (["--split", "valid"], "rasters have no split valid"),
         (["--classes", "0=sea", "1=land"], "those of the model water, land"),
+        (["--recipe", "rgb"], "the model takes B01"),
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--split", "test", "--patch", "32"], "Use --patch 16"),
     ):
         assert main([*base, *more]) == 2
         error = capsys.readouterr().err
         assert expected in error
         assert error.count("\n") == 1
     assert not (tmp_path / "e").exists()
+
+
+def test_patches_of_another_size_are_seen_at_the_scale_of_the_training(small, scene, tmp_path, monkeypatch):
+    model = train(small("run", held_out=0, steps=1)).model  # on patches of 16 pixels
+    asked = []
+    call = SatellitePredictor.__call__
+
+    def noted(self, images, metadata=None):
+        asked.append((images.shape[-1], self.model.settings.image_size))
+        return call(self, images, metadata)
+
+    monkeypatch.setattr(SatellitePredictor, "__call__", noted)
+    words = ["evaluate", "--data", scene[0], "--labels", scene[1], "--patch", 32, "--model", model]
+    assert main(["remote-sensing", *map(str, words), "--out", str(tmp_path / "e"), "--device", "cpu"]) == 0
+    assert set(asked) == {(32, 32)}
 
 
 def test_sets_are_light_to_describe(scene):

@@ -173,9 +173,9 @@ class EvaluateConfig:
     settings: Annotated[ModelConfig, tyro.conf.arg(name="")]
     split: Split = "auto"
     """Of GEO-Bench and EuroSAT: auto is test. Of rasters: train and test are the blocks of a training with the same
-    --block, --test-share and --split-seed; auto is all."""
+    data options (labels, --patch, --least-labelled, --block, --test-share, --split-seed); auto is all."""
     limit: int = 0
-    """Only the first so many images, for a quick look; 0: all."""
+    """Only so many images, drawn from all, for a quick look; 0: all."""
     out: Path = Path("runs/evaluate")
     """Run folder: metrics, per-image rows, report.html."""
     resume: bool = False

@@ -17,16 +17,21 @@ from priorscope.errors import InputError
 from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
+from priorscope.evaluation.tables import print_table
 from priorscope.training.settings import LoopConfig
 from priorscope_remote_sensing.configs import DataConfig, DemoConfig, TrainConfig
 from priorscope_remote_sensing.data.bands import RECIPES, SENTINEL2
 from priorscope_remote_sensing.data.legend import UNLABELLED, Legend
 from priorscope_remote_sensing.data.rasters import geotiff_writer, open_raster, read_bands, write_geotiff
 from priorscope_remote_sensing.data.terrain import SURFACES, terrain_patch
+from priorscope_remote_sensing.mapping import map_scene
 from priorscope_remote_sensing.metrics import SegmentationCounts
 from priorscope_remote_sensing.pictures import as_picture, confusion_figure
-from priorscope_remote_sensing.report import print_table, tables
+from priorscope_remote_sensing.predictor import SatellitePredictor, load_backbone
+from priorscope_remote_sensing.prior import TerrainPrior
+from priorscope_remote_sensing.report import tables
 from priorscope_remote_sensing.scores import summary
+from priorscope_remote_sensing.train import train
 
 #: Class of the map -> surfaces of the generator.
 CLASSES = {
@@ -68,6 +73,11 @@ def demo(config: DemoConfig) -> int:
         raise InputError(f"a scene of {config.size} pixels", remedy=f"Use --size {4 * _BLOCK} or more.")
     if config.steps < 1:
         raise InputError(f"--steps {config.steps}", remedy="Use 1 or more.")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}", remedy="Use 0 or more.")
+    backbone = load_backbone(config.backbone, device=config.device)
+    if not isinstance(backbone, TerrainPrior):
+        raise InputError(f"{config.backbone} takes colours", remedy="The demo needs a backbone for Sentinel-2's bands.")
     out, begin = config.out, time.monotonic()
     if (out / "config.yaml").is_file() and (out / "demo.txt").is_file():
         shutil.rmtree(out)  # an earlier demo: nothing in it is anybody's work
@@ -79,7 +89,7 @@ def demo(config: DemoConfig) -> int:
         f"A procedural landscape of {config.size} x {config.size} pixels, {len(scene.names)} classes; labels of "
         f"{shown:.0f} % of it are learnt from, the other blocks are judged.\n"
     )
-    maps = _maps(config, scene, run)
+    maps = _maps(config, scene, run, backbone)
     judged = {name: _judge(scene, classes) for name, classes in maps.items()}
     rows = [_row(name, counts) for name, counts in judged.items()]
     print("\nOn the blocks without shown labels:")
@@ -131,12 +141,8 @@ def _blocks(classes: NDArray[np.uint8], seed: int) -> NDArray[np.bool_]:
     raise InputError("no choice of blocks shows every class", remedy="Use another --seed or a larger --size.")
 
 
-def _maps(config: DemoConfig, scene: _Scene, run: RunFolder) -> dict[str, NDArray[np.uint8]]:
+def _maps(config: DemoConfig, scene: _Scene, run: RunFolder, prior: TerrainPrior) -> dict[str, NDArray[np.uint8]]:
     """Class of every pixel by each method."""
-    from priorscope_remote_sensing.prior import TerrainPrior
-    from priorscope_remote_sensing.table import find_backbone
-
-    prior = TerrainPrior.from_pretrained(find_backbone(config.backbone), device=config.device)
     maps = {f"head on {config.backbone}": _trained_map(config, scene, run, config.backbone, "map")}
     if config.control:
         unlearnt = run.path / "random-weights"
@@ -151,10 +157,6 @@ def _maps(config: DemoConfig, scene: _Scene, run: RunFolder) -> dict[str, NDArra
 
 def _trained_map(config: DemoConfig, scene: _Scene, run: RunFolder, backbone: str, name: str) -> NDArray[np.uint8]:
     """Train a head on the shown labels, map the scene with it, read the map back."""
-    from priorscope_remote_sensing.mapping import map_scene
-    from priorscope_remote_sensing.predictor import SatellitePredictor
-    from priorscope_remote_sensing.train import train
-
     source = DataConfig(str(scene.path), labels=scene.labels, patch=_PATCH, block=_BLOCK * _PIXEL, test_share=1e-6)
     steps = config.steps
     loop = LoopConfig(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from priorscope.errors import InputError
+from priorscope.evaluation.processes import process_index_and_count
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import run_items
 from priorscope.evaluation.tables import print_table
@@ -27,11 +28,11 @@ def evaluate(config: EvaluateConfig) -> int:
         raise InputError(f"a limit of {config.limit} images", remedy="Use --limit 0 for all, or a positive number.")
     predictor = load_predictor(config.settings)
     settings = predictor.model.settings
-    data = open_split(config.source, config.split, settings.bands, settings.classes)
-    if data.task != settings.task:
-        raise InputError(f"{data.title} is a set for {data.task}, the model one for {settings.task}")
+    data = open_split(config.source, config.split, settings, patch=predictor.side)
     if config.limit:
         data = data.some(config.limit)
+    if settings.task == "segmentation":  # whatever their size, images are seen at the scale of the training
+        predictor = predictor.at_side(max(data.read(0).image.shape[-2:]))
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
 
     def predict(places: list[int]) -> list[dict[str, Any]]:
@@ -40,6 +41,8 @@ def evaluate(config: EvaluateConfig) -> int:
     outcome = run_items(
         range(len(data)), predict, key=data.key, batch_size=config.settings.batch_size, run=run, progress=data.title
     )
+    if process_index_and_count()[0] > 0:
+        return 1 if outcome.failures else 0
     if not outcome.rows:
         raise InputError(f"no image could be evaluated; the first says: {outcome.failures[0].error}")
     counts = total(outcome.rows, predictor)

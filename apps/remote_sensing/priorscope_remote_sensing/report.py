@@ -11,7 +11,6 @@ from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import SuiteResult
-from priorscope.evaluation.tables import print_table as print_table  # where the demo looks for it
 from priorscope_remote_sensing.data.legend import Legend
 from priorscope_remote_sensing.pictures import as_picture, confusion_figure
 from priorscope_remote_sensing.predictor import SatellitePredictor

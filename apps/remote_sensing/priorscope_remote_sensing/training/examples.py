@@ -21,7 +21,7 @@ from priorscope_remote_sensing.data.patches import PatchSet, block_split
 from priorscope_remote_sensing.data.rasters import find_rasters, open_raster
 from priorscope_remote_sensing.metadata import Metadata
 from priorscope_remote_sensing.scene_metadata import scene_metadata
-from priorscope_remote_sensing.settings import Task
+from priorscope_remote_sensing.settings import SatDiFuserSettings, Task
 
 _RASTER_LABELS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 _BLOCK_PATCHES = 4
@@ -72,7 +72,7 @@ class LabelledSet:
         sample = self.items[index]
         if isinstance(self.items, PatchSet):
             patch = self.items.patches[index]
-            return Example(self.key(place), sample.image, sample.labels, _stated(patch.scene))
+            return Example(self.key(place), sample.image, sample.labels, _stated(patch.scene, self.items.crs))
         return Example(self.key(place), sample.image, sample.label)
 
     def some(self, count: int, seed: int = 0) -> LabelledSet:
@@ -89,9 +89,9 @@ class LabelledSet:
 
 
 @lru_cache(maxsize=4096)
-def _stated(scene: Path) -> Metadata | None:
-    """What a raster says of itself; each is asked once."""
-    with open_raster(scene) as dataset:
+def _stated(scene: Path, crs: str | None) -> Metadata | None:
+    """What a raster says of itself, seen in a projection; each is asked once."""
+    with open_raster(scene, crs=crs) as dataset:
         return scene_metadata(dataset)
 
 
@@ -134,18 +134,39 @@ def open_training(config: DataConfig, fallback: BandRecipe | None = None) -> tup
     return _published(config, kind, recipe, "train"), _published(config, kind, recipe, "valid")
 
 
-def open_split(config: DataConfig, split: str, recipe: BandRecipe, names: tuple[str, ...]) -> LabelledSet:
-    """A split to measure on, with the bands and the classes of a trained model.
+def open_split(config: DataConfig, split: str, model: SatDiFuserSettings, *, patch: int = 0) -> LabelledSet:
+    """A split to measure on, with the bands of a trained model.
+
+    Parameters
+    ----------
+    config : DataConfig
+    split : {"auto", "train", "valid", "test", "all"}
+    model : SatDiFuserSettings
+    patch : int
+        Side of the images it was trained on, in pixels; 0 where it is not known.
 
     Raises
     ------
     InputError
-        The data set has other classes, or no such split.
+        The data set has another task, other classes, or no such split; bands are asked for that are not the
+        model's; or blocks of rasters that cannot be those of the training.
     """
-    kind = kind_of(config)
+    kind, recipe = kind_of(config), model.bands
+    if band_recipe(config) not in (None, recipe):
+        raise InputError(
+            f"the model takes {', '.join(recipe.bands)} as it was trained",
+            remedy="Leave out --recipe and --bands.",
+        )
     if kind == "rasters":
-        data = _rasters(config, recipe, names)
+        if model.task != "segmentation":
+            raise _other_task(config.data, "segmentation", model)
+        data = _rasters(config, recipe, model.classes)
         if split in ("train", "test"):
+            if not config.block and patch not in (0, config.patch):
+                raise InputError(
+                    f"--patch {config.patch} sets other blocks apart than a training on patches of {patch}",
+                    remedy=f"Use --patch {patch}, or the --block that was trained with.",
+                )
             data = data._part(getattr(_blocks(config, data.items), split).tolist())
         elif split == "valid":
             raise InputError("rasters have no split valid", remedy="Use --split test: the blocks that were held out.")
@@ -153,16 +174,25 @@ def open_split(config: DataConfig, split: str, recipe: BandRecipe, names: tuple[
         raise InputError("--split all is for rasters", remedy="Use train, valid or test.")
     else:
         data = _published(config, kind, recipe, "test" if split == "auto" else split)
-    if data.names != names:
+    if data.task != model.task:
+        raise _other_task(data.title, data.task, model)
+    if data.names != model.classes:
+        own, others = (", ".join(names[:8]) for names in (model.classes, data.names))
         raise InputError(
-            f"the classes of {data.title} are {', '.join(data.names[:8])}; those of the model {', '.join(names[:8])}",
+            f"the classes of {data.title} are {others}; those of the model {own}",
             remedy="Measure a model on data with its own classes, in their order (--classes).",
         )
     return data
 
 
+def _other_task(title: str, task: Task, model: SatDiFuserSettings) -> InputError:
+    return InputError(f"{title} is a set for {task}, the model one for {model.task}", remedy="Give data of its task.")
+
+
 def kind_of(config: DataConfig) -> str:
     """ "geobench", "eurosat" or "rasters": what ``--data`` names."""
+    if config.split_seed < 0:
+        raise InputError(f"--split-seed {config.split_seed}", remedy="Use 0 or more.")
     path = Path(config.data).expanduser()
     if path.is_dir():
         if (path / "task_specs.pkl").is_file():
