@@ -10,7 +10,7 @@ import numpy as np
 from priorscope.diffusion.schedule import EDMSchedule, Schedule, VPSchedule
 from priorscope.errors import InputError
 
-Spacing = Literal["leading", "trailing", "linspace", "karras"]
+Spacing = Literal["leading", "trailing", "linspace", "quadratic", "karras"]
 
 
 def spaced_times(
@@ -28,10 +28,11 @@ def spaced_times(
     schedule : Schedule
     steps : int or sequence of float
         Number of solver steps, or the explicit levels at which the network is asked.
-    spacing : {"leading", "trailing", "linspace", "karras"}
+    spacing : {"leading", "trailing", "linspace", "quadratic", "karras"}
         For a discrete schedule of T steps: ``leading`` takes multiples of T // steps plus ``offset`` (it never
         reaches the noisiest step), ``trailing`` counts down from T in steps of T / steps, ``linspace`` includes
-        both ends. For a continuous schedule the first two are equal steps from ``start``, not including
+        both ends, ``quadratic`` too, with steps that grow linearly from the clean end (Song et al. 2021, DDIM), but no
+        level twice. For a continuous schedule the first two are equal steps from ``start``, not including
         ``end``, and ``linspace`` is the same. ``karras`` spaces sigma evenly in its ``rho``-th root
         (Karras et al. 2022, equation 5) and needs an :class:`EDMSchedule`.
     offset : int
@@ -60,6 +61,8 @@ def spaced_times(
             raise InputError("the karras spacing places sigmas", remedy="Use it with an EDMSchedule.")
         ramp = np.linspace(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), steps)
         return [*(ramp**rho).tolist(), schedule.end]
+    if spacing == "quadratic":
+        raise InputError("the quadratic spacing counts steps", remedy="Use it with a VPSchedule.")
     if spacing not in ("leading", "trailing", "linspace"):
         raise InputError(f"spacing {spacing!r}", remedy="Use 'leading', 'trailing', 'linspace' or 'karras'.")
     return np.linspace(schedule.start, schedule.end, steps + 1).tolist()
@@ -75,8 +78,16 @@ def _discrete(total: int, steps: int, spacing: str, offset: int) -> list[float]:
         times = np.round(np.arange(total, 0, -total / steps)[:steps]) - 1
     elif spacing == "linspace":
         times = np.round(np.linspace(0, total - 1, steps))[::-1]
+    elif spacing == "quadratic":
+        rising = np.round((total - 1) * (np.arange(steps) / max(steps - 1, 1)) ** 2)
+        places = np.arange(steps)
+        # levels that would coincide near 0 move up by the least that keeps them apart
+        times = np.minimum(places + np.maximum.accumulate(rising - places), total - steps + places)[::-1]
+        if steps == 1:
+            times = np.array([total - 1.0])
     else:
         raise InputError(
-            f"spacing {spacing!r} for a discrete schedule", remedy="Use 'leading', 'trailing' or 'linspace'."
+            f"spacing {spacing!r} for a discrete schedule",
+            remedy="Use 'leading', 'trailing', 'linspace' or 'quadratic'.",
         )
     return np.clip(times, 0, total - 1).astype(float).tolist()
