@@ -127,6 +127,19 @@ def test_rasters_are_split_by_blocks(scene):
     assert data.some(3, seed=1).indices == data.some(3, seed=1).indices
 
 
+def test_rasters_of_one_name_in_several_folders(tmp_path):
+    images, labels = tmp_path / "images", tmp_path / "labels.tif"
+    for index, folder in enumerate(("2020", "2021/may")):
+        _, written = write_scene(images / folder, "scene", seed=index)
+        written.rename(labels)
+    for folder, keys in (
+        (images / "2020", ["scene.tif:0,0"]),
+        (images, ["2020/scene.tif:0,0", "2021/may/scene.tif:0,0"]),
+    ):
+        data = open_split(DataConfig(str(folder), labels=labels, patch=32), "all", a_model())
+        assert [data.key(place) for place in range(0, len(data), 4)] == keys
+
+
 def test_vector_labels(scene, tmp_path):
     x, y = 5e5, 5.2e6
     boxes = [shapely.box(x, y - 640, x + 320, y), shapely.box(x + 320, y - 640, x + 640, y)]

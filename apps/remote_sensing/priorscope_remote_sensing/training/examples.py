@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,7 +62,8 @@ class LabelledSet:
         index = self.indices[place]
         if isinstance(self.items, PatchSet):
             patch = self.items.patches[index]
-            return f"{patch.scene.name}:{patch.top},{patch.left}"
+            folder = os.path.commonpath([scene.parent for scene in self.items.scenes])
+            return f"{patch.scene.relative_to(folder).as_posix()}:{patch.top},{patch.left}"
         if isinstance(self.items, EuroSat):
             return self.items.files[index].stem
         return str(self.items.samples[index])
