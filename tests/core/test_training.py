@@ -335,6 +335,7 @@ def test_gradient_checkpointing_needs_a_model_that_has_it(tmp_path):
         ({"ema": 1.0}, "--ema"),
         ({"warmup": -1}, "--warmup"),
         ({"workers": -1}, "--workers"),
+        ({"seed": -1}, "--seed"),
         ({"clip": math.nan}, "--clip"),
         ({"max_seconds": -1.0}, "--max-seconds"),
         ({"lr_schedule": "exponential", "lr_final": 0.0}, "--lr-final"),

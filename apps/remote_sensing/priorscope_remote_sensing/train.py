@@ -163,8 +163,6 @@ def _check(config: TrainConfig) -> None:
     for name in ("epochs", "patience", "held_out", "image_size", "dense_steps", "balance"):
         if not getattr(config, name) >= 0:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
-    if config.loop.seed < 0:
-        raise InputError(f"--seed {config.loop.seed}", remedy="Use 0 or more.")
     if config.loop.lora or config.loop.gradient_checkpointing:
         raise InputError("--lora and --gradient-checkpointing are for large networks", remedy="Leave them out.")
     if config.projection < 4 or config.projection % 4:

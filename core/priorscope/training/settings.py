@@ -72,7 +72,7 @@ class LoopConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{_flag(name)} {getattr(self, name)}", remedy="Use 1 or more.")
-        for name in ("warmup", "max_seconds", "weight_decay", "clip", "lora", "workers"):
+        for name in ("warmup", "max_seconds", "weight_decay", "clip", "lora", "workers", "seed"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{_flag(name)} {getattr(self, name)}", remedy="Use 0 or more.")
         if self.batch_size % self.accumulate:
