@@ -1,0 +1,36 @@
+"""The commands of the medical app. Imports nothing heavy before a command is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tyro
+
+from priorscope_medical.configs import ReconstructConfig, SimulateConfig
+from priorscope_medical.table import MODELS
+
+SUMMARY = "volumes from few X-ray views or few k-space lines, for research use only (DiffusionMBIR, DDS)"
+
+__all__ = ["MODELS", "SUMMARY", "main"]
+
+_VERBS = {
+    "reconstruct": ReconstructConfig,
+    "simulate": SimulateConfig,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``priorscope medical ...``; returns the exit status."""
+    config = tyro.extras.subcommand_cli_from_dict(
+        _VERBS,  # type: ignore[arg-type]
+        args=list(arguments),
+        prog="priorscope medical",
+        description=SUMMARY[0].upper() + SUMMARY[1:] + ".",
+    )
+    if isinstance(config, ReconstructConfig):
+        from priorscope_medical.reconstruct import reconstruct
+
+        return reconstruct(config)
+    from priorscope_medical.simulate_file import simulate
+
+    return simulate(config)

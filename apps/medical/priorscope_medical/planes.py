@@ -1,0 +1,113 @@
+"""Volumes as pictures: the three planes, differences, curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorscope.evaluation.figures import Panel, side_by_side
+from priorscope_medical.volumes import Plane, Volume
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+
+
+def shown_slices(volume: Volume) -> dict[Plane, int]:
+    """The slice of each plane through the middle of what is in the volume."""
+    weights = np.abs(volume.data - np.median(volume.data[:, :2, :2]))
+    found = {}
+    for plane, axis in volume.planes.items():
+        profile = weights.sum(tuple(other for other in range(3) if other != axis), dtype=np.float64)
+        total = profile.sum()
+        middle = (profile * np.arange(len(profile))).sum() / total if total > 0 else (len(profile) - 1) / 2
+        found[plane] = int(np.clip(round(middle), 0, len(profile) - 1))
+    return found
+
+
+def picture(volume: Volume, plane: Plane, index: int) -> NDArray[np.float32]:
+    """A slice with square pixels: rows or columns are repeated as their spacing asks."""
+    image, (high, wide) = volume.picture(plane, index)
+    side = min(high, wide)
+    for axis, spacing in ((0, high), (1, wide)):
+        count = image.shape[axis]
+        places = np.minimum(np.arange(max(1, round(count * spacing / side))) * side / spacing, count - 1)
+        image = np.take(image, places.astype(int), axis=axis)
+    return image
+
+
+def three_planes(
+    rows: Mapping[str, Volume],
+    differences: Mapping[str, Volume] | None = None,
+    *,
+    limits: tuple[float, float],
+    reach: float,
+    label: str,
+    at: Mapping[Plane, int] | None = None,
+) -> Figure:
+    """Volumes row by row, the three planes of each side by side; then differences, in colour.
+
+    Parameters
+    ----------
+    rows : mapping of str to Volume
+        On one grid.
+    differences : mapping of str to Volume, optional
+    limits : (float, float)
+        Values that are black and white.
+    reach : float
+        Differences from ``-reach`` (blue) to ``reach`` (red).
+    label : str
+        Of the values.
+    at : mapping, optional
+        The slice of each plane; default :func:`shown_slices` of the first volume.
+    """
+    first = next(iter(rows.values()))
+    at = shown_slices(first) if at is None else at
+    planes = [plane for plane in PLANES if plane in first.planes]
+    panels = [
+        Panel(picture(volume, plane, at[plane]), f"{name}, {plane} {at[plane]}", "gray", *limits, label)
+        for name, volume in rows.items()
+        for plane in planes
+    ]
+    panels += [
+        Panel(picture(volume, plane, at[plane]), f"{name}, {plane}", "RdBu_r", -reach, reach, label)
+        for name, volume in (differences or {}).items()
+        for plane in planes
+    ]
+    return side_by_side(panels, columns=len(planes), width=11.0)
+
+
+def spread_planes(std: Volume, label: str, at: Mapping[Plane, int]) -> Figure:
+    """A map of standard deviations in the three planes."""
+    high = float(np.quantile(std.data, 0.998)) or 1.0
+    panels = [
+        Panel(picture(std, plane, at[plane]), f"{plane} {at[plane]}", "magma", 0.0, high, label)
+        for plane in PLANES
+        if plane in std.planes
+    ]
+    return side_by_side(panels, columns=len(panels), width=11.0)
+
+
+def curves(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], *, xlabel: str, logarithmic: bool) -> Figure:
+    """Lines ``(name, x, y)`` in one panel."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot()
+    for name, x, y in series:
+        axes.plot(x, y, marker="o" if len(x) < 12 else "", markersize=3, linewidth=1.2, label=name)
+    axes.set_xlabel(xlabel)
+    axes.grid(alpha=0.25)
+    if logarithmic:
+        axes.set_yscale("log")
+    if len(series) > 1:
+        axes.legend(fontsize=8)
+    else:
+        axes.set_ylabel(series[0][0])
+    return figure
