@@ -12,7 +12,7 @@ from priorscope_medical.phantoms import ct_slice, ct_slices
 
 @pytest.fixture(scope="module")
 def many():
-    return ct_slices(60, 11, size=64, pixel=3.8)
+    return ct_slices(50, 11, size=64, pixel=3.8)
 
 
 def test_seed_and_index_fix_the_slice():
@@ -33,7 +33,7 @@ def test_values_are_those_of_ct(many):
     body = (many > 0.8).mean((1, 2))
     assert np.mean(body > 0.05) > 0.8
     assert 0 < np.mean(body < 0.05) < 0.2, "a few show little or nothing of it"
-    assert np.mean((many > 1.5).mean((1, 2)) > 0.01) > 0.6, "most slices show bone"
+    assert np.mean((many > 1.3).mean((1, 2)) > 0.01) > 0.6, "most slices show bone"
     assert np.median(many[many > 0.5]) == pytest.approx(1.03, abs=0.03), "soft tissue is what there is most of"
 
 
@@ -46,7 +46,7 @@ def test_slices_differ(many):
 
 
 def test_same_body_in_finer_sampling():
-    for index in range(12):
+    for index in range(8):
         coarse = ct_slice(3, index, size=64, pixel=3.8)
         fine = ct_slice(3, index, size=192, pixel=3.8 / 3).reshape(64, 3, 64, 3).mean((1, 3))
         body = max(float(np.square(coarse).mean()), 0.05)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw
 ANGLES = 1024
 _THETA = np.arange(ANGLES) * (2 * math.pi / ANGLES)
 _MASK = 2
+_RIPPLES = 4
 
 
 class Canvas:
@@ -130,7 +132,7 @@ class Canvas:
         widths = np.broadcast_to(np.asarray(width, float), len(line))
         thin = min(1.0, float(widths.mean()) / least)
         along = np.gradient(line, axis=0)
-        across = np.stack([-along[:, 1], along[:, 0]], 1) / (np.hypot(*along.T)[:, None] + 1e-9)
+        across = np.stack([-along[:, 1], along[:, 0]], 1) / (np.hypot(along[:, :1], along[:, 1:]) + 1e-9)
         # The mask takes in every pixel that an edge touches.
         half = 0.5 * (np.maximum(widths, least) - 0.3 * self.step)[:, None] * across
         self.fill(np.concatenate([line + half, (line - half)[::-1]]), value, opacity=thin, **keywords)
@@ -155,28 +157,30 @@ def blob(
 
     ``axes`` are the half axes in mm before the turn by ``angle`` radians; ``rough`` is the size of the ripples.
     """
-    t = np.arange(corners) * (2 * math.pi / corners)
+    waves = _waves(corners)
     radius = np.ones(corners)
     if rough:
-        k = np.arange(2, 6)
-        sizes = rng.normal(size=4) * rough * 2 / k
-        radius += np.clip(sizes @ np.cos(np.outer(k, t) + rng.uniform(0, 2 * math.pi, (4, 1))), -0.6, 0.9)
-    x, y = axes[0] * radius * np.cos(t), axes[1] * radius * np.sin(t)
+        radius += np.clip(rough * (rng.normal(size=2 * _RIPPLES) @ waves[2:]), -0.6, 0.9)
+    x, y = axes[0] * radius * waves[0], axes[1] * radius * waves[1]
     c, s = math.cos(angle), math.sin(angle)
     return np.stack([centre[0] + c * x - s * y, centre[1] + s * x + c * y], 1)
 
 
 def curve(knots: Sequence[tuple[float, float]], points: int = 24) -> np.ndarray:
-    """A smooth open line of (points, 2) through the knots, in mm."""
-    given = np.asarray(knots, float)
-    if len(given) == 2:
-        return given[0] + np.linspace(0, 1, max(points // 3, 2))[:, None] * (given[1] - given[0])
-    from scipy.interpolate import PchipInterpolator
-
-    length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(given, axis=0).T))])
-    return PchipInterpolator(length, given)(np.linspace(0, length[-1], points))
+    """The polynomial through a few knots: (points, 2) in mm."""
+    return _bend(len(knots), points) @ np.asarray(knots, float)
 
 
-def mirrored(points: np.ndarray) -> np.ndarray:
-    """The same shape on the other side of the midline."""
-    return points * (-1.0, 1.0)
+@lru_cache
+def _waves(corners: int) -> np.ndarray:
+    """Cosine and sine of the directions, then the ripples of `blob`, finer ones smaller."""
+    t = np.arange(corners) * (2 * math.pi / corners)
+    k = np.arange(2, 2 + _RIPPLES)[:, None]
+    return np.concatenate([[np.cos(t), np.sin(t)], math.sqrt(2) / k * np.cos(k * t), math.sqrt(2) / k * np.sin(k * t)])
+
+
+@lru_cache
+def _bend(knots: int, points: int) -> np.ndarray:
+    """The matrix that lays a polynomial through evenly spaced knots."""
+    given, wanted = np.linspace(0, 1, knots), np.linspace(0, 1, points)
+    return np.vander(wanted, knots) @ np.linalg.inv(np.vander(given, knots))

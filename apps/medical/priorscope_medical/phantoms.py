@@ -14,8 +14,12 @@ from scipy.ndimage import gaussian_filter
 
 from priorscope.errors import InputError
 from priorscope_medical.phantom_canvas import ANGLES, Canvas, blob, curve
-from priorscope_medical.phantom_heads import level, outline, vertebra
+from priorscope_medical.phantom_faces import base
+from priorscope_medical.phantom_heads import brain, outline, vertex
+from priorscope_medical.phantom_necks import jaw
+from priorscope_medical.phantom_parts import vertebra
 
+_LEVELS: dict[str, Callable[[Canvas], None]] = {"brain": brain, "base": base, "jaw": jaw, "vertex": vertex}
 _KINDS = {"brain": 0.26, "base": 0.26, "jaw": 0.16, "vertex": 0.08, "empty": 0.04, "other": 0.20}
 
 
@@ -54,7 +58,7 @@ def ct_slice(seed: int, index: int, *, size: int = 128, pixel: float = 1.9) -> n
     if kind == "other":
         _OTHERS[int(rng.integers(len(_OTHERS)))](canvas)
     elif kind != "empty":
-        level(canvas, kind)
+        _LEVELS[kind](canvas)
     _surroundings(canvas, centre, turn)
     return _scan(canvas, size)
 
@@ -269,7 +273,7 @@ def _trunk(canvas: Canvas) -> None:
         rib = np.stack([radius * np.cos(angles), radius * np.sin(angles)], 1)
         canvas.band(rib, 6, canvas.between(1.5, 2.0))
         canvas.band(rib[1:-1], 3, canvas.between(1.1, 1.4))
-    vertebra(canvas, -0.3 * b, canvas.between(1.2, 1.7))
+    vertebra(canvas, canvas.between(-0.2, 0) * b, canvas.between(1.0, 1.5))
 
 
 def _limbs(canvas: Canvas) -> None:
