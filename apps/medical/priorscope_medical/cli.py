@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from priorscope_medical.configs import ReconstructConfig, SimulateConfig
+from priorscope_medical.configs import EvaluateConfig, ReconstructConfig, SimulateConfig, TrainConfig
 from priorscope_medical.table import MODELS
 
 SUMMARY = "volumes from few X-ray views or few k-space lines, for research use only (DiffusionMBIR, DDS)"
@@ -16,6 +16,8 @@ __all__ = ["MODELS", "SUMMARY", "main"]
 _VERBS = {
     "reconstruct": ReconstructConfig,
     "simulate": SimulateConfig,
+    "evaluate": EvaluateConfig,
+    "train": TrainConfig,
 }
 
 
@@ -31,6 +33,15 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_medical.reconstruct import reconstruct
 
         return reconstruct(config)
-    from priorscope_medical.simulate_file import simulate
+    if isinstance(config, SimulateConfig):
+        from priorscope_medical.simulate_file import simulate
 
-    return simulate(config)
+        return simulate(config)
+    if isinstance(config, EvaluateConfig):
+        from priorscope_medical.evaluate import evaluate
+
+        return evaluate(config)
+    from priorscope_medical.train import train
+
+    print(f"model: {train(config).model}")
+    return 0

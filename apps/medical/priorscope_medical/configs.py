@@ -202,6 +202,8 @@ class EvaluateConfig:
     """sv-ct-VIEWS, la-ct-DEGREES, cs-mri-ACCELERATION."""
     methods: tuple[Compared, ...] = ("dds", "dds-2d", "tv", "sirt", "cgls", "fbp")
     """dds-2d: dds without coupling of slices. What a task cannot use is left out (fbp of MRI, say)."""
+    samples: int = 4
+    """dds, dds-2d and mbir: posterior samples, whose mean is judged; their first is judged, too."""
     data_range: float | None = None
     """Of PSNR and SSIM; default: 4 for CT (attenuation, water 1; air to dense bone), 1 for MRI."""
     tv_sweep: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -210,8 +212,6 @@ class EvaluateConfig:
     """Run folder: metrics, rows, volumes, report.html."""
     resume: bool = False
     """Go on with a run that was cut off."""
-    keep: bool = True
-    """Write the volumes as NIfTI."""
     solver: Annotated[SolverConfig, tyro.conf.arg(name="")] = field(default_factory=SolverConfig)
     volume: Annotated[VolumeConfig, tyro.conf.arg(name="")] = field(default_factory=VolumeConfig)
     acquire: Annotated[AcquisitionConfig, tyro.conf.arg(name="")] = field(default_factory=AcquisitionConfig)

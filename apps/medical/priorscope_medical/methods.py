@@ -20,7 +20,7 @@ from priorscope_medical.configs import Method, SolverConfig
 from priorscope_medical.dds import DDSState, dds
 from priorscope_medical.mbir import MBIRState, diffusion_mbir
 from priorscope_medical.problem import Problem
-from priorscope_medical.score_prior import Prior, in_precision
+from priorscope_medical.score_prior import Prior, ScorePrior, in_precision
 
 DIFFUSION = ("dds", "mbir")
 State = DDSState | MBIRState
@@ -174,6 +174,8 @@ def diffusion(
             rho=1.0 if config.rho is None else config.rho,
             eta=config.eta,
             cg_iterations=config.cg_iterations,
+            # what is in 0 ... 1 spreads by a half at most
+            prior_std=0.5 if isinstance(prior, ScorePrior) else 1.0,
             resume=resume,  # type: ignore[arg-type]
             callback=seen,
             **common,

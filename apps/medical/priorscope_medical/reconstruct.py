@@ -241,6 +241,8 @@ def check_solver(config: SolverConfig, method: Method) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"--{name.replace('_', '-')} {value}", remedy="Use a number above 0.")
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}", remedy="Use 0 or more.")
     if config.weight is not None and not 0 <= config.weight < math.inf:
         raise InputError(f"--weight {config.weight}", remedy="Use 0 or more.")
     if method in DIFFUSION:

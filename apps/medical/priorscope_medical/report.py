@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LABEL: dict[Modality, str] = {"CT": "attenuation (water 1)", "MRI": "intensity (99.9 % quantile 1)"}
 #: Values from black to white, and the difference that is fully coloured.
 WINDOW: dict[Modality, tuple[tuple[float, float], float]] = {"CT": ((0.0, 2.0), 0.4), "MRI": ((0.0, 1.0), 0.2)}
-_METHODS = {
+METHODS = {
     "dds": "diffusion prior on slices, decomposed diffusion sampling",
     "dds-2d": "the same without coupling of slices",
     "mbir": "diffusion prior on slices, DiffusionMBIR",
@@ -37,7 +37,7 @@ def reconstruction_report(
     """Write ``report.html`` and the figures of a reconstruction; earlier ones of this run are replaced."""
     report = Report(
         f"{config.input.name}: {config.task}, {config.method}",
-        f"{len(problem.y)} slices by {_METHODS[config.method]}; {RESEARCH_ONLY}.",
+        f"{len(problem.y)} slices by {METHODS[config.method]}; {RESEARCH_ONLY}.",
     )
     if config.task != "measured":
         report.heading("SIMULATED MEASUREMENTS")
