@@ -92,7 +92,8 @@ class MeasuredVolume:
         )
 
     def __call__(self, x: torch.Tensor, t: Level, prediction: Prediction, info: StepInfo) -> Prediction:
-        variance = clean_variance(*self.schedule(float(t)), self.prior_std)
+        alpha, sigma = self.schedule(float(t))
+        variance = clean_variance(alpha, sigma, self.prior_std)
         share = variance / self.noise**2
         if not self.weight:
             x0, _ = conjugate_gradient(
