@@ -92,8 +92,6 @@ def classical(problem: Problem, method: Method, config: SolverConfig) -> tuple[t
 
 
 def _tv(problem: Problem, config: SolverConfig) -> tuple[torch.Tensor, Curve]:
-    if not config.tv_weight > 0:
-        raise InputError(f"--tv-weight {config.tv_weight}", remedy="Use a number above 0.")
     x, record = admm_tv(
         problem.operator,
         problem.y,
@@ -223,7 +221,4 @@ class _Watched:
 
 
 def _iterations(config: SolverConfig, default: int) -> int:
-    count = default if config.iterations is None else config.iterations
-    if count < 1:
-        raise InputError(f"--iterations {count}", remedy="Use 1 or more.")
-    return count
+    return default if config.iterations is None else config.iterations

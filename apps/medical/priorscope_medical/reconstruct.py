@@ -237,7 +237,7 @@ def check_solver(config: SolverConfig, method: Method) -> None:
     for name in ("batch_size", "cg_iterations"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")
-    for name in ("noise", "noise_factor", "prior_scale", "rho", "size"):
+    for name in ("noise", "noise_factor", "prior_scale", "rho", "size", "tv_weight", "iterations"):
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"--{name.replace('_', '-')} {value}", remedy="Use a number above 0.")
