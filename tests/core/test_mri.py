@@ -251,3 +251,23 @@ def test_wrong_input():
         estimate_sensitivities(kspace.real, 4)
     with pytest.raises(InputError, match="17 calibration lines"):
         estimate_sensitivities(kspace, 17)
+
+
+def test_a_batch_of_another_length_is_refused():
+    masks = torch.stack([uniform_lines(8, 2, seed=seed).expand(8, 8) for seed in range(3)])
+    operator = CartesianMRI(8, masks)
+    for count in (1, 2):
+        with pytest.raises(InputError, match=f"each of 3 items; got {count}"):
+            operator(random(count, 1, 8, 8))
+        with pytest.raises(InputError, match=f"each of 3 items; got {count}"):
+            (operator @ AsComplex((1, 8, 8))).adjoint(random(count, 1, 8, 8))
+        with pytest.raises(InputError, match=f"each of 3 items; got {count}"):
+            OfficialMRI(8, masks)(random(count, 1, 8, 8).real)
+
+
+def test_masks_that_measure_too_little():
+    with pytest.raises(InputError, match="centre alone has 9"):
+        mbir_lines(64, 8)
+    assert int(mbir_lines(64, 64 / 9, 9 / 64).sum()) == 9
+    with pytest.raises(InputError, match="measures nothing"):
+        measured_acceleration(torch.zeros(4))

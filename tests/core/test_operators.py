@@ -9,8 +9,11 @@ import torch
 
 from priorscope.errors import InputError
 from priorscope.inverse import (
+    AsComplex,
     BlockMean,
     Blur,
+    CartesianMRI,
+    ChannelsAsComplex,
     Identity,
     LinearOperator,
     Mask,
@@ -98,6 +101,21 @@ def test_norm_is_the_largest_singular_value(operator):
     assert operator.T.norm() == pytest.approx(largest, rel=1e-5)
 
 
+def test_norm_where_one_side_is_complex():
+    # on vectors that are real only, the second and the third would come out too small
+    matrix = random(7, 5, dtype=torch.complex128)
+    real = Matrix(matrix) @ AsComplex((5,))
+    both = torch.cat([matrix.real, matrix.imag])
+    norm = np.linalg.norm(both, 2)
+    cases = ((real, norm), (real.T, norm), (real @ real.T, norm**2), ((2 * real + real).T * 0.5, 1.5 * norm))
+    for operator, expected in cases:
+        assert operator.norm() == pytest.approx(expected, rel=1e-5)
+        assert operator.adjoint_error() < 1e-12
+    parts = ChannelsAsComplex((4, 5))
+    assert parts.T.norm() == pytest.approx(1)
+    assert (parts.T.complex_domain, parts.T.complex_range) == (True, False)
+
+
 def test_norm_of_complex_and_of_nothing():
     matrix = random(5, 7, dtype=torch.complex128)
     assert Matrix(matrix).norm() == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-5)
@@ -141,6 +159,18 @@ def test_operators_that_do_not_fit_are_refused():
         Matrix(random(4, 6)) + Matrix(random(6, 4))
     with pytest.raises(TypeError):
         Matrix(random(4, 6)) * random(4, 6)
+    for domain in ((8, 8), (1, 8, 0), (1, 8.5, 8)):
+        for make in (lambda d: Blur(d, gaussian_kernel(1)), lambda d: BlockMean(d, 2), lambda d: Resize(d, (4, 4))):
+            with pytest.raises(InputError, match=r"Give \(channels, height, width"):
+                make(domain)
+    for size in ((1, 4, 4), (0, 4), 4.5):
+        with pytest.raises(InputError, match="image of size"):
+            Resize((1, 8, 8), size)
+    assert Resize((1, 8, 8), 4).range == (1, 4, 4)
+    with pytest.raises(InputError, match=r"blocks of 2\.5"):
+        BlockMean((1, 5, 5), 2.5)
+    with pytest.raises(InputError, match="radius of -1"):
+        gaussian_kernel(1.0, -1)
     with pytest.raises(InputError, match=r"\(B, 1, 4, 4\); got \(1, 4, 4\)"):
         Identity((1, 4, 4))(random(1, 4, 4))
 
@@ -219,3 +249,27 @@ def test_bad_settings_are_refused():
         gaussian_kernel(0)
     with pytest.raises(InputError, match="motion"):
         motion_kernel(float("nan"), 0)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Blur((1, 8, 8), gaussian_kernel(1.0)),
+        Resize((1, 8, 8), (4, 4)),
+        Mask((1, 8, 8), mask_of(8, 8)),
+        CartesianMRI(8, mask_of(8, 8)) @ AsComplex((1, 8, 8)),
+        ParallelBeam(8, [0, 33, 100]),
+        ParallelBeam(8, [0, 33, 100], projector="grid"),
+    ],
+    ids=["blur", "resize", "mask", "mri", "matrix", "grid"],
+)
+def test_a_call_in_inference_mode_leaves_gradients_alone(operator):
+    x = random(1, *operator.domain)
+    with torch.inference_mode():
+        y = operator(x.clone())
+        back = operator.adjoint(y)
+    x.requires_grad_()
+    measured = operator(x)
+    torch.testing.assert_close(measured.detach(), y.clone())
+    (gradient,) = torch.autograd.grad(measured.abs().square().sum() / 2, x)
+    torch.testing.assert_close(gradient, back.clone())

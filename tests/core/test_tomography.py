@@ -396,9 +396,9 @@ def test_wrong_volumes_sinograms_and_settings():
     ]:
         with pytest.raises(InputError, match=fact):
             ParallelBeam(16, [0, 60], **settings)
-    with pytest.raises(InputError, match="image of 0"):
+    with pytest.raises(InputError, match="image of size 0"):
         ParallelBeam(0, [0])
-    with pytest.raises(InputError, match=r"image of 4\.5"):
+    with pytest.raises(InputError, match=r"image of size \(4\.5"):
         ParallelBeam((4.5, 4), [0])
     assert ParallelBeam(np.int64(4), [0]).domain == (1, 4, 4)
     with pytest.raises(InputError, match="square"):
@@ -407,3 +407,34 @@ def test_wrong_volumes_sinograms_and_settings():
         FanBeam(16, [0], source_distance=10)
     with pytest.raises(InputError, match="flat or arc"):
         FanBeam(16, [0], source_distance=20, shape="round")
+
+
+def test_weights_and_sinograms_that_do_not_fit():
+    parallel, fan = ParallelBeam(8, range(0, 180, 10)), FanBeam(8, range(0, 360, 10), source_distance=30)
+    official = OfficialParallelBeam(8, range(0, 180, 10))
+    for operator in (parallel, official, fan):
+        ones = torch.ones(1, *operator.range)
+        for weights in (torch.ones(3), torch.ones(40), torch.ones(1, len(operator.angles))):
+            with pytest.raises(InputError, match="weights of shape"):
+                operator.fbp(ones, weights=weights)
+        for sinogram in (ones + 0j, ones.half()):
+            with pytest.raises(InputError, match="float32 or float64"):
+                operator.fbp(sinogram)
+        assert operator.fbp(ones[:0]).shape == (0, 1, 8, 8)
+    for size in ((1, 8, 8), (8, 8.5)):
+        with pytest.raises(InputError, match="image of size"):
+            ParallelBeam(size, [0.0])
+
+
+@pytest.mark.parametrize("make", [ParallelBeam, lambda size, angles: FanBeam(size, angles, source_distance=40)])
+def test_angles_of_any_turn_are_the_same_view(make):
+    angles = np.arange(0.0, 360.0, 10.0)
+    image = torch.rand(1, 1, 12, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = make((12, 11), angles)
+    sinogram = expected(image)
+    for other in (angles - 720, angles + 1080, (angles + 180) % 360 - 180):
+        operator = make((12, 11), other)
+        torch.testing.assert_close(operator(image), sinogram, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(operator.fbp(sinogram), expected.fbp(sinogram), rtol=1e-9, atol=1e-9)
+    backwards = make((12, 11), angles[::-1].copy())
+    torch.testing.assert_close(backwards.fbp(sinogram.flip(-1)), expected.fbp(sinogram), rtol=1e-9, atol=1e-9)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from priorscope.errors import InputError
-from priorscope.inverse.operator import LinearOperator, linear_map, transpose_of
+from priorscope.inverse.operator import LinearOperator, image_domain, linear_map, transpose_of
 
 Boundary = Literal["zero", "periodic", "reflect", "replicate"]
 _PAD = {"zero": "constant", "periodic": "circular", "reflect": "reflect", "replicate": "replicate"}
@@ -29,6 +29,7 @@ class Blur(LinearOperator):
     """
 
     def __init__(self, domain: tuple[int, int, int], kernel: torch.Tensor, boundary: Boundary = "reflect") -> None:
+        domain = image_domain(domain)
         super().__init__(domain, domain)
         if boundary not in get_args(Boundary):
             raise InputError(f"a boundary named {boundary!r}", remedy=f"Use one of {', '.join(get_args(Boundary))}.")
@@ -68,6 +69,8 @@ def gaussian_kernel(std: float, radius: int | None = None) -> torch.Tensor:
     if not (std > 0 and math.isfinite(std)):
         raise InputError(f"a Gaussian of standard deviation {std}")
     radius = math.ceil(4 * std) if radius is None else radius
+    if radius < 0:
+        raise InputError(f"a Gaussian within a radius of {radius} pixels")
     line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / std) ** 2)
     kernel = line[:, None] * line
     return kernel / kernel.sum()

@@ -11,11 +11,11 @@ import torch
 
 from priorscope.errors import InputError
 from priorscope.inverse.fbp import FilterName, angular_weights, backproject, filter_sinogram, pixel_places
+from priorscope.inverse.operator import image_size
 from priorscope.inverse.rays import (
     Projector,
     RayTransform,
     degrees_to_radians,
-    image_size,
     length_in_mm,
     rays_over,
     steps_across,
@@ -136,13 +136,15 @@ class FanBeam(RayTransform):
         ----------
         Kak and Slaney, Principles of Computerized Tomographic Imaging, section 3.4; Parker, Medical Physics 9, 1982.
         """
-        self.check_measurement(sinogram, "sinogram")
+        self._real(self.check_measurement(sinogram, "sinogram"))
         fan = self._fan_angles(np.arange(self.range[1], dtype=np.float64))
         if weights is None:
             arcs = angular_weights(self.angles, 2 * np.pi)
             weights = torch.from_numpy(arcs * redundancy(self.angles, fan))
+        elif tuple(weights.shape) != self.range[1:]:
+            raise InputError(f"weights of shape {tuple(weights.shape)} for sinograms of {self.range[1:]}")
         source, reach = self.source_distance, self.detector_distance
-        factors = torch.from_numpy(np.cos(fan))[:, None] * weights
+        factors = torch.from_numpy(np.cos(fan))[:, None] * weights.cpu()
         weighted = sinogram * factors.to(sinogram.device, sinogram.dtype)
         if self.shape == "flat":
             filtered = filter_sinogram(weighted, filter, self.pitch * source / reach)

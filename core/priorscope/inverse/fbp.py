@@ -58,7 +58,7 @@ def filter_sinogram(
     ``pitch`` is the distance of detectors, with ``arc`` the angle between them: the result is per unit of it. None
     returns the sinogram.
     """
-    if name is None:
+    if name is None or len(sinogram) == 0:
         return sinogram
     detectors = sinogram.shape[-2]
     length = max(64, 2 ** math.ceil(math.log2(2 * detectors)))

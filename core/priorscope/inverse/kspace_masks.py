@@ -97,16 +97,25 @@ def mbir_lines(
     _check(width, acceleration, centre_fraction)
     random = seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
     centre = int(width * centre_fraction)
+    drawn = int(width / acceleration - centre)
+    if drawn < 0:
+        raise InputError(
+            f"{int(width / acceleration)} lines are to be measured and the centre alone has {centre}",
+            remedy="Lower the acceleration or the centre's share.",
+        )
     mask = torch.zeros(width, dtype=torch.bool)
-    mask[torch.from_numpy(random.choice(width, int(width / acceleration - centre)))] = True
+    mask[torch.from_numpy(random.choice(width, drawn))] = True
     first = width // 2 - centre // 2
     mask[first : first + centre] = True
     return mask
 
 
 def measured_acceleration(mask: torch.Tensor) -> float:
-    """Positions of k-space for each one measured."""
-    return mask.numel() / int((mask != 0).sum())
+    """Positions of k-space for each one measured; InputError where none is."""
+    measured = int((mask != 0).sum())
+    if measured == 0:
+        raise InputError("a k-space mask that measures nothing")
+    return mask.numel() / measured
 
 
 def _drawn_lines(

@@ -70,7 +70,7 @@ class OfficialParallelBeam(ParallelBeam):
         self, sinogram: torch.Tensor, filter: FilterName | None = "ramp", weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """DiffusionMBIR's filtered back-projection: by default every view weighs pi / views, whatever the range."""
-        self.check_measurement(sinogram, "sinogram")
+        self._real(self.check_measurement(sinogram, "sinogram"))
         if weights is None:
             weights = self._even(math.pi if filter else math.pi / 2)
         return self._official(filter_sinogram(sinogram, filter), weights)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from priorscope.errors import InputError
-from priorscope.inverse.operator import LinearOperator
-from priorscope.inverse.rays import image_size
+from priorscope.inverse.operator import LinearOperator, image_size
 
 PLANE = (-2, -1)
 
@@ -106,7 +105,7 @@ class OfficialMRI(LinearOperator):
         height, width = image_size(size)
         self.mask = _checked_mask(mask, height, width)
         items = len(self.mask) if len(self.mask) > 1 else None
-        super().__init__((1, height, width), (1, height, width), items=items)
+        super().__init__((1, height, width), (1, height, width), complex_range=True, items=items)
 
     def part(self, items: slice) -> OfficialMRI:
         """The operator of these slices."""
@@ -127,7 +126,7 @@ class AsComplex(LinearOperator):
     """Real images (B, C, H, W) as complex ones; the adjoint is the real part."""
 
     def __init__(self, domain: tuple[int, ...]) -> None:
-        super().__init__(domain, domain)
+        super().__init__(domain, domain, complex_range=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._fit(x, self.domain, "images")
@@ -143,7 +142,7 @@ class ChannelsAsComplex(LinearOperator):
 
     def __init__(self, size: int | tuple[int, int]) -> None:
         height, width = image_size(size)
-        super().__init__((2, height, width), (1, height, width))
+        super().__init__((2, height, width), (1, height, width), complex_range=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._fit(x, self.domain, "images of two channels")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -26,7 +26,9 @@ class LinearOperator(ABC):
     domain, range : tuple of int
         Shape of one item, without the batch, on the side of the image and of the measurement.
     complex_domain : bool
-        Whether :meth:`forward` is meant for complex images; only :meth:`norm` asks.
+        Whether :meth:`forward` is meant for complex images; only :meth:`norm` and :meth:`adjoint_error` ask.
+    complex_range : bool, optional
+        Whether measurements are complex; by default as the images are.
     items : int, optional
         Length of the batch, for an operator that holds something of its own for every item (coil sensitivities).
     """
@@ -37,9 +39,12 @@ class LinearOperator(ABC):
         range: tuple[int, ...],
         *,
         complex_domain: bool = False,
+        complex_range: bool | None = None,
         items: int | None = None,
     ) -> None:
-        self.domain, self.range, self.complex_domain, self.items = tuple(domain), tuple(range), complex_domain, items
+        self.domain, self.range, self.items = tuple(domain), tuple(range), items
+        self.complex_domain = complex_domain
+        self.complex_range = complex_domain if complex_range is None else complex_range
         self._constants: dict[tuple[str, torch.device, torch.dtype], torch.Tensor] = {}
         self._norms: dict[tuple, float] = {}
 
@@ -152,13 +157,19 @@ class LinearOperator(ABC):
             raise InputError(
                 f"{type(self).__name__} takes {what} of shape (B, {', '.join(map(str, shape))}); got {tuple(x.shape)}"
             )
+        if self.items is not None and len(x) != self.items:
+            raise InputError(
+                f"{type(self).__name__} holds something for each of {self.items} items; got {len(x)}",
+                remedy="part(items) is the operator of some of them.",
+            )
 
     def _constant(self, name: str, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """``value`` on the device and in the type of ``like`` (complex stays complex); copied once."""
         dtype = like.dtype.to_complex() if value.is_complex() else like.dtype.to_real()
         key = (name, like.device, dtype)
         if key not in self._constants:
-            self._constants[key] = value.to(like.device, dtype)
+            with torch.inference_mode(False):  # it may be kept for a call that needs gradients
+                self._constants[key] = value.to(like.device, dtype)
         return self._constants[key]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -183,6 +194,22 @@ class LinearOperator(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(domain={self.domain}, range={self.range})"
+
+
+def image_domain(domain: tuple[int, ...]) -> tuple[int, int, int]:
+    """``domain`` if it is (channels, height, width), positive whole numbers; InputError otherwise."""
+    if len(domain) != 3 or any(side != int(side) or side < 1 for side in domain):
+        raise InputError(f"a domain of {tuple(domain)}", remedy="Give (channels, height, width) of one image.")
+    channels, height, width = map(int, domain)
+    return channels, height, width
+
+
+def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of ``size``; InputError unless it is one or two positive whole numbers."""
+    sides = tuple(size) if isinstance(size, Iterable) else (size, size)
+    if len(sides) != 2 or any(side != int(side) or side < 1 for side in sides):
+        raise InputError(f"an image of size {size}", remedy="Give (height, width) in pixels, or one number for both.")
+    return int(sides[0]), int(sides[1])
 
 
 def checked(values: torch.Tensor, shape: tuple[int, ...], name: str) -> torch.Tensor:
@@ -221,8 +248,13 @@ class Adjoint(LinearOperator):
     """``A.T``: forward and adjoint exchanged."""
 
     def __init__(self, operator: LinearOperator) -> None:
-        complex_range = operator.complex_domain
-        super().__init__(operator.range, operator.domain, complex_domain=complex_range, items=operator.items)
+        super().__init__(
+            operator.range,
+            operator.domain,
+            complex_domain=operator.complex_range,
+            complex_range=operator.complex_domain,
+            items=operator.items,
+        )
         self.operator = operator
 
     def part(self, items: slice) -> LinearOperator:
@@ -245,8 +277,13 @@ class Composition(LinearOperator):
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
         if outer.domain != inner.range:
             raise InputError(f"{outer} cannot follow {inner}: {outer.domain} is not {inner.range}")
-        items = outer.items or inner.items
-        super().__init__(inner.domain, outer.range, complex_domain=inner.complex_domain, items=items)
+        super().__init__(
+            inner.domain,
+            outer.range,
+            complex_domain=inner.complex_domain,
+            complex_range=outer.complex_range,
+            items=outer.items or inner.items,
+        )
         self.outer, self.inner = outer, inner
 
     def part(self, items: slice) -> LinearOperator:
@@ -265,8 +302,13 @@ class Sum(LinearOperator):
     def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
         if (first.domain, first.range) != (second.domain, second.range):
             raise InputError(f"{first} and {second} cannot be added: their shapes differ")
-        of_complex = first.complex_domain or second.complex_domain
-        super().__init__(first.domain, first.range, complex_domain=of_complex, items=first.items or second.items)
+        super().__init__(
+            first.domain,
+            first.range,
+            complex_domain=first.complex_domain or second.complex_domain,
+            complex_range=first.complex_range or second.complex_range,
+            items=first.items or second.items,
+        )
         self.first, self.second = first, second
 
     def part(self, items: slice) -> LinearOperator:
@@ -283,8 +325,13 @@ class Scaled(LinearOperator):
     """``factor * A``; the adjoint takes the conjugate of the factor."""
 
     def __init__(self, operator: LinearOperator, factor: complex) -> None:
-        of_complex = operator.complex_domain
-        super().__init__(operator.domain, operator.range, complex_domain=of_complex, items=operator.items)
+        super().__init__(
+            operator.domain,
+            operator.range,
+            complex_domain=operator.complex_domain,
+            complex_range=operator.complex_range or isinstance(factor, complex),
+            items=operator.items,
+        )
         self.operator, self.factor = operator, factor
 
     def part(self, items: slice) -> LinearOperator:
@@ -323,8 +370,9 @@ def transpose_of(apply: Map, domain: tuple[int, ...]) -> Map:
     """
 
     def transpose(y: torch.Tensor) -> torch.Tensor:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             origin = torch.zeros((len(y), *domain), dtype=y.dtype, device=y.device, requires_grad=True)
-            return torch.autograd.grad(apply(origin), origin, y.detach())[0]
+            y = y.clone() if y.is_inference() else y.detach()
+            return torch.autograd.grad(apply(origin), origin, y)[0]
 
     return transpose

@@ -10,11 +10,11 @@ import torch
 
 from priorscope.errors import InputError
 from priorscope.inverse.fbp import FilterName, angular_weights, backproject, filter_sinogram, pixel_places
+from priorscope.inverse.operator import image_size
 from priorscope.inverse.rays import (
     Projector,
     RayTransform,
     degrees_to_radians,
-    image_size,
     length_in_mm,
     rays_over,
     steps_across,
@@ -124,13 +124,15 @@ class ParallelBeam(RayTransform):
             (views,) radians that each view stands for; by default its share of the half turn, and in a limited range
             the distance of its neighbours (:func:`priorscope.inverse.fbp.angular_weights`).
         """
-        self.check_measurement(sinogram, "sinogram")
+        self._real(self.check_measurement(sinogram, "sinogram"))
         if weights is None:
             weights = torch.from_numpy(angular_weights(self.angles, np.pi))
         return self._backproject_filtered(filter_sinogram(sinogram, filter, self.pitch), weights)
 
     def _backproject_filtered(self, filtered: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Sum over views of the filtered sinogram, interpolated linearly at each pixel's detector position."""
+        if tuple(weights.shape) != self.angles.shape:
+            raise InputError(f"weights of shape {tuple(weights.shape)} for {len(self.angles)} views")
         x, y = pixel_places(self.size, self.axis, self.pixel, filtered.device)
 
         def seen(view: int) -> tuple[torch.Tensor, None]:

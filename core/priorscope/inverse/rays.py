@@ -51,14 +51,6 @@ def degrees_to_radians(angles: object) -> np.ndarray:
     return np.deg2rad(values)
 
 
-def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of ``size``; InputError unless both are positive whole numbers."""
-    height, width = (size, size) if isinstance(size, (int, np.integer)) else size
-    if height < 1 or width < 1 or height != int(height) or width != int(width):
-        raise InputError(f"an image of {height} x {width} pixels")
-    return int(height), int(width)
-
-
 def length_in_mm(value: float, name: str) -> float:
     """``value`` as a float; InputError unless it is positive and finite."""
     if not 0 < value < math.inf:

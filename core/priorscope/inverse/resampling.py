@@ -8,18 +8,18 @@ import torch
 from torch.nn import functional
 
 from priorscope.errors import InputError
-from priorscope.inverse.operator import LinearOperator, linear_map, transpose_of
+from priorscope.inverse.operator import LinearOperator, image_domain, image_size, linear_map, transpose_of
 
 
 class BlockMean(LinearOperator):
     """Mean over blocks of ``factor`` x ``factor`` pixels: (B, C, H, W) to (B, C, H / factor, W / factor)."""
 
     def __init__(self, domain: tuple[int, int, int], factor: int) -> None:
-        channels, height, width = domain
-        if factor < 1 or height % factor or width % factor:
+        channels, height, width = domain = image_domain(domain)
+        if factor < 1 or factor != int(factor) or height % factor or width % factor:
             raise InputError(f"blocks of {factor} pixels in images of {height} x {width}", remedy="Crop to a multiple.")
-        super().__init__(domain, (channels, height // factor, width // factor))
-        self.factor = factor
+        super().__init__(domain, (channels, int(height // factor), int(width // factor)))
+        self.factor = int(factor)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._fit(x, self.domain, "images")
@@ -41,19 +41,22 @@ class Resize(LinearOperator):
     ----------
     domain : (int, int, int)
         Channels, height and width.
-    size : (int, int)
+    size : int or (int, int)
         Height and width of what is measured.
     mode : {"bilinear", "bicubic"}
         torch's antialiased filters, a triangle or a cubic (a = -0.5); single and double precision.
     """
 
     def __init__(
-        self, domain: tuple[int, int, int], size: tuple[int, int], mode: Literal["bilinear", "bicubic"] = "bicubic"
+        self,
+        domain: tuple[int, int, int],
+        size: int | tuple[int, int],
+        mode: Literal["bilinear", "bicubic"] = "bicubic",
     ) -> None:
-        if min(size) < 1 or mode not in ("bilinear", "bicubic"):
-            raise InputError(f"resizing to {size} by {mode!r}", remedy="Use a positive size, bilinear or bicubic.")
-        super().__init__(domain, (domain[0], *size))
-        self.size, self.mode = tuple(size), mode
+        if mode not in ("bilinear", "bicubic"):
+            raise InputError(f"resizing by {mode!r}", remedy="Use bilinear or bicubic.")
+        domain, self.size, self.mode = image_domain(domain), image_size(size), mode
+        super().__init__(domain, (domain[0], *self.size))
         self._transpose = transpose_of(self._resize, self.domain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
