@@ -138,6 +138,14 @@ def test_negative_curvature_ends_a_system_without_harm():
     x, record = conjugate_gradient(lambda v: -v, randn(2, 5))
     assert (x == 0).all()
     assert not record.converged.any()
+    # a second direction of negative curvature, after which a third would have a positive one
+    signs = torch.tensor([-1.0, 3.0, 1.0, 0.2], dtype=torch.float64)
+    b = torch.tensor([[0.9, 0.4, 1.1, 0.3], [0.0, 1.0, 2.0, 3.0]], dtype=torch.float64)
+    ended, record = conjugate_gradient(lambda v: v * signs, b, iterations=30, tolerance=0.0)
+    rests = (record.residuals[1:, 0] == record.residuals[:-1, 0]).nonzero()
+    assert len(rests)
+    assert (record.residuals[int(rests[0]) :, 0] == record.residuals[-1, 0]).all()
+    torch.testing.assert_close(ended[1] * signs, b[1])
 
 
 def test_aliased_is_worse_from_the_second_step_on():

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from priorscope import InputError
-from priorscope.diffusion import Denoiser, EDMSchedule, Noise, VPSchedule, spaced_times
+from priorscope.diffusion import Condition, Denoiser, EDMSchedule, Noise, VPSchedule, spaced_times
 from priorscope.inverse.particles import Particles, sample_particles, systematic
 
 VARIANCE = 0.5
@@ -231,3 +231,30 @@ def test_wrong_input(wrong):
 def test_a_run_needs_two_levels():
     with pytest.raises(InputError, match="two levels"):
         sample_particles(gaussian(EDMSchedule(), MEAN), Matrix(A), Y, [1.0], noise=1.0, draws=Noise.shared(0))
+
+
+def test_complex_particles_have_a_real_spread():
+    x = torch.complex(randn(6, 3), randn(6, 3, seed=1))
+    even = torch.full((6,), -math.log(6), dtype=torch.float64)
+    cloud = Particles(x, even, torch.ones(1), torch.zeros(1, dtype=torch.bool))
+    torch.testing.assert_close(cloud.mean(), x.mean(0))
+    torch.testing.assert_close(cloud.std(), (x.real.var(0, correction=0) + x.imag.var(0, correction=0)).sqrt())
+
+
+@pytest.mark.parametrize("shared", [(), ("place",)])
+def test_a_condition_of_one_item_holds_for_all_particles(shared):
+    condition = Condition({"place": MEAN[None]}, shared)
+
+    def run_with(network, condition):
+        model = Denoiser(network, EDMSchedule(), "sample")
+        draws, times = Noise.shared(0), [20.0, 5.0, 1.0, 0.0]
+        found = sample_particles(
+            model, Matrix(A), Y, times, noise=0.5, draws=draws, particles=5, batch_size=2, condition=condition
+        )
+        return found.x
+
+    def told(x, label, place):
+        assert place.shape == x.shape
+        return place.to(x)
+
+    torch.testing.assert_close(run_with(told, condition), run_with(lambda x, label: MEAN.expand_as(x).to(x), None))

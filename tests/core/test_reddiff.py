@@ -266,6 +266,7 @@ def test_wrong_input():
         {"mu": start * torch.inf},
         {"mu": start[:1]},
         {"mu": start.long()},
+        {"mu": start + 0j},
         {"times": []},
         {"weight": "cubic"},
         {"order": "up"},
@@ -277,3 +278,12 @@ def test_wrong_input():
             red_diff(**(good | wrong))
     with pytest.raises(InputError, match="used up"):
         red_diff(**(good | {"noise": silence(1, 2), "sigma_x0": 0.1}))
+
+
+def test_it_runs_where_gradients_are_switched_off():
+    y, start = randn(2, M), randn(2, N)
+    free = red_diff(MODEL, measure, y, start, [500.0, 100.0], noise=Noise.shared(0))
+    with torch.no_grad():
+        inside = red_diff(MODEL, measure, y, start, [500.0, 100.0], noise=Noise.shared(0))
+    assert torch.equal(inside.mu, free.mu)
+    assert not torch.equal(free.mu, start)

@@ -222,6 +222,8 @@ def test_duals_go_on_after_a_restart():
         {"data_weight": 0.0},
         {"dims": ()},
         {"dims": (0, 0)},
+        {"dims": (0, -4)},
+        {"dims": (4,)},
         {"steps": 0},
         {"cg_iterations": 0},
     ],
@@ -235,6 +237,11 @@ def test_wrong_measurements():
     operator, y = Matrix(randn(8, 12)), randn(2, 8)
     with pytest.raises(InputError, match="NaN"):
         ADMMTV(operator, y * torch.nan, weight=0.1, rho=1.0)
+    with pytest.raises(InputError, match="int64"):
+        ADMMTV(operator, torch.ones(2, 8, dtype=torch.int64), weight=0.1, rho=1.0)
+    for dims in ((), (2,), (0, -2)):
+        with pytest.raises(InputError, match="take differences along"):
+            total_variation(randn(2, 8), dims)
     with pytest.raises(InputError, match="estimate of shape"):
         ADMMTV(operator, y, weight=0.1, rho=1.0)(randn(3, 1, 3, 4))
     with pytest.raises(InputError, match="iteration"):

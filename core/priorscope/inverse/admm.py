@@ -8,9 +8,16 @@ from typing import Any, NamedTuple
 import torch
 
 from priorscope.errors import InputError
-from priorscope.inverse.cg import conjugate_gradient, dot
+from priorscope.inverse.cg import check_values, conjugate_gradient, dot
 from priorscope.inverse.iterative import Operator, start
-from priorscope.inverse.tv import Boundary, gradient, gradient_adjoint, group_soft_threshold, soft_threshold
+from priorscope.inverse.tv import (
+    Boundary,
+    check_dims,
+    gradient,
+    gradient_adjoint,
+    group_soft_threshold,
+    soft_threshold,
+)
 
 
 class ADMMTV:
@@ -80,17 +87,15 @@ class ADMMTV:
                 f"weight {weight}, rho {rho}, data weight {data_weight}, anchor {anchor}",
                 remedy="rho and the data weight must be positive, the others not negative.",
             )
-        if not dims or len(set(dims)) != len(dims):
-            raise InputError(f"dimensions {tuple(dims)} to take differences along", remedy="Name each one once.")
         if steps < 1 or cg_iterations < 1:
             raise InputError(f"{steps} steps of {cg_iterations} CG iterations", remedy="Both must be at least 1.")
-        if not bool(torch.isfinite(y).all()):
-            raise InputError("the measurement has NaN or infinite values")
+        check_values(y, "measurement")
         self.operator = operator
         self.weight, self.rho, self.data_weight, self.anchor = weight, rho, data_weight, anchor
         self.dims, self.isotropic, self.boundary = tuple(dims), isotropic, boundary
         self.steps, self.cg_iterations, self.cg_tolerance, self.aliased = steps, cg_iterations, cg_tolerance, aliased
         self.backprojection = data_weight * operator.adjoint(y)
+        check_dims(dims, self.backprojection.ndim)
         self.split: torch.Tensor | None = None
         self.dual: torch.Tensor | None = None
 

@@ -85,22 +85,24 @@ def conjugate_gradient(
     energy = dot(r, r, coupled)
     scale = dot(b, b, coupled)
     scale = torch.where(scale > 0, scale, energy).sqrt()
-    residuals = [_ratio(energy.sqrt(), scale)]
+    residuals = [ratio(energy.sqrt(), scale)]
     done = 0
+    positive = torch.ones_like(energy, dtype=torch.bool)
     for index in range(iterations):
-        active = residuals[-1] > tolerance
+        active = positive & (residuals[-1] > tolerance)
         if tolerance > 0 and not bool(active.any()):
             break
         image = apply(p)
         curvature = dot(p, image, coupled)
-        active = active & (curvature > 0)
-        length = torch.where(active, _ratio(energy, curvature), 0.0)
+        positive = positive & ((curvature > 0) | ~active)
+        active = active & positive
+        length = torch.where(active, ratio(energy, curvature), 0.0)
         x = x + spread(length, p) * p
         r = r - spread(length, p) * image
         before, energy = energy, dot(r, r, coupled)
-        turn = _ratio(energy, before)
+        turn = ratio(energy, before)
         p = r + spread(turn, p) * (r if aliased and index == 0 else p)
-        residuals.append(_ratio(energy.sqrt(), scale))
+        residuals.append(ratio(energy.sqrt(), scale))
         done += 1
     return x, SolverRecord(done, torch.stack(residuals), residuals[-1] <= tolerance)
 
@@ -126,19 +128,26 @@ def spread(coefficients: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def check_right_hand_side(b: torch.Tensor, x0: torch.Tensor | None, iterations: int, tolerance: float) -> None:
     """Refuse what no iteration can start from."""
-    if not (b.is_floating_point() or b.is_complex()):
-        raise InputError(f"a right-hand side of dtype {b.dtype}", remedy="Convert it to a floating-point dtype.")
-    if b.ndim < 2 or b.numel() == 0:
-        raise InputError(f"a right-hand side of shape {tuple(b.shape)}", remedy="Give (B, ...), none of them 0.")
-    if x0 is not None and x0.shape != b.shape:
-        raise InputError(f"a start of shape {tuple(x0.shape)} for a right-hand side of shape {tuple(b.shape)}")
-    for name, value in (("the right-hand side", b), ("the start", x0)):
-        if value is not None and not bool(torch.isfinite(value).all()):
-            raise InputError(f"{name} has NaN or infinite values")
+    check_values(b, "right-hand side")
+    if x0 is not None:
+        if x0.shape != b.shape:
+            raise InputError(f"a start of shape {tuple(x0.shape)} for a right-hand side of shape {tuple(b.shape)}")
+        check_values(x0, "start")
     if iterations < 0 or tolerance < 0:
         raise InputError(f"{iterations} iterations, tolerance {tolerance}", remedy="Neither may be negative.")
 
 
-def _ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def check_values(values: torch.Tensor, name: str) -> torch.Tensor:
+    """``values`` if they are (B, ...), floating-point or complex, some, and finite; InputError otherwise."""
+    if not (values.is_floating_point() or values.is_complex()):
+        raise InputError(f"a {name} of dtype {values.dtype}", remedy="Convert it to a floating-point dtype.")
+    if values.ndim < 2 or values.numel() == 0:
+        raise InputError(f"a {name} of shape {tuple(values.shape)}", remedy="Give (B, ...), none of them 0.")
+    if not bool(torch.isfinite(values).all()):
+        raise InputError(f"the {name} has NaN or infinite values")
+    return values
+
+
+def ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a / b where b is positive, else 0."""
     return torch.where(b > 0, a / torch.where(b > 0, b, 1.0), 0.0)

@@ -12,7 +12,7 @@ from priorscope.diffusion.denoiser import Level, Prediction
 from priorscope.diffusion.noise import Noise
 from priorscope.diffusion.schedule import Schedule
 from priorscope.errors import InputError
-from priorscope.inverse.cg import conjugate_gradient
+from priorscope.inverse.cg import check_values, conjugate_gradient
 from priorscope.inverse.iterative import Operator
 
 #: Whether a corrected x0 keeps the network's eps, or eps is derived again so that x = alpha x0 + sigma eps.
@@ -41,22 +41,32 @@ def back_solve(
     operator: Operator,
     residual: torch.Tensor,
     *,
-    variance: Any = 1.0,
     noise: float = 0.0,
     iterations: int = 20,
     tolerance: float = 1e-6,
 ) -> torch.Tensor:
-    """``A^T (variance A A^T + noise^2)^-1 residual`` by conjugate gradients in the space of measurements.
+    """``A^T (A A^T + noise^2)^-1 residual`` (B, \\*domain); with ``noise`` 0 the pseudo-inverse of A is applied."""
+    return operator.adjoint(
+        measurement_solve(operator, residual, noise=noise, iterations=iterations, tolerance=tolerance)
+    )
 
-    With ``noise`` 0 and ``variance`` 1 it is the pseudo-inverse of A applied to ``residual`` (B, \\*range).
-    ``variance`` is a number, or broadcastable to the measurement.
-    """
+
+def measurement_solve(
+    operator: Operator,
+    residual: torch.Tensor,
+    *,
+    variance: float = 1.0,
+    noise: float = 0.0,
+    iterations: int = 20,
+    tolerance: float = 1e-6,
+) -> torch.Tensor:
+    """``(variance A A^T + noise^2)^-1 residual`` (B, \\*range), by conjugate gradients."""
 
     def system(v: torch.Tensor) -> torch.Tensor:
         return variance * operator.forward(operator.adjoint(v)) + noise**2 * v
 
     solved, _ = conjugate_gradient(system, residual, iterations=iterations, tolerance=tolerance, check=False)
-    return operator.adjoint(solved)
+    return solved
 
 
 def measuring(operator: Operator | Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -76,12 +86,7 @@ def normal_like(draws: Noise, x: torch.Tensor) -> torch.Tensor:
 
 def check_measurement(y: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
     """Refuse a measurement that no guidance can follow."""
-    if not (y.is_floating_point() or y.is_complex()):
-        raise InputError(f"a measurement of dtype {y.dtype}", remedy="Convert it to a floating-point dtype.")
-    if y.ndim < 2 or y.numel() == 0:
-        raise InputError(f"a measurement of shape {tuple(y.shape)}", remedy="Give (B, ...), none of them 0.")
-    if not bool(torch.isfinite(y).all()):
-        raise InputError("the measurement has NaN or infinite values")
+    check_values(y, "measurement")
     if not 0 <= noise < math.inf:
         raise InputError(f"measurement noise of standard deviation {noise}", remedy="Give a number from 0 up.")
     return y

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from priorscope.errors import InputError
-from priorscope.inverse.cg import SolverRecord, check_right_hand_side, dot, spread
+from priorscope.inverse.cg import SolverRecord, check_right_hand_side, check_values, dot, ratio, spread
 
 
 class Operator(Protocol):
@@ -127,12 +127,12 @@ def cgls(
         image = operator.forward(p)
         curvature = dot(image, image, False) + damping * dot(p, p, False)
         active = active & (curvature > 0)
-        length = torch.where(active, energy / torch.where(active, curvature, 1.0), 0.0)
+        length = torch.where(active, ratio(energy, curvature), 0.0)
         x = x + spread(length, p) * p
         residual = residual - spread(length, image) * image
         gradient = operator.adjoint(residual) - damping * x
         before, energy = energy, dot(gradient, gradient, False)
-        p = gradient + spread(torch.where(before > 0, energy / torch.where(before > 0, before, 1.0), 0.0), p) * p
+        p = gradient + spread(ratio(energy, before), p) * p
         norms.append(_norm(gradient, scale))
         done += 1
     return x, SolverRecord(done, torch.stack(norms), norms[-1] <= tolerance)
@@ -144,8 +144,7 @@ def start(operator: Operator, y: torch.Tensor, x0: torch.Tensor | None) -> torch
         return torch.zeros_like(operator.adjoint(y))
     if len(x0) != len(y):
         raise InputError(f"a start of {len(x0)} items for {len(y)} measurements")
-    check_right_hand_side(x0, None, 0, 0.0)
-    return x0
+    return check_values(x0, "start")
 
 
 def _norm(value: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,8 @@ from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Model
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
-from priorscope.inverse.cg import conjugate_gradient, dot
-from priorscope.inverse.guidance import check_measurement, normal_like
+from priorscope.inverse.cg import dot
+from priorscope.inverse.guidance import check_measurement, measurement_solve, normal_like
 from priorscope.inverse.iterative import Operator
 
 Variant = Literal["stochastic", "ode"]
@@ -54,8 +54,9 @@ class Particles:
         return torch.tensordot(self.weights.to(self.x), self.x, 1)
 
     def std(self) -> torch.Tensor:
-        """The posterior standard deviation of each value, shape (\\*domain)."""
-        return torch.tensordot(self.weights.to(self.x), (self.x - self.mean()).square(), 1).sqrt()
+        """The posterior standard deviation of each value, shape (\\*domain), real; both parts together if complex."""
+        squares = (self.x - self.mean()).abs().square()
+        return torch.tensordot(self.weights.to(squares), squares, 1).sqrt()
 
     def best(self) -> torch.Tensor:
         """The particle of the largest weight, shape (\\*domain)."""
@@ -166,7 +167,10 @@ def sample_particles(
 
     def clean(x: torch.Tensor, t: float) -> torch.Tensor:
         x = model.schedule(t)[0] * x
-        return torch.cat([model(part, t, condition).x0 for part in x.split(batch_size or len(x))])
+        return torch.cat([model(part, t, told(len(part))).x0 for part in x.split(batch_size or len(x))])
+
+    def told(count: int) -> Condition | None:
+        return None if condition is None else condition.repeat(count)
 
     with torch.no_grad():
         ratio = levels[0][1] / levels[0][0]
@@ -244,13 +248,14 @@ class _Likelihood:
         if self.given is not None:
             return self.given(residual, variance)
 
-        def system(v: torch.Tensor) -> torch.Tensor:
-            return variance * self.operator.forward(self.operator.adjoint(v)) + self.noise**2 * v
-
-        solved, _ = conjugate_gradient(
-            system, residual, iterations=self.iterations, tolerance=self.tolerance, check=False
+        return measurement_solve(
+            self.operator,
+            residual,
+            variance=variance,
+            noise=self.noise,
+            iterations=self.iterations,
+            tolerance=self.tolerance,
         )
-        return solved
 
 
 def _check(

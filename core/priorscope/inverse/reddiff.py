@@ -12,6 +12,7 @@ from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Model
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
+from priorscope.inverse.cg import check_values
 from priorscope.inverse.guidance import check_measurement, measuring
 from priorscope.inverse.iterative import Operator
 
@@ -45,6 +46,7 @@ class REDDiffResult(NamedTuple):
     misfit: torch.Tensor
 
 
+@torch.enable_grad()
 def red_diff(
     model: Model,
     operator: Operator | Callable[[torch.Tensor], torch.Tensor],
@@ -193,8 +195,9 @@ def _check(
     learning_rate: float,
 ) -> None:
     check_measurement(y)
-    if not mu.is_floating_point() or not bool(torch.isfinite(mu).all()):
-        raise InputError("the start has NaN, infinite or whole-number values")
+    if mu.is_complex():
+        raise InputError("a complex start", remedy="Take the parts as two channels (ChannelsAsComplex).")
+    check_values(mu, "start")
     if len(mu) != len(y):
         raise InputError(f"a start of {len(mu)} items for {len(y)} measurements")
     if len(times) == 0:

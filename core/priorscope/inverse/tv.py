@@ -38,6 +38,7 @@ def difference_adjoint(q: torch.Tensor, dim: int, boundary: Boundary = "neumann"
 
 def gradient(x: torch.Tensor, dims: Sequence[int], boundary: Boundary = "neumann") -> torch.Tensor:
     """Differences along each of ``dims``, stacked in front: shape (len(dims), \\*x.shape)."""
+    check_dims(dims, x.ndim)
     return torch.stack([difference(x, dim, boundary) for dim in dims])
 
 
@@ -78,6 +79,15 @@ def total_variation(
 def _scale_down(q: torch.Tensor, length: torch.Tensor, threshold: float) -> torch.Tensor:
     kept = (length - threshold).clamp(min=0)
     return q * (kept / torch.where(length > 0, length, 1.0))
+
+
+def check_dims(dims: Sequence[int], ndim: int) -> None:
+    """Refuse dimensions that an array of ``ndim`` does not have, has named twice, or none at all."""
+    inside = {dim % ndim for dim in dims if -ndim <= dim < ndim}
+    if not dims or len(inside) != len(dims):
+        raise InputError(
+            f"dimensions {tuple(dims)} of an array of {ndim} to take differences along", remedy="Name each one once."
+        )
 
 
 def _check_boundary(boundary: str) -> None:
