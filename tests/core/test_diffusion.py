@@ -262,6 +262,9 @@ def test_continuous_spacings():
     for wrong in (
         lambda: spaced_times(FlowSchedule(), 0),
         lambda: spaced_times(FlowSchedule(), []),
+        lambda: spaced_times(FlowSchedule(), [0.9, math.nan]),
+        lambda: spaced_times(FlowSchedule(), 50.0),
+        lambda: spaced_times(FlowSchedule(), "50"),
         lambda: spaced_times(FlowSchedule(), 3, "karras"),
         lambda: spaced_times(VPSchedule.from_betas(), 1001),
         lambda: spaced_times(VPSchedule.from_betas(), 5, "karras"),

@@ -105,6 +105,8 @@ def test_wrong_input():
         ssim(image[:6], image[:6], data_range=1.0)
     with pytest.raises(InputError, match="volumes"):
         over_slices(nrmse, image, image, 0)
+    with pytest.raises(InputError, match="axis 3"):
+        over_slices(nrmse, image[None], image[None], 3)
     with pytest.raises(InputError, match="edges"):
         hfen(image, np.zeros_like(image))
     with pytest.raises(InputError, match="zero everywhere"):

@@ -208,6 +208,8 @@ def test_wrong_images_and_sizes():
     for shape in ((1, 1, 15, 16), (1, 3, 16, 16), (1, 16, 16)):
         with pytest.raises(InputError, match="shape"):
             net(torch.rand(shape), torch.ones(1))
+    with pytest.raises(InputError, match="uint8"):
+        net(torch.zeros(1, 1, 16, 16, dtype=torch.uint8), torch.ones(1))
     for changes in ({"channels": 3}, {"multipliers": ()}, {"blocks": 0}, {"channels": 36}, {"in_channels": 0}):
         with pytest.raises(InputError, match="channels"):
             NCSNpp(**{**SMALL, **changes})

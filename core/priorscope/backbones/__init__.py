@@ -1,4 +1,4 @@
-"""Networks and latent spaces: Stable-Diffusion-shaped backbones from diffusers' classes, and strict loading."""
+"""Networks and latent spaces: Stable-Diffusion-shaped backbones, NCSN++, and strict loading."""
 
 from priorscope.lazy import lazy_names
 
@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "LatentDistribution": "latents",
         "LatentSpace": "latents",
+        "NCSNpp": "ncsnpp",
         "PixelSpace": "latents",
         "PatchSpace": "latents",
         "AutoencoderSpace": "latents",
@@ -22,6 +23,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "UNetNetwork": "stable_diffusion",
         "SD2_UNET": "stable_diffusion",
         "SD_VAE": "stable_diffusion",
+        "load_ncsnpp": "ncsnpp_checkpoint",
+        "ncsnpp_denoiser": "ncsnpp",
         "expand_conv_in": "stable_diffusion",
         "sincos_embedding": "stable_diffusion",
         "load_schedule": "stable_diffusion",

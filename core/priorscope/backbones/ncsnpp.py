@@ -159,8 +159,10 @@ class NCSNpp(ModelMixin, ConfigMixin):
         Raises
         ------
         InputError
-            Another number of channels, or sides that cannot be halved once a level.
+            Whole numbers, another number of channels, or sides that cannot be halved once a level.
         """
+        if not x.is_floating_point():
+            raise InputError(f"NCSN++ got images of {x.dtype}", remedy="Convert them to floating-point numbers.")
         config = self.config
         levels, residual = len(config.multipliers), config.progressive_input == "residual"
         if x.ndim != 4 or x.shape[1] != config.in_channels or any(side % 2 ** (levels - 1) for side in x.shape[2:]):

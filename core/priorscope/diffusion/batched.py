@@ -15,20 +15,22 @@ class InBatches:
     Parameters
     ----------
     model : Model
+        Of items that do not see each other.
     size : int
+        Items a network call, at least 1.
 
     Notes
     -----
-    One network call counts as many, so a constraint or a solver sees no difference; activations are those of ``size``
-    items, while x0 and eps of all items are kept.
+    The calls for one batch count as one (:class:`StepInfo`), so a constraint or a solver sees no difference. Without
+    gradients activations are those of ``size`` items, while x0 and eps of all items are kept.
     """
 
     def __init__(self, model: Model, size: int) -> None:
-        if size < 1:
+        if size < 1 or size != int(size):
             raise InputError(f"batches of {size} items", remedy="Use 1 or more.")
         self.model = model
         self.schedule = model.schedule
-        self.size = size
+        self.size = int(size)
 
     def __call__(
         self,

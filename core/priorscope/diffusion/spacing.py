@@ -41,14 +41,26 @@ def spaced_times(
     Returns
     -------
     list of float
-        ``steps + 1`` levels. Source of the discrete spacings: Lin et al. 2024, table 2; diffusers schedulers.
+        ``steps + 1`` levels, or the explicit ones and the end.
+
+    Raises
+    ------
+    InputError
+        No step, more than the schedule has, a spacing that the schedule does not know, levels that are no numbers.
+
+    Notes
+    -----
+    A single step of ``linspace`` is the clean end, as diffusers has it.
+    Source of the discrete spacings: Lin et al. 2024, table 2; diffusers schedulers.
     """
+    if isinstance(steps, float | str):
+        raise InputError(f"{steps!r} steps", remedy="Give a whole number, or a list of levels.")
     if isinstance(steps, np.integer):
         steps = int(steps)
     if not isinstance(steps, int):
         times = [float(t) for t in steps]
-        if not times:
-            raise InputError("an explicit list of levels is empty")
+        if not times or any(t != t for t in times):
+            raise InputError("an explicit list of levels is empty or has NaN")
         if times[-1] == schedule.end:
             times.pop()
         return [*times, schedule.end]

@@ -126,15 +126,22 @@ def over_slices(
         ``metric(estimate, truth)`` of two images; bind the data range with ``functools.partial``.
     estimate, truth : array (D, H, W)
     axis : int
-        0 takes images [k], 1 [:, k], 2 [:, :, k]. Which is axial is for the caller to know.
+        0 takes images [k], 1 [:, k], 2 [:, :, k]; -1 is 2. Which is axial is for the caller to know.
 
     Returns
     -------
     array of float64, one value a slice
+
+    Raises
+    ------
+    InputError
+        As for :func:`psnr`; arrays that are no volumes, or another axis.
     """
     estimate, truth = _checked(estimate, truth, 1.0)
     if truth.ndim != 3:
         raise InputError(f"slices of an array of shape {truth.shape}", remedy="Give volumes (D, H, W).")
+    if not -3 <= axis < 3:
+        raise InputError(f"slices across axis {axis} of a volume", remedy="Use 0, 1 or 2.")
     slices = zip(np.moveaxis(estimate, axis, 0), np.moveaxis(truth, axis, 0), strict=True)
     return np.array([metric(*pair) for pair in slices])
 
