@@ -183,6 +183,8 @@ def test_wrong_right_hand_sides(solver, b):
 
 def test_wrong_starts_and_settings():
     apply, b = Matrix(torch.eye(3)).forward, torch.ones(2, 3)
+    with pytest.raises(InputError, match="right-hand side is a ndarray"):
+        conjugate_gradient(apply, b.numpy())
     with pytest.raises(InputError, match="start of shape"):
         conjugate_gradient(apply, b, torch.ones(1, 3))
     with pytest.raises(InputError, match="start has NaN"):

@@ -166,6 +166,7 @@ def test_variable_density():
     mask = variable_density((40, 31), 5, seed=1)
     assert mask.sum() == round(40 * 31 / 5)
     assert mask[20 - 2 : 20 + 3, 15 - 2 : 15 + 3].all()
+    assert torch.equal(variable_density(40, 5, seed=1), variable_density((40, 40), 5, seed=1))
     y, x = np.nonzero(mask.numpy())
     assert np.hypot((y - 20) / 20, (x - 15) / 15.5).mean() < 0.5
 

@@ -184,6 +184,8 @@ def test_measurements_are_checked():
         operator.check_measurement(y)
     with pytest.raises(InputError, match="shape"):
         operator.check_measurement(random(2, 3, 3))
+    with pytest.raises(InputError, match="is a ndarray"):
+        operator.check_measurement(y.numpy())
     with pytest.raises(InputError, match="int64"):
         operator.check_measurement(torch.zeros(1, 1, 3, 3, dtype=torch.int64))
 
@@ -273,3 +275,29 @@ def test_a_call_in_inference_mode_leaves_gradients_alone(operator):
     torch.testing.assert_close(measured.detach(), y.clone())
     (gradient,) = torch.autograd.grad(measured.abs().square().sum() / 2, x)
     torch.testing.assert_close(gradient, back.clone())
+
+
+@pytest.mark.parametrize(
+    "operator", [Blur((1, 8, 8), gaussian_kernel(1.0)), Resize((1, 8, 8), 4), BlockMean((1, 8, 8), 2)]
+)
+def test_images_that_are_no_real_numbers_are_refused(operator):
+    # whole numbers would round the kernel to 0
+    with pytest.raises(InputError, match="uint8"):
+        operator(torch.ones(1, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(InputError, match="is a ndarray"):
+        operator(np.ones((1, 1, 8, 8)))
+    with pytest.raises(InputError, match="takes real images"):
+        operator(torch.ones(1, 1, 8, 8) + 0j)
+    with pytest.raises(InputError, match="takes real images"):
+        operator.adjoint(torch.ones(1, *operator.range) + 0j)
+
+
+def test_numpy_masks_and_kernels_are_taken():
+    kernel, known, x = random(3, 3), mask_of(8, 8), random(1, 1, 8, 8)
+    for make, values in (
+        (lambda v: Blur((1, 8, 8), v), kernel),
+        (lambda v: Mask((1, 8, 8), v), known),
+        (lambda v: CartesianMRI(8, v), known),
+        (lambda v: CartesianMRI(8, known, v), torch.complex(random(2, 8, 8), random(2, 8, 8, seed=1))),
+    ):
+        torch.testing.assert_close(make(values.numpy())(x), make(values)(x))

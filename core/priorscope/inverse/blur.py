@@ -29,7 +29,7 @@ class Blur(LinearOperator):
     """
 
     def __init__(self, domain: tuple[int, int, int], kernel: torch.Tensor, boundary: Boundary = "reflect") -> None:
-        domain = image_domain(domain)
+        domain, kernel = image_domain(domain), torch.as_tensor(kernel)
         super().__init__(domain, domain)
         if boundary not in get_args(Boundary):
             raise InputError(f"a boundary named {boundary!r}", remedy=f"Use one of {', '.join(get_args(Boundary))}.")
@@ -48,12 +48,12 @@ class Blur(LinearOperator):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Blur (B, C, H, W)."""
-        self._fit(x, self.domain, "images")
+        self._fit(x, self.domain, "images", real=True)
         return linear_map(x, self._convolve, self._transpose)
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         """Exact transpose, at the boundary too."""
-        self._fit(y, self.range, "images")
+        self._fit(y, self.range, "images", real=True)
         return linear_map(y, self._transpose, self._convolve)
 
     def _convolve(self, x: torch.Tensor) -> torch.Tensor:

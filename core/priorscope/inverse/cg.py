@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from priorscope.errors import InputError
+from priorscope.inverse.operator import numbers
 
 _WIDE_VALUES = 2**20
 
@@ -139,8 +140,7 @@ def check_right_hand_side(b: torch.Tensor, x0: torch.Tensor | None, iterations: 
 
 def check_values(values: torch.Tensor, name: str) -> torch.Tensor:
     """``values`` if they are (B, ...), floating-point or complex, some, and finite; InputError otherwise."""
-    if not (values.is_floating_point() or values.is_complex()):
-        raise InputError(f"a {name} of dtype {values.dtype}", remedy="Convert it to a floating-point dtype.")
+    numbers(values, name)
     if values.ndim < 2 or values.numel() == 0:
         raise InputError(f"a {name} of shape {tuple(values.shape)}", remedy="Give (B, ...), none of them 0.")
     if not bool(torch.isfinite(values).all()):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from priorscope.errors import InputError
+from priorscope.inverse.operator import image_size
 
 
 def uniform_lines(
@@ -64,7 +65,7 @@ def equispaced_lines(width: int, acceleration: int, centre_fraction: float = 0.0
 
 
 def variable_density(
-    size: tuple[int, int],
+    size: int | tuple[int, int],
     acceleration: float,
     centre_fraction: float = 0.04,
     *,
@@ -76,7 +77,7 @@ def variable_density(
     The likelihood falls as ``(1 - r)^power`` with the distance r from the centre, 0 at the corners; ``centre_fraction``
     of the plane, a disc, is measured in any case.
     """
-    height, width = size
+    height, width = image_size(size)
     _check(height * width, acceleration, centre_fraction)
     y = (np.arange(height) - height // 2) / (height / 2)
     x = (np.arange(width) - width // 2) / (width / 2)

@@ -21,6 +21,7 @@ class Mask(LinearOperator):
 
     def __init__(self, domain: tuple[int, ...], known: torch.Tensor) -> None:
         super().__init__(domain, domain)
+        known = torch.as_tensor(known)
         if not bool(((known == 0) | (known == 1)).all()):
             raise InputError("a mask with values other than 0 and 1")
         try:

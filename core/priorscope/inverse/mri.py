@@ -46,6 +46,7 @@ class CartesianMRI(LinearOperator):
         coils, counts = 1, {len(self.mask)} - {1}
         self.sensitivities: torch.Tensor | None = None
         if sensitivities is not None:
+            sensitivities = torch.as_tensor(sensitivities)
             if not sensitivities.is_complex():
                 raise InputError(f"coil sensitivities of {sensitivities.dtype}", remedy="Give complex ones.")
             maps = sensitivities if sensitivities.ndim == 4 else sensitivities[None]
@@ -155,6 +156,7 @@ class ChannelsAsComplex(LinearOperator):
 
 def _checked_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """``mask`` as booleans (1 or slices, 1, H, W)."""
+    mask = torch.as_tensor(mask)
     shape = tuple(mask.shape)
     if mask.ndim == 1:
         mask = mask[None]

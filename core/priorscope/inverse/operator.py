@@ -152,7 +152,12 @@ class LinearOperator(ABC):
         """
         return checked(y, self.range, name)
 
-    def _fit(self, x: torch.Tensor, shape: tuple[int, ...], what: str) -> None:
+    def _fit(self, x: torch.Tensor, shape: tuple[int, ...], what: str, *, real: bool = False) -> None:
+        numbers(x, what)
+        if real and x.is_complex():
+            raise InputError(
+                f"{type(self).__name__} takes real {what}; got {x.dtype}", remedy="Apply it to both parts as channels."
+            )
         if tuple(x.shape[1:]) != shape or x.ndim != len(shape) + 1:
             raise InputError(
                 f"{type(self).__name__} takes {what} of shape (B, {', '.join(map(str, shape))}); got {tuple(x.shape)}"
@@ -212,10 +217,18 @@ def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
+def numbers(values: torch.Tensor, name: str) -> torch.Tensor:
+    """Return ``values`` if they are a tensor of floating-point or complex numbers; InputError otherwise."""
+    if not isinstance(values, torch.Tensor):
+        raise InputError(f"the {name} is a {type(values).__name__}", remedy="Make it a tensor: torch.from_numpy(...).")
+    if not (values.is_floating_point() or values.is_complex()):
+        raise InputError(f"the {name} is of {values.dtype}", remedy="Convert it to floating-point numbers.")
+    return values
+
+
 def checked(values: torch.Tensor, shape: tuple[int, ...], name: str) -> torch.Tensor:
     """Return ``values`` if they are (B, *shape), floating-point or complex, and finite; InputError otherwise."""
-    if not (values.is_floating_point() or values.is_complex()):
-        raise InputError(f"the {name} is of {values.dtype}", remedy="Give floating-point numbers.")
+    numbers(values, name)
     if tuple(values.shape[1:]) != shape or values.ndim != len(shape) + 1:
         raise InputError(
             f"the {name} has shape {tuple(values.shape)}, the operator needs (B, {', '.join(map(str, shape))})"

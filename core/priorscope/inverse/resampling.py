@@ -22,7 +22,7 @@ class BlockMean(LinearOperator):
         self.factor = int(factor)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self._fit(x, self.domain, "images")
+        self._fit(x, self.domain, "images", real=True)
         return functional.avg_pool2d(x, self.factor)
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ class BlockMean(LinearOperator):
 
     def pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor:
         """Every pixel of a block gets its mean: the image of least norm that fits."""
-        self._fit(y, self.range, "images")
+        self._fit(y, self.range, "images", real=True)
         return y.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
 
 
@@ -60,11 +60,11 @@ class Resize(LinearOperator):
         self._transpose = transpose_of(self._resize, self.domain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self._fit(x, self.domain, "images")
+        self._fit(x, self.domain, "images", real=True)
         return linear_map(x, self._resize, self._transpose)
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        self._fit(y, self.range, "images")
+        self._fit(y, self.range, "images", real=True)
         return linear_map(y, self._transpose, self._resize)
 
     def _resize(self, x: torch.Tensor) -> torch.Tensor:
