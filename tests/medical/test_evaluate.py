@@ -36,7 +36,7 @@ def words(volume: Path, prior: Path, out: Path, *more: str) -> list[str]:
 
 def test_evaluate(tiny_volume: Path, tiny_prior: Make, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "run"
-    assert main(words(tiny_volume, tiny_prior("attenuation"), out, "--tv-sweep", "0.03", "0.3", "10")) == 0
+    assert main(words(tiny_volume, tiny_prior("attenuation"), out, "--tv-sweep", "0.3", "3", "100")) == 0
     printed = capsys.readouterr().out
     assert "range of values 4" in printed
     assert "for research use only" in printed

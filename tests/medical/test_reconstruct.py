@@ -308,3 +308,15 @@ def test_checkpoints_without_meaning_ask_for_it(tmp_path: Path, tiny_volume: Pat
     assert "--prior-scale" in capsys.readouterr().err
     assert run(tiny_volume, f"--prior={tmp_path / 'c.pth'}", "--prior-scale=2", f"--out={tmp_path / 'run'}") == 2
     assert "no such checkpoint" in capsys.readouterr().err
+
+
+def test_least_squares_of_kspace_stop_where_they_have_converged(volume: Any) -> None:
+    """A mask has two or three singular values: further steps of conjugate gradients would only gather rounding."""
+    intensities = volume.with_data(volume.data + 1000, "intensity")
+    acquire = AcquisitionConfig(acceleration=2, snr=0)
+    problem = simulated_problem(intensities, "cs-mri", acquire, size=32, noise=0.01)
+    few, many = (classical(problem, "cgls", SolverConfig(iterations=count))[0] for count in (6, 60))
+    torch.testing.assert_close(many, few, atol=1e-3, rtol=1e-3)
+    assert float(problem.residuals(many).max()) < 0.05
+    zero_filled, _ = classical(problem, "zero-filled", SolverConfig())
+    assert float((many - problem.truth).norm()) < float((zero_filled - problem.truth).norm())

@@ -133,8 +133,8 @@ class SolverConfig:
     are divided by their 99.9 % quantile. Default: as simulated, or estimated from the measurement."""
     noise_factor: float = 1.0
     """Trust the measurement less: times so much noise."""
-    tv_weight: float = 0.1
-    """tv: of the total variation."""
+    tv_weight: float | None = None
+    """tv: of the total variation; default: 0.1 for CT, 0.01 for MRI."""
     iterations: int | None = None
     """tv (100), sirt (100) and cgls (20): iterations."""
     fbp_filter: Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"] = "ramp"
@@ -206,8 +206,8 @@ class EvaluateConfig:
     """dds, dds-2d and mbir: posterior samples, whose mean is judged; their first is judged, too."""
     data_range: float | None = None
     """Of PSNR and SSIM; default: 4 for CT (attenuation, water 1; air to dense bone), 1 for MRI."""
-    tv_sweep: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
-    """Weights tried for tv; the best on each volume counts, in its favour."""
+    tv_sweep: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    """Weights tried for tv, in units of its default; the best on each volume counts, in its favour."""
     out: Path = Path("runs/evaluate")
     """Run folder: metrics, rows, volumes, report.html."""
     resume: bool = False

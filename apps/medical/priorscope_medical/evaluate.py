@@ -18,7 +18,7 @@ from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import AcquisitionConfig, Compared, EvaluateConfig, Task
 from priorscope_medical.evaluation_report import summary, write_report
 from priorscope_medical.grid import side_in_mm
-from priorscope_medical.methods import DIFFUSION, classical, diffusion, steps_of
+from priorscope_medical.methods import DIFFUSION, classical, diffusion, steps_of, tv_weight
 from priorscope_medical.problem import DATA_RANGE, Modality, Problem
 from priorscope_medical.reconstruct import check_solver, scale_note
 from priorscope_medical.score_prior import Prior, describe, load_prior
@@ -188,7 +188,8 @@ class _Suite:
     def _swept(self, problem: Problem, truth: Volume, data_range: float) -> tuple[torch.Tensor, dict[str, Any]]:
         """Total variation at its best weight on this very volume."""
         best, sweep = None, []
-        for weight in self.config.tv_sweep:
+        for factor in self.config.tv_sweep:
+            weight = factor * tv_weight(problem, self.config.solver)
             x, _ = classical(problem, "tv", replace(self.config.solver, tv_weight=weight))
             score = mean_psnr(plane_scores(problem.on_grid(x), truth, data_range))
             sweep.append({"weight": weight, "mean_psnr": score})

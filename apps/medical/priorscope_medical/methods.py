@@ -19,10 +19,11 @@ from priorscope.inverse.rays import RayTransform
 from priorscope_medical.configs import Method, SolverConfig
 from priorscope_medical.dds import DDSState, dds
 from priorscope_medical.mbir import MBIRState, diffusion_mbir
-from priorscope_medical.problem import Problem
+from priorscope_medical.problem import Modality, Problem
 from priorscope_medical.score_prior import Prior, ScorePrior, in_precision
 
 DIFFUSION = ("dds", "mbir")
+TV_WEIGHT: dict[Modality, float] = {"CT": 0.1, "MRI": 0.01}
 State = DDSState | MBIRState
 #: Watches a run: its state after a step, and an estimate of the volume (slices, 1, H, W) in the methods' unit.
 Watch = Callable[[State, torch.Tensor], None]
@@ -81,22 +82,30 @@ def classical(problem: Problem, method: Method, config: SolverConfig) -> tuple[t
             parts.append(x)
             curves.append(record.residuals)
         else:
-            x, record = cgls(operator, y, iterations=_iterations(config, 20), tolerance=0.0)
+            x, record = cgls(operator, y, iterations=_iterations(config, 20), tolerance=1e-5)
             parts.append(x)
             curves.append(record.residuals)
     whole = torch.cat(parts)
     if not curves:
         return whole, None
+    longest = max(map(len, curves))
+    curves = [torch.cat([curve, curve[-1:].expand(longest - len(curve), -1)]) for curve in curves]
     name = "relative residual" if method == "sirt" else "relative residual of the normal equations"
     return whole, Curve(name, tuple(torch.cat(curves, 1).mean(1).tolist()))
 
 
+def tv_weight(problem: Problem, config: SolverConfig) -> float:
+    """Weight of the total variation, as asked for or by default."""
+    return TV_WEIGHT[problem.modality] if config.tv_weight is None else config.tv_weight
+
+
 def _tv(problem: Problem, config: SolverConfig) -> tuple[torch.Tensor, Curve]:
+    weight = tv_weight(problem, config)
     x, record = admm_tv(
         problem.operator,
         problem.y,
-        weight=config.tv_weight,
-        rho=10 * config.tv_weight,
+        weight=weight,
+        rho=10 * weight,
         iterations=_iterations(config, 100),
         data_weight=data_weight(problem.operator, problem.y.device),
     )
