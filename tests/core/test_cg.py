@@ -248,3 +248,9 @@ def test_sirt_where_items_are_measured_differently():
     for item in range(2):
         alone, _ = sirt(Matrix(operator.matrix[item]), y[item : item + 1], iterations=20)
         torch.testing.assert_close(x[item : item + 1], alone)
+
+
+def test_sirt_ignores_a_ray_that_meets_the_image_by_rounding_only():
+    matrix = torch.tensor([[1.0, 1.0], [1e-9, 0.0]], dtype=torch.float64)
+    x, _ = sirt(Matrix(matrix), torch.tensor([[2.0, 5.0]], dtype=torch.float64), iterations=50)
+    torch.testing.assert_close(x, torch.ones(1, 2, dtype=torch.float64), rtol=0, atol=1e-8)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from priorscope import InputError
 from priorscope.diffusion import (
     Denoiser,
+    FlowSchedule,
     Noise,
     Prediction,
     StepInfo,
@@ -27,7 +28,7 @@ from priorscope.inverse.admm import ADMMTV
 from priorscope.inverse.dds import DDS, DDSTV, renoise
 from priorscope.inverse.diffpir import DiffPIR
 from priorscope.inverse.dps import DPS
-from priorscope.inverse.guidance import back_solve, clean_variance
+from priorscope.inverse.guidance import back_solve, clean_variance, corrected
 from priorscope.inverse.pigdm import PiGDM
 from priorscope.inverse.projection import KnownMeasurement, Projection
 from priorscope.inverse.tv import total_variation
@@ -445,3 +446,14 @@ def test_wrong_settings():
     x = randn(1, N)
     with pytest.raises(InputError, match="alpha = 0"):
         PiGDM(a, Y, zero_snr)(x, 999.0, Prediction(x, x), StepInfo())
+
+
+def test_eps_is_derived_except_where_there_is_no_noise():
+    schedule, x, x0, eps = FlowSchedule(), randn(3, 4), randn(3, 4, seed=1), randn(3, 4, seed=2)
+    levels = torch.tensor([0.75, 0.0, 0.25], dtype=torch.float64)
+    found = corrected(x, levels, schedule, x0, eps)
+    expected = torch.stack([(x[0] - 0.25 * x0[0]) / 0.75, eps[1], (x[2] - 0.75 * x0[2]) / 0.25])
+    torch.testing.assert_close(found.eps, expected)
+    assert found.x0 is x0
+    for item, level in enumerate(levels.tolist()):
+        torch.testing.assert_close(corrected(x, level, schedule, x0, eps).eps[item], expected[item])

@@ -169,6 +169,8 @@ def test_variable_density():
     assert torch.equal(variable_density(40, 5, seed=1), variable_density((40, 40), 5, seed=1))
     y, x = np.nonzero(mask.numpy())
     assert np.hypot((y - 20) / 20, (x - 15) / 15.5).mean() < 0.5
+    y, x = np.nonzero(variable_density((40, 40), 1.5).numpy())
+    assert np.hypot(y - 20, x - 20).max() > 20  # only the corners themselves are never drawn
 
 
 @pytest.mark.parametrize("size", [(48, 48), (49, 40)])

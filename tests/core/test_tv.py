@@ -246,3 +246,13 @@ def test_wrong_measurements():
         ADMMTV(operator, y, weight=0.1, rho=1.0)(randn(3, 1, 3, 4))
     with pytest.raises(InputError, match="iteration"):
         admm_tv(operator, y, weight=0.1, rho=1.0, iterations=0)
+
+
+def test_an_anchor_holds_the_estimate_that_a_call_was_given():
+    matrix, y, given = randn(8, 12), randn(2, 8, seed=1), randn(2, 1, 3, 4, seed=2)
+    solver = ADMMTV(
+        Matrix(matrix), y, weight=0.0, rho=0.3, dims=(2, 3), steps=300, cg_iterations=12, data_weight=2.0, anchor=0.7
+    )
+    system = 2 * matrix.T @ matrix + 0.7 * torch.eye(12, dtype=torch.float64)
+    expected = torch.linalg.solve(system, (2 * y @ matrix + 0.7 * given.flatten(1)).T).T
+    torch.testing.assert_close(solver(given).flatten(1), expected, rtol=1e-5, atol=1e-5)
