@@ -173,8 +173,9 @@ def test_it_runs_on_sigmas_as_levels():
 
 def test_wrong_input():
     model, x, noise = gaussian(), torch.randn(1, 1, 4, 4), Noise.shared(0)
-    with pytest.raises(InputError, match="Levels must fall"):
-        reverse_diffusion(model, x, 0.5, 0.6, None, noise)
+    for s in (0.5, 0.6):
+        with pytest.raises(InputError, match="Levels must fall"):
+            reverse_diffusion(model, x, 0.5, s, None, noise)
     with pytest.raises(InputError, match="without noise"):
         reverse_diffusion(model, x, 0.5, 0.4, None, None)
     with pytest.raises(InputError, match="sigma 0"):
