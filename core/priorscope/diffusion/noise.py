@@ -58,6 +58,13 @@ def item_seed(seed: int, item: int | str) -> int:
     return int(words.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def required(noise: Noise | None) -> Noise:
+    """The noise of a stochastic solver; InputError where it was run without."""
+    if noise is None:
+        raise InputError("a stochastic solver was run without noise", remedy="Pass noise=Noise.per_item(seeds).")
+    return noise
+
+
 class _PerItem(Noise):
     def __init__(self, seeds: list[int]) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]

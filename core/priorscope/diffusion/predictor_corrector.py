@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from priorscope.diffusion.denoiser import Model
-from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.noise import Noise, required
 from priorscope.diffusion.schedule import VESchedule
 from priorscope.errors import InputError
 
@@ -86,7 +86,7 @@ def reverse_diffusion(
         power = sigma_t**2 - sigma_s**2
     else:
         power = _table_step(model, t, table)
-    return x + power * score + math.sqrt(power) * _draw(noise, x), state
+    return x + power * score + math.sqrt(power) * required(noise).like(x), state
 
 
 def langevin(
@@ -121,7 +121,7 @@ def langevin(
     if norms not in ("item", "batch"):
         raise InputError(f"norms {norms!r}", remedy="Use 'item' or 'batch'.")
     score, _ = _score(model, x, t)
-    z = _draw(noise, x)
+    z = required(noise).like(x)
     score_norm, noise_norm = (value.flatten(1).norm(dim=1) for value in (score, z))
     if norms == "batch":
         score_norm, noise_norm = score_norm.mean(0, keepdim=True), noise_norm.mean(0, keepdim=True)
@@ -188,9 +188,3 @@ def _table_step(model: Model, t: float, table: int) -> float:
     index = scale_index(t, table)
     below = sigmas[index - 1] ** 2 if index > 0 else 0.0
     return float(sigmas[index] ** 2 - below)
-
-
-def _draw(noise: Noise | None, x: torch.Tensor) -> torch.Tensor:
-    if noise is None:
-        raise InputError("a stochastic solver was run without noise", remedy="Pass noise=Noise.per_item(seeds).")
-    return noise.like(x)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from priorscope.diffusion.denoiser import Model
-from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.noise import Noise, required
 from priorscope.errors import InputError
 
 Step = Callable[[Model, torch.Tensor, float, float, Any, Noise | None], tuple[torch.Tensor, Any]]
@@ -38,7 +38,7 @@ def ddim(
     fresh = eta * _posterior_std(alpha_t, sigma_t, alpha_s, sigma_s) if eta else 0.0
     kept = math.sqrt(max(sigma_s**2 - fresh**2, 0.0))
     x = alpha_s * x0 + kept * eps
-    return (x + fresh * _draw(noise, x) if fresh > 0 else x), state
+    return (x + fresh * required(noise).like(x) if fresh > 0 else x), state
 
 
 def ddpm_ancestral(
@@ -66,7 +66,7 @@ def ddpm_ancestral(
     std = posterior
     if variance == "large" and sigma_s > 0:
         std = posterior * sigma_t / sigma_s
-    return (mean + std * _draw(noise, mean) if std > 0 else mean), state
+    return (mean + std * required(noise).like(mean) if std > 0 else mean), state
 
 
 def euler(
@@ -136,12 +136,6 @@ def _posterior_std(alpha_t: float, sigma_t: float, alpha_s: float, sigma_s: floa
         return 0.0
     between = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
     return sigma_s / sigma_t * math.sqrt(max(between, 0.0))
-
-
-def _draw(noise: Noise | None, x: torch.Tensor) -> torch.Tensor:
-    if noise is None:
-        raise InputError("a stochastic solver was run without noise", remedy="Pass noise=Noise.per_item(seeds).")
-    return noise.like(x)
 
 
 #: Solvers by the names the command lines use.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from priorscope.diffusion.denoiser import Level, Model, Prediction, StepInfo
-from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.noise import Noise, required
 from priorscope.errors import InputError
 from priorscope.inverse.admm import ADMMTV
 from priorscope.inverse.cg import conjugate_gradient
@@ -129,6 +129,4 @@ def renoise(
     x = x + sigma * math.sqrt(1 - eta**2) * eps
     if eta == 0:
         return x, state
-    if noise is None:
-        raise InputError("a stochastic solver was run without noise", remedy="Pass noise=Noise.per_item(seeds).")
-    return x + sigma * eta * noise.like(x), state
+    return x + sigma * eta * required(noise).like(x), state
