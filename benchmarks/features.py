@@ -26,11 +26,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from priorscope.backbones.latents import AutoencoderSpace
+from priorscope.backbones.latents import AutoencoderSpace, LatentDistribution
 from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE, UNetNetwork
 from priorscope.diffusion import Condition, Denoiser, Noise, VPSchedule
 from priorscope.features import PUBLISHED, AtLevels, FeatureExtractor, pooled_attention, pooling_matrix, tapped
-from priorscope.features.encoding import LatentDistribution, posterior_of
 
 MEMBERS, LEVEL, TOKENS = 8, 261, 77
 HEADS, DEPTH = 5, 64
@@ -128,7 +127,7 @@ class Dift:
 
     @torch.no_grad()
     def encode_ours(self, images: torch.Tensor) -> LatentDistribution:
-        return posterior_of(self.ours.latents, images)
+        return self.ours.latents.posterior(images)
 
     @torch.no_grad()
     def whole(self, x: torch.Tensor) -> torch.Tensor:

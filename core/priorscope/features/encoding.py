@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from priorscope.backbones.latents import LatentDistribution, LatentSpace
 from priorscope.data.images import check_rgb
 from priorscope.errors import InputError
 
@@ -51,8 +50,3 @@ def prepare(source: Source, size: tuple[int, int] | None, factor: int, device: t
     if (height, width) != tuple(image.shape[-2:]):
         image = functional.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
     return image * 2 - 1
-
-
-def posterior_of(space: LatentSpace, images: torch.Tensor) -> LatentDistribution:
-    """``space.posterior(images)``: mean and standard deviation of latents of ``images``, by one encoding."""
-    return space.posterior(images)
