@@ -73,6 +73,14 @@ class SliceValues:
         if not (self.scale > 0 and self.pixel > 0 and self.patch >= 1 and self.size >= 1):
             raise InputError(f"scale {self.scale}, pixel {self.pixel}, patch {self.patch} and size {self.size}")
 
+    def to_network(self, values: torch.Tensor) -> torch.Tensor:
+        """Slices in their unit -> the network's numbers."""
+        return (values - self.offset) / self.scale
+
+    def from_network(self, x: torch.Tensor) -> torch.Tensor:
+        """The network's numbers -> slices in their unit."""
+        return x * self.scale + self.offset
+
 
 class PatchedUNet(nn.Module):
     """A ``UNet2DModel`` on blocks of pixels: (B, 1, H, W) and (B,) -> (B, 1, H, W).
@@ -211,14 +219,6 @@ class SlicePrior:
         weights = {name: value.half() if half else value for name, value in unet.state_dict().items()}
         weights = {name: value.cpu().contiguous() for name, value in weights.items()}
         save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", {"format": "pt"})
-
-    def to_network(self, values: torch.Tensor) -> torch.Tensor:
-        """Slices in their unit -> the network's numbers."""
-        return (values - self.values.offset) / self.values.scale
-
-    def from_network(self, x: torch.Tensor) -> torch.Tensor:
-        """The network's numbers -> slices in their unit."""
-        return x * self.values.scale + self.values.offset
 
     def exploding(self) -> OnVarianceExploding:
         """The prior on a variance-exploding schedule, for :func:`priorscope_medical.mbir.diffusion_mbir`."""

@@ -72,14 +72,6 @@ class ScorePrior:
         write_text(folder / "values.json", json.dumps(asdict(self.values), indent=1) + "\n")
         self.network.save_pretrained(folder / "ncsnpp")
 
-    def to_network(self, values: torch.Tensor) -> torch.Tensor:
-        """Slices in their unit -> the network's numbers."""
-        return (values - self.values.offset) / self.values.scale
-
-    def from_network(self, x: torch.Tensor) -> torch.Tensor:
-        """The network's numbers -> slices in their unit."""
-        return x * self.values.scale + self.values.offset
-
     def exploding(self) -> Model:
         """The denoiser, whose noise explodes already."""
         return self.denoiser

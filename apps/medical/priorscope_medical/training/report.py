@@ -32,7 +32,7 @@ def draw_slices(prior: Prior, count: int, *, steps: int = 30, seed: int = 0) -> 
     shape = (count, 1, prior.values.size, prior.values.size)
     start = schedule(times[0])[1] * Noise.for_items(seed, range(count)).draw(shape, device=prior.device)
     with torch.no_grad():
-        return prior.from_network(sample(prior.denoiser, start, times))
+        return prior.values.from_network(sample(prior.denoiser, start, times))
 
 
 def write_report(run: RunFolder, config: TrainConfig, result: FitResult, slices: Slices) -> None:

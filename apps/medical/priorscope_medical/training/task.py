@@ -1,42 +1,52 @@
-"""What is trained: a prior on slices, by the squared error of its output at uniform noise levels."""
+"""What is trained: a prior on slices, by the error of its network at random noise levels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from priorscope.diffusion.losses import denoising_loss
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.task import Task
-from priorscope_medical.prior import SlicePrior
-
-#: Noise levels of the held-out loss, so that its figures can be compared.
-_LEVELS = (50, 200, 400, 600, 800)
+from priorscope_medical.score_prior import Prior
 
 
-class SlicePriorTask(Task):
+class PriorTask(Task):
     """A :class:`priorscope.training.Task` on batches of :class:`~.feed.SliceFeed`.
+
+    Derive from it: give ``levels``, ``draw_levels`` and ``loss``.
 
     Parameters
     ----------
-    prior : SlicePrior
+    prior : SlicePrior or ScorePrior
     held_out : Tensor (N, 1, H, W), optional
         Slices in the prior's unit that no training step sees.
     """
 
-    def __init__(self, prior: SlicePrior, held_out: torch.Tensor | None = None) -> None:
+    #: Noise levels of the held-out loss, so that its figures can be compared.
+    levels: ClassVar[Sequence[float]]
+
+    def __init__(self, prior: Prior, held_out: torch.Tensor | None = None) -> None:
         super().__init__(prior.network)
         self.prior = prior
         self.held_out = held_out
 
+    def draw_levels(self, count: int) -> torch.Tensor:
+        """Random noise levels (count,), drawn on the CPU, so that a run is the same wherever it trains."""
+        raise NotImplementedError
+
+    def loss(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Loss of clean slices in the network's numbers, noised by ``eps`` to the levels ``t``."""
+        raise NotImplementedError
+
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        x0 = self.prior.to_network(batch["image"])
-        # drawn on the CPU, so that a run is the same wherever it trains
-        t = torch.randint(self.prior.denoiser.schedule.num_steps, (len(x0),)).float()  # type: ignore[attr-defined]
+        x0 = self.prior.values.to_network(batch["image"])
+        t = self.draw_levels(len(x0))
         eps = torch.randn(x0.shape).to(x0)
-        return {"loss": denoising_loss(self.prior.denoiser, x0, eps, t.to(x0.device))}
+        return {"loss": self.loss(x0, eps, t.to(x0.device))}
 
     def validate(self, run: RunFolder, step: int) -> dict[str, float]:
         """Loss on held-out slices at fixed levels and noise."""
@@ -44,17 +54,29 @@ class SlicePriorTask(Task):
             return {}
         generator = torch.Generator().manual_seed(0)
         found = {}
-        for level in _LEVELS:
+        for level in self.levels:
             eps = torch.randn(self.held_out.shape, generator=generator)
             total = 0.0
             for part, noise in zip(self.held_out.split(8), eps.split(8), strict=True):
-                x0 = self.prior.to_network(part.to(self.prior.device))
+                x0 = self.prior.values.to_network(part.to(self.prior.device))
                 t = torch.full((len(part),), float(level), device=x0.device)
-                total += float(denoising_loss(self.prior.denoiser, x0, noise.to(x0), t)) * len(part)
-            found[f"held_out_loss_{level}"] = total / len(self.held_out)
-        found["held_out_loss"] = sum(found.values()) / len(_LEVELS)
+                total += float(self.loss(x0, noise.to(x0), t)) * len(part)
+            found[f"held_out_loss_{level:g}"] = total / len(self.held_out)
+        found["held_out_loss"] = sum(found.values()) / len(self.levels)
         return found
 
     def save(self, folder: Path) -> None:
         """Write the prior."""
         self.prior.save_pretrained(folder)
+
+
+class SlicePriorTask(PriorTask):
+    """The squared error of the network's output, at uniform steps."""
+
+    levels = (50, 200, 400, 600, 800)
+
+    def draw_levels(self, count: int) -> torch.Tensor:
+        return torch.randint(self.prior.denoiser.schedule.num_steps, (count,)).float()  # type: ignore[attr-defined]
+
+    def loss(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return denoising_loss(self.prior.denoiser, x0, eps, t)
