@@ -10,7 +10,8 @@ from priorscope.diffusion.schedule import VPSchedule
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
 from priorscope.inverse.operator import LinearOperator
-from priorscope_medical.dds import DDSState, MeasuredVolume, dds
+from priorscope_medical.dds import MeasuredVolume, dds
+from priorscope_medical.volume_state import VolumeState
 
 SCHEDULE = VPSchedule.from_betas("linear", beta_start=1e-4, beta_end=0.02)
 
@@ -102,7 +103,7 @@ def test_the_result_does_not_depend_on_the_batch_size(problem, weight):
 
 def test_a_run_goes_on_where_it_was_cut_off(problem):
     operator, y = problem
-    states: list[DDSState] = []
+    states: list[VolumeState] = []
     given = {"noise": 0.1, "steps": 8, "weight": 2.0, "seed": 3}
     whole = dds(Gaussian(), operator, y.float(), callback=states.append, **given)
     assert [state.step for state in states] == list(range(1, 9))
@@ -137,6 +138,6 @@ def test_wrong_input_is_refused(problem):
         dds(Gaussian(), operator, y, noise=0.1, slices=["a", "b"])
     with pytest.raises(InputError):
         dds(Gaussian(), operator, torch.full_like(y, torch.nan), noise=0.1)
-    state = DDSState(3, torch.zeros(2, 1, 3, 3), {})
+    state = VolumeState(3, torch.zeros(2, 1, 3, 3), {})
     with pytest.raises(InputError, match="2 slices after 3 of 8 steps, for 6"):
         dds(Gaussian(), operator, y, noise=0.1, steps=8, resume=state)

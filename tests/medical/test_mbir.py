@@ -21,7 +21,7 @@ from priorscope.inverse import (
     ParallelBeam,
 )
 from priorscope.inverse.operator import Identity
-from priorscope_medical import MBIRState, diffusion_mbir
+from priorscope_medical import VolumeState, diffusion_mbir
 from priorscope_medical.mbir import _data_weight
 
 VIEWS = [0, 45, 90, 135]
@@ -164,14 +164,14 @@ def test_magnetic_resonance_with_real_images():
 def test_a_run_that_was_cut_off_goes_on(cut):
     operator = ParallelBeam(8, VIEWS)
     y = operator(phantom(4, 8))
-    states: list[MBIRState] = []
+    states: list[VolumeState] = []
     whole = diffusion_mbir(gaussian(), operator, y, steps=12, callback=states.append)
     assert [state.step for state in states] == list(range(1, 13))
     saved = io.BytesIO()
     torch.save(vars(states[cut - 1]), saved)
     saved.seek(0)
-    state = MBIRState(**torch.load(saved, weights_only=True))
-    later: list[MBIRState] = []
+    state = VolumeState(**torch.load(saved, weights_only=True))
+    later: list[VolumeState] = []
     resumed = diffusion_mbir(gaussian(), operator, y, steps=12, resume=state, callback=later.append, batch_size=3)
     torch.testing.assert_close(resumed, whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
     assert [state.step for state in later] == list(range(cut + 1, 13))
@@ -198,7 +198,7 @@ def test_wrong_input():
     y = operator(phantom(3, 8))
     bad = y.clone()
     bad[0, 0, 0, 0] = torch.nan
-    fine = MBIRState(2, torch.zeros(3, 1, 8, 8), {})
+    fine = VolumeState(2, torch.zeros(3, 1, 8, 8), {})
     cases = [
         ({"y": bad}, "1 values"),
         ({"y": y[..., :3]}, "shape"),
@@ -211,9 +211,9 @@ def test_wrong_input():
         ({"slices": [1, 2]}, "2 names"),
         ({"noise": Noise.shared(0)}, "official"),
         ({"official": True, "resume": fine}, "resumed"),
-        ({"resume": MBIRState(2, torch.zeros(2, 1, 8, 8), {})}, "2 slices"),
-        ({"resume": MBIRState(9, torch.zeros(3, 1, 8, 8), {})}, "9 of 4"),
-        ({"resume": MBIRState(2, torch.full((3, 1, 8, 8), torch.inf), {})}, "go on from"),
+        ({"resume": VolumeState(2, torch.zeros(2, 1, 8, 8), {})}, "2 slices"),
+        ({"resume": VolumeState(9, torch.zeros(3, 1, 8, 8), {})}, "9 of 4"),
+        ({"resume": VolumeState(2, torch.full((3, 1, 8, 8), torch.inf), {})}, "go on from"),
         ({"denoiser": Denoiser(lambda x, _: x, EDMSchedule(), "score")}, "EDMSchedule"),
     ]
     for changes, message in cases:

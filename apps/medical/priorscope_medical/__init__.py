@@ -5,7 +5,7 @@ from priorscope.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "MBIRState": "mbir",
+        "VolumeState": "volume_state",
         "diffusion_mbir": "mbir",
     },
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,29 +20,11 @@ from priorscope.diffusion.schedule import VPSchedule
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
 from priorscope.inverse.admm import ADMMTV
-from priorscope.inverse.cg import conjugate_gradient
-from priorscope.inverse.dds import renoise
+from priorscope.inverse.dds import DDS, renoise
 from priorscope.inverse.guidance import clean_variance
 from priorscope.inverse.operator import LinearOperator, checked
 from priorscope.inverse.tv import Boundary
-
-
-@dataclass(frozen=True)
-class DDSState:
-    """Where a run stands after ``step`` steps: all it needs to go on.
-
-    Parameters
-    ----------
-    step : int
-    x : Tensor (slices, 1, H, W)
-        The noisy volume.
-    duals : dict of str to Tensor
-        Of the total variation between slices.
-    """
-
-    step: int
-    x: torch.Tensor
-    duals: dict[str, torch.Tensor]
+from priorscope_medical.volume_state import VolumeState
 
 
 class MeasuredVolume:
@@ -84,31 +65,36 @@ class MeasuredVolume:
         cg_iterations: int,
         boundary: Boundary,
     ) -> None:
-        self.operator, self.schedule, self.prior_std = operator, schedule, prior_std
-        self.noise, self.weight, self.rho, self.cg_iterations = noise, weight, rho, cg_iterations
-        self.backprojection = operator.adjoint(y)
-        self.admm = ADMMTV(
-            operator, y, weight=weight, rho=rho, boundary=boundary, cg_iterations=cg_iterations, anchor=1.0
-        )
+        self.schedule, self.prior_std, self.noise, self.weight = schedule, prior_std, noise, weight
+        self.coupled: ADMMTV | None = None
+        if weight:
+            self.coupled = ADMMTV(
+                operator, y, weight=weight, rho=rho, boundary=boundary, cg_iterations=cg_iterations, anchor=1.0
+            )
+            self.backprojection = self.coupled.backprojection
+        else:
+            self.alone = DDS(operator, y, gamma=1.0, iterations=cg_iterations)
 
     def __call__(self, x: torch.Tensor, t: Level, prediction: Prediction, info: StepInfo) -> Prediction:
         alpha, sigma = self.schedule(float(t))
         variance = clean_variance(alpha, sigma, self.prior_std)
         share = variance / self.noise**2
-        if not self.weight:
-            x0, _ = conjugate_gradient(
-                lambda v: share * self.operator.normal(v) + v,
-                share * self.backprojection + prediction.x0,
-                prediction.x0,
-                iterations=self.cg_iterations,
-                tolerance=0.0,
-                check=False,
-            )
-            return Prediction(x0, prediction.eps)
-        admm = self.admm
+        admm = self.coupled
+        if admm is None:
+            self.alone.gamma = share
+            return self.alone(x, t, prediction, info)
         admm.data_weight, admm.weight = share, self.weight * variance
         admm.backprojection = share * self.backprojection
         return Prediction(admm(prediction.x0), prediction.eps)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The duals, for a run to go on from; empty where slices are not coupled."""
+        return {} if self.coupled is None else self.coupled.state_dict()
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take up duals from :meth:`state_dict`."""
+        if self.coupled is not None:
+            self.coupled.load_state_dict(state)
 
 
 def dds(
@@ -127,8 +113,8 @@ def dds(
     batch_size: int = 8,
     seed: int = 0,
     slices: Sequence[int | str] | None = None,
-    resume: DDSState | None = None,
-    callback: Callable[[DDSState], None] | None = None,
+    resume: VolumeState | None = None,
+    callback: Callable[[VolumeState], None] | None = None,
     progress: bool = False,
 ) -> torch.Tensor:
     """Draw a volume from (about) the posterior given measurements of its slices.
@@ -154,10 +140,10 @@ def dds(
         Another seed, another sample.
     slices : sequence of int or str, optional
         What each slice is called: its noise comes from (seed, name, step). By default its number.
-    resume : DDSState, optional
+    resume : VolumeState, optional
         Go on from there, with the same options.
     callback : callable, optional
-        Gets a :class:`DDSState` after every step.
+        Gets a :class:`VolumeState` after every step.
     progress : bool
 
     Returns
@@ -204,7 +190,7 @@ def dds(
         first, x = resume.step, checked(resume.x, operator.domain, "volume to go on from").to(y.device)
         if len(x) != len(y) or not 0 < first < len(times) - 1:
             raise InputError(f"a state of {len(x)} slices after {first} of {len(times) - 1} steps, for {len(y)} slices")
-        constraint.admm.load_state_dict(resume.duals)
+        constraint.load_state_dict(resume.duals)
 
     def step(model: Model, x: torch.Tensor, t: float, s: float, state: Any, _: Noise | None) -> tuple[Any, int]:
         index = first if state is None else state
@@ -212,7 +198,7 @@ def dds(
 
     def report(info: StepInfo, x: torch.Tensor, _: float) -> None:
         if callback is not None:
-            callback(DDSState(first + info.index + 1, x, constraint.admm.state_dict()))
+            callback(VolumeState(first + info.index + 1, x, constraint.state_dict()))
 
     return sample(
         InBatches(model, batch_size),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,27 +23,10 @@ from priorscope.inverse.operator import LinearOperator, checked
 from priorscope.inverse.parallel_beam import ParallelBeam
 from priorscope.inverse.rays import RayTransform
 from priorscope.inverse.tv import Boundary
+from priorscope_medical.volume_state import VolumeState
 
 #: Pixels of the slices that DiffusionMBIR's lambda and rho were published for.
 _PUBLISHED_SIDE = 256
-
-
-@dataclass(frozen=True)
-class MBIRState:
-    """Where a run stands after ``step`` steps: all it needs to go on.
-
-    Parameters
-    ----------
-    step : int
-    x : Tensor (slices, 1, H, W)
-        The noisy volume.
-    duals : dict of str to Tensor
-        Of the total variation between slices.
-    """
-
-    step: int
-    x: torch.Tensor
-    duals: dict[str, torch.Tensor]
 
 
 def diffusion_mbir(
@@ -64,8 +46,8 @@ def diffusion_mbir(
     slices: Sequence[int | str] | None = None,
     official: bool = False,
     noise: Noise | None = None,
-    resume: MBIRState | None = None,
-    callback: Callable[[MBIRState], None] | None = None,
+    resume: VolumeState | None = None,
+    callback: Callable[[VolumeState], None] | None = None,
     progress: bool = False,
 ) -> torch.Tensor:
     """Reconstruct a volume from measurements of its slices.
@@ -106,10 +88,10 @@ def diffusion_mbir(
         :class:`priorscope.inverse.OfficialParallelBeam`.
     noise : Noise, optional
         With ``official``: where all noise comes from, by default a generator with ``seed``.
-    resume : MBIRState, optional
+    resume : VolumeState, optional
         Go on from there, with the same options.
     callback : callable, optional
-        Gets an :class:`MBIRState` after every step.
+        Gets an :class:`VolumeState` after every step.
     progress : bool
         Show a bar.
 
@@ -178,7 +160,7 @@ def diffusion_mbir(
 
     def report(info: StepInfo, x: torch.Tensor, _: float) -> None:
         if callback is not None:
-            callback(MBIRState(first + info.index + 1, x, admm.state_dict()))
+            callback(VolumeState(first + info.index + 1, x, admm.state_dict()))
 
     x = sample(denoiser, x, times[first:], step=step, correct=admm, callback=report, progress=progress)
     return _consistent(operator, x, y) if consistency else x
@@ -211,7 +193,7 @@ def _check(
     batch_size: int,
     official: bool,
     noise: Noise | None,
-    resume: MBIRState | None,
+    resume: VolumeState | None,
 ) -> None:
     if not isinstance(denoiser.schedule, VESchedule):
         raise InputError(

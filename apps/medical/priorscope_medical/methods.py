@@ -17,16 +17,16 @@ from priorscope.inverse.iterative import cgls, sirt
 from priorscope.inverse.operator import LinearOperator
 from priorscope.inverse.rays import RayTransform
 from priorscope_medical.configs import Method, SolverConfig
-from priorscope_medical.dds import DDSState, dds
-from priorscope_medical.mbir import MBIRState, diffusion_mbir
+from priorscope_medical.dds import dds
+from priorscope_medical.mbir import diffusion_mbir
 from priorscope_medical.problem import Modality, Problem
 from priorscope_medical.score_prior import Prior, ScorePrior, in_precision
+from priorscope_medical.volume_state import VolumeState
 
 DIFFUSION = ("dds", "mbir")
 TV_WEIGHT: dict[Modality, float] = {"CT": 0.1, "MRI": 0.01}
-State = DDSState | MBIRState
 #: Watches a run: its state after a step, and an estimate of the volume (slices, 1, H, W) in the methods' unit.
-Watch = Callable[[State, torch.Tensor], None]
+Watch = Callable[[VolumeState, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def diffusion(
     config: SolverConfig,
     *,
     sample: int = 0,
-    resume: State | None = None,
+    resume: VolumeState | None = None,
     watch: Watch | None = None,
     progress: bool = False,
 ) -> torch.Tensor:
@@ -144,7 +144,7 @@ def diffusion(
     config : SolverConfig
     sample : int
         Another number, another sample.
-    resume : DDSState or MBIRState, optional
+    resume : VolumeState, optional
     watch : callable, optional
         For dds it is shown the network's estimate before the measurement corrects it, for mbir the noisy volume.
     progress : bool
@@ -167,9 +167,9 @@ def diffusion(
     if method == "dds":
         network = _Watched(in_precision(prior.denoiser, config, prior.device), len(y))
 
-        def seen(state: State) -> None:
+        def seen(state: VolumeState) -> None:
             if watch is not None:
-                watch(state, prior.from_network(network.x0))
+                watch(state, prior.values.from_network(network.x0))
 
         x = dds(
             network,
@@ -183,15 +183,15 @@ def diffusion(
             cg_iterations=config.cg_iterations,
             # what is in 0 ... 1 spreads by a half at most
             prior_std=0.5 if isinstance(prior, ScorePrior) else 1.0,
-            resume=resume,  # type: ignore[arg-type]
+            resume=resume,
             callback=seen,
             **common,
         )
-        return prior.from_network(x)
+        return prior.values.from_network(x)
 
-    def noisy(state: State) -> None:
+    def noisy(state: VolumeState) -> None:
         if watch is not None:
-            watch(state, prior.from_network(state.x))
+            watch(state, prior.values.from_network(state.x))
 
     x = diffusion_mbir(
         in_precision(prior.exploding(), config, prior.device),
@@ -201,11 +201,11 @@ def diffusion(
         weight=(0.005 if mri else 0.04) if config.weight is None else config.weight,
         rho=(0.01 if mri else 10.0) if config.rho is None else config.rho,
         consistency=not mri,
-        resume=resume,  # type: ignore[arg-type]
+        resume=resume,
         callback=noisy,
         **common,
     )
-    return prior.from_network(x)
+    return prior.values.from_network(x)
 
 
 class _Watched:

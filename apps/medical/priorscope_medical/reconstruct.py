@@ -21,13 +21,14 @@ from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import Method, ReconstructConfig, SolverConfig
 from priorscope_medical.from_file import measured_problem, modality_of
 from priorscope_medical.grid import side_in_mm
-from priorscope_medical.methods import DIFFUSION, Curve, State, check_method, classical, diffusion, steps_of
+from priorscope_medical.methods import DIFFUSION, Curve, check_method, classical, diffusion, steps_of
 from priorscope_medical.prior import Unit
 from priorscope_medical.problem import DATA_RANGE, Problem
 from priorscope_medical.score_prior import Prior, describe, load_prior
 from priorscope_medical.scores import plane_scores
 from priorscope_medical.state_file import load_state, load_tensors, save_state, save_tensors
 from priorscope_medical.tasks import open_volume, simulated_problem
+from priorscope_medical.volume_state import VolumeState
 from priorscope_medical.volumes import RESEARCH_ONLY, Volume, write_nifti
 
 _MAY_DIFFER = ("resume", "out", "checkpoint_every", "solver.device", "solver.batch_size")
@@ -153,14 +154,14 @@ def _sample(config: ReconstructConfig, problem: Problem, prior: Prior, run: RunF
     if done.is_file():
         return load_tensors(done)[0]["x"]
     method, steps = config.method, steps_of(config.method, config.solver)
-    state = load_state(state_path, method)
+    state = load_state(state_path)
     if config.resume:
         run.drop_history_after(number * steps + (0 if state is None else state.step))
     if state is not None:
         print(f"going on after step {state.step} of {steps}")
     rows = max(1, steps // _ROWS)
 
-    def watch(state: State, estimate: torch.Tensor) -> None:
+    def watch(state: VolumeState, estimate: torch.Tensor) -> None:
         if state.step % rows == 0 or state.step == steps:
             row: dict[str, Any] = {"step": number * steps + state.step, "sample": number, "sample_step": state.step}
             row["residual"] = float(problem.residuals(estimate).mean())

@@ -10,21 +10,18 @@ from safetensors.torch import save_file
 
 from priorscope.data.files import atomic_path, writing
 from priorscope.errors import InputError
-from priorscope_medical.configs import Method
-from priorscope_medical.dds import DDSState
-from priorscope_medical.mbir import MBIRState
-from priorscope_medical.methods import State
+from priorscope_medical.volume_state import VolumeState
 
 _X = "x"
 
 
-def save_state(path: Path, state: State) -> None:
+def save_state(path: Path, state: VolumeState) -> None:
     """Write a state, replacing an earlier one."""
     tensors = {_X: state.x, **{f"dual.{name}": value for name, value in state.duals.items()}}
     save_tensors(path, tensors, {"step": str(state.step)})
 
 
-def load_state(path: Path, method: Method) -> State | None:
+def load_state(path: Path) -> VolumeState | None:
     """The state that :func:`save_state` wrote; None where there is none."""
     if not path.is_file():
         return None
@@ -34,7 +31,7 @@ def load_state(path: Path, method: Method) -> State | None:
     except (KeyError, ValueError) as error:
         raise InputError("is no state of a reconstruction", path=path, remedy="Remove it to start anew.") from error
     duals = {name.removeprefix("dual."): value for name, value in tensors.items()}
-    return DDSState(step, x, duals) if method == "dds" else MBIRState(step, x, duals)
+    return VolumeState(step, x, duals)
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str] | None = None) -> None:
