@@ -17,6 +17,7 @@ import pytest
 
 from priorscope.errors import InputError
 from priorscope.evaluation import RunFolder, load_config
+from priorscope.evaluation.demo_folder import demo_folder
 from priorscope.evaluation.run_folder import append_jsonl, read_jsonl
 
 
@@ -244,3 +245,15 @@ def test_torch_is_not_needed(tmp_path):
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "run")], check=True)
     assert json.loads((tmp_path / "run/items.jsonl").read_text()) == {"key": "1", "x": 1}
+
+
+def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path):
+    first = demo_folder(tmp_path / "demo", {"size": 1}, "priorscope x demo")
+    (first.path / "old.png").write_text("")
+    assert "priorscope x demo" in (first.path / "demo.txt").read_text()
+    second = demo_folder(tmp_path / "demo", {"size": 2}, "priorscope x demo")
+    assert second.config_path.is_file()
+    assert not (second.path / "old.png").exists()
+    RunFolder.create(tmp_path / "work", {"size": 1})
+    with pytest.raises(InputError, match="holds a run already"):
+        demo_folder(tmp_path / "work", {"size": 1}, "priorscope x demo")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,9 @@ import numpy as np
 from priorscope.data.images import write_png
 from priorscope.data.samples import motorcycle
 from priorscope.errors import InputError
+from priorscope.evaluation.demo_folder import demo_folder
 from priorscope.evaluation.figures import figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
-from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_depth.alignment import Space, fit_affine
 from priorscope_depth.archives import DepthSample
@@ -40,10 +39,7 @@ def demo(config: DemoConfig) -> int:
     predictor = DepthPredictor.from_pretrained(config.model, device=config.device)
     if predictor.task != "depth":
         raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="The demo needs a depth model.")
-    if (out / "config.yaml").is_file() and (out / "demo.txt").is_file():
-        shutil.rmtree(out)  # an earlier demo: nothing in it is anybody's work
-    run = RunFolder.create(out, config)
-    (out / "demo.txt").write_text("Made by `priorscope depth demo`, which may replace this folder.\n")
+    run = demo_folder(out, config, "priorscope depth demo")
     stereo = motorcycle()
     sample = DepthSample("motorcycle", stereo.left, stereo.depth, stereo.valid)
     native = NativePredictor(predictor, geometry=predictor.geometry)

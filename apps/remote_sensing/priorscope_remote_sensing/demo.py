@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from priorscope.data.images import write_png
 from priorscope.errors import InputError
+from priorscope.evaluation.demo_folder import demo_folder
 from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
@@ -79,10 +79,7 @@ def demo(config: DemoConfig) -> int:
     if not isinstance(backbone, TerrainPrior):
         raise InputError(f"{config.backbone} takes colours", remedy="The demo needs a backbone for Sentinel-2's bands.")
     out, begin = config.out, time.monotonic()
-    if (out / "config.yaml").is_file() and (out / "demo.txt").is_file():
-        shutil.rmtree(out)  # an earlier demo: nothing in it is anybody's work
-    run = RunFolder.create(out, config)
-    (out / "demo.txt").write_text("Made by `priorscope remote-sensing demo`, which may replace this folder.\n")
+    run = demo_folder(out, config, "priorscope remote-sensing demo")
     scene = _draw(config, run)
     shown = 100 * scene.learnt.mean()
     print(
