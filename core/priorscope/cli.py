@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from priorscope.errors import InputError
 from priorscope.evaluation.processes import process_index_and_count
@@ -56,6 +57,35 @@ def guarded(command: Callable[[], int | None], *, debug: bool = False, app: str 
         # the reader of our output has gone; keep the interpreter from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def parse_verbs(app: str, verbs: Mapping[str, type[Any]], arguments: Sequence[str], *, summary: str) -> Any:
+    """Read ``VERB [options]`` of an app; help and wrong options end the program, as argparse does.
+
+    Parameters
+    ----------
+    app : str
+        Name of the app.
+    verbs : mapping of str to dataclass
+        What each verb can be told.
+    arguments : sequence of str
+        What stands after the app's name.
+    summary : str
+        What the app does, without a capital and a full stop.
+
+    Returns
+    -------
+    object
+        An instance of the chosen verb's dataclass.
+    """
+    import tyro
+
+    return tyro.extras.subcommand_cli_from_dict(
+        dict(verbs),
+        args=list(arguments),
+        prog=f"priorscope {app}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+    )
 
 
 def run_training(train: Callable[[], Path], *, app: str) -> int:

@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from priorscope import __version__, cli
-from priorscope.cli import guarded, main, run_training
+from priorscope.cli import guarded, main, parse_verbs, run_training
 from priorscope.errors import InputError
 
 HEAVY = ("torch", "diffusers", "transformers", "matplotlib", "scipy")
@@ -245,3 +246,30 @@ def test_wrong_options_are_told(capsys):
         assert stop.value.code == 2
         captured = capsys.readouterr()
         assert captured.err + captured.out
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Paint a wall."""
+
+    colour: str
+    """Of the wall."""
+    coats: int = 1
+
+
+@dataclass(frozen=True)
+class Wash:
+    """Wash it off."""
+
+
+def test_verbs_of_an_app(capsys):
+    verbs = {"paint": Paint, "wash": Wash}
+    assert parse_verbs("house", verbs, ["paint", "--colour=red"], summary="walls") == Paint("red", 1)
+    assert parse_verbs("house", verbs, ("wash",), summary="walls") == Wash()
+    with pytest.raises(SystemExit) as stop:
+        parse_verbs("house", verbs, ["--help"], summary="walls of houses")
+    assert not stop.value.code
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "usage: priorscope house" in shown
+    assert "Walls of houses." in shown
+    assert "Wash it off." in shown

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import tyro
-
+from priorscope.cli import parse_verbs
 from priorscope_depth.configs import (
     DemoConfig,
     EvaluateConfig,
@@ -32,12 +31,7 @@ _VERBS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``priorscope depth ...``; returns the exit status."""
-    config = tyro.extras.subcommand_cli_from_dict(
-        _VERBS,  # type: ignore[arg-type]
-        args=list(arguments),
-        prog="priorscope depth",
-        description=SUMMARY[0].upper() + SUMMARY[1:] + ".",
-    )
+    config = parse_verbs("depth", _VERBS, arguments, summary=SUMMARY)
     if isinstance(config, PredictConfig):
         from priorscope_depth.predict import predict
 

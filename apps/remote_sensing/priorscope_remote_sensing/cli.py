@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import tyro
-
+from priorscope.cli import parse_verbs
 from priorscope_remote_sensing.configs import DemoConfig, EvaluateConfig, PredictConfig, TrainConfig
 from priorscope_remote_sensing.table import MODELS
 
@@ -18,12 +17,7 @@ _VERBS = {"predict": PredictConfig, "evaluate": EvaluateConfig, "train": TrainCo
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``priorscope remote-sensing ...``; returns the exit status."""
-    config = tyro.extras.subcommand_cli_from_dict(
-        _VERBS,  # type: ignore[arg-type]
-        args=list(arguments),
-        prog="priorscope remote-sensing",
-        description=SUMMARY[0].upper() + SUMMARY[1:] + ".",
-    )
+    config = parse_verbs("remote-sensing", _VERBS, arguments, summary=SUMMARY)
     if isinstance(config, PredictConfig):
         from priorscope_remote_sensing.predict import predict
 
