@@ -263,6 +263,15 @@ def test_side_by_side_draws_every_panel(picture):
     assert image.std() > 10
 
 
+def test_titles_stand_within_the_figure():
+    """Colour bars below take as much room as the title above."""
+    figure = side_by_side([Panel(np.eye(20), "above", label="below")] * 6, columns=3, width=11.0)
+    figure.canvas.draw()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert len(boxes) == 6
+    assert all(box.y1 <= figure.bbox.y1 for box in boxes)
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to run the viewer's script")
 def test_the_viewer_draws_turns_and_zooms(tmp_path):
     """In a browser: the cloud is drawn, changes when dragged and zoomed, and comes back on a double click."""

@@ -121,7 +121,8 @@ def side_by_side(panels: Sequence[Panel], *, columns: int | None = None, width: 
     columns = columns or min(len(panels), 4)
     rows = math.ceil(len(panels) / columns)
     aspect = max(panel.image.shape[0] / panel.image.shape[1] for panel in panels)
-    figure = Figure(figsize=(width, rows * (width / columns * min(aspect, 3.0) + 0.55)), layout="constrained")
+    beside = 0.95 if any(panel.image.ndim == 2 for panel in panels) else 0.55  # inches of title and colour bar
+    figure = Figure(figsize=(width, rows * (width / columns * min(aspect, 3.0) + beside)), layout="constrained")
     FigureCanvasAgg(figure)
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
