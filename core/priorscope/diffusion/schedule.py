@@ -37,8 +37,17 @@ class Schedule:
 
     def __call__(self, t: float) -> tuple[float, float]:
         """``(alpha, sigma)`` at the scalar level ``t``, as Python floats."""
-        alpha, sigma = self._alpha_sigma(np.asarray(t, dtype=np.float64))
-        return float(alpha), float(sigma)
+        # a run asks for the same few levels several times a step, and the next run again
+        memory: dict[float, tuple[float, float]] = self.__dict__.setdefault("_levels", {})
+        t = float(t)
+        known = memory.get(t)
+        if known is None:
+            alpha, sigma = self._alpha_sigma(np.asarray(t, dtype=np.float64))
+            known = (float(alpha), float(sigma))
+            if len(memory) >= 10_000:
+                memory.clear()
+            memory[t] = known
+        return known
 
     def coefficients(self, t: float | torch.Tensor, like: torch.Tensor) -> tuple[Any, Any]:
         """``(alpha, sigma)`` that multiply ``like``.

@@ -1,12 +1,6 @@
-"""Solvers: one step of the way from level t to level s, as small functions.
+"""Solvers that remember nothing: DDIM, DDPM's ancestral sampling, Euler, Heun.
 
-``step(model, x, t, s, state, noise) -> (x, state)``. ``model`` is asked once or more; ``state`` is what a
-multi-step solver remembers (None at the start of a run); ``noise`` is drawn only by stochastic solvers.
-
-All are written in alpha and sigma, so each serves VP, VE, EDM and flow schedules alike. In the coordinates
-(x / alpha, sigma / alpha) the probability-flow ODE is dx = eps dsigma, and Euler's step there is
-alpha_s x0 + sigma_s eps, which stays finite where alpha = 0. Two identities follow and are tested: Euler is
-DDIM, and Euler-ancestral is DDIM with eta = 1, which is DDPM's ancestral step.
+Two identities are tested: Euler is DDIM, and Euler-ancestral is DDIM with eta = 1, which is DDPM's ancestral step.
 """
 
 from __future__ import annotations
@@ -37,8 +31,8 @@ def ddim(
     alpha_s, sigma_s = model.schedule(s)
     fresh = eta * _posterior_std(alpha_t, sigma_t, alpha_s, sigma_s) if eta else 0.0
     kept = math.sqrt(max(sigma_s**2 - fresh**2, 0.0))
-    x = alpha_s * x0 + kept * eps
-    return (x + fresh * required(noise).like(x) if fresh > 0 else x), state
+    x = (alpha_s * x0).add_(eps, alpha=kept)
+    return (x.add_(required(noise).like(x), alpha=fresh) if fresh > 0 else x), state
 
 
 def ddpm_ancestral(
@@ -106,44 +100,9 @@ def heun(
     return alpha_s / alpha_t * x + (sigma_s - sigma_t * alpha_s / alpha_t) * slope, state
 
 
-def dpmpp_2m(
-    model: Model, x: torch.Tensor, t: float, s: float, state: Any, noise: Noise | None
-) -> tuple[torch.Tensor, Any]:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): one call, order 2, remembers the last x0.
-
-    In half log-SNR lambda with h = lambda_s - lambda_t: x_s = sigma_s / sigma_t x + alpha_s (1 - e^-h) D,
-    where D extrapolates x0 with the previous one. Steps from alpha = 0 and to sigma = 0, where h is infinite,
-    are of first order.
-    """
-    x0, _ = model(x, t)
-    alpha_s, sigma_s = model.schedule(s)
-    lambda_t, lambda_s = model.schedule.log_snr(t), model.schedule.log_snr(s)
-    h = lambda_s - lambda_t
-    extrapolated = x0
-    if state is not None and math.isfinite(h) and h != 0:
-        last_x0, last_lambda = state
-        if math.isfinite(last_lambda):
-            ratio = h / (2 * (lambda_t - last_lambda))
-            extrapolated = x0 + ratio * (x0 - last_x0)
-    decay = 0.0 if math.isinf(h) else math.exp(-h)
-    x = sigma_s / model.schedule(t)[1] * x + alpha_s * (1.0 - decay) * extrapolated
-    return x, (x0, lambda_t)
-
-
 def _posterior_std(alpha_t: float, sigma_t: float, alpha_s: float, sigma_s: float) -> float:
     """Standard deviation of q(x_s | x_t, x_0) on the way down, 0 on the way up."""
     if sigma_s == 0.0 or sigma_t == 0.0 or alpha_s == 0.0:
         return 0.0
     between = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
     return sigma_s / sigma_t * math.sqrt(max(between, 0.0))
-
-
-#: Solvers by the names the command lines use.
-SOLVERS: dict[str, Step] = {
-    "ddim": ddim,
-    "ddpm": ddpm_ancestral,
-    "euler": euler,
-    "euler-ancestral": euler_ancestral,
-    "heun": heun,
-    "dpmpp-2m": dpmpp_2m,
-}
