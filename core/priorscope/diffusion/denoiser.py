@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -25,11 +25,15 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Where a run stands: step ``index`` of ``total``, network call ``call`` within the step (from 0)."""
+    """Where a run stands: step ``index`` of ``total``, network call ``call`` within the step (from 0).
+
+    ``run`` is an object of the run's own: caches start afresh when it is another one.
+    """
 
     index: int = 0
     total: int = 1
     call: int = 0
+    run: object = field(default=None, compare=False, repr=False)
 
 
 class Model(Protocol):
@@ -44,6 +48,12 @@ class Model(Protocol):
         condition: Condition | None = None,
         info: StepInfo | None = None,
     ) -> Prediction: ...
+
+
+class PassCache(Protocol):
+    """What may make a network's pass cheaper (:mod:`priorscope.caching`)."""
+
+    def ask(self, call: Callable[[], torch.Tensor], info: StepInfo | None) -> torch.Tensor: ...
 
 
 class Denoiser:
@@ -90,6 +100,7 @@ class Denoiser:
         self.prediction_type = prediction_type
         self.time_label = time_label
         self.input_scale = input_scale
+        self.cache: PassCache | None = None
 
     def __call__(
         self,
@@ -100,7 +111,11 @@ class Denoiser:
     ) -> Prediction:
         """Ask the network about ``x`` (B, ...) at level ``t``: a number, (B,), or broadcastable to ``x``."""
         alpha, sigma = self.schedule.coefficients(t, x)
-        return self.split(self.raw(x, t, condition), x, alpha, sigma)
+        if self.cache is None:
+            output = self.raw(x, t, condition)
+        else:
+            output = self.cache.ask(lambda: self.raw(x, t, condition), info)
+        return self.split(output, x, alpha, sigma)
 
     def raw(self, x: torch.Tensor, t: Level, condition: Condition | None = None) -> torch.Tensor:
         """The network's own output at level ``t``."""
@@ -108,6 +123,11 @@ class Denoiser:
             x_in = x * self.input_scale(*self.schedule.coefficients(t, x))
         else:
             x_in = x
+        kwargs = {} if condition is None else condition.expand(x.shape[0])
+        return self.network(x_in, self.label(t, x), **kwargs)
+
+    def label(self, t: Level, x: torch.Tensor) -> torch.Tensor:
+        """What the network is told at level ``t`` for a batch like ``x``: (B,), where ``t`` is a number."""
         label = self.time_label(t) if callable(self.time_label) else self.time_label
         if label is None:
             label = self.schedule.label(t)
@@ -115,9 +135,7 @@ class Denoiser:
             label = torch.full((x.shape[0],), float(label), device=x.device)
         elif label.ndim > 1 and label.numel() == x.shape[0]:
             label = label.flatten()  # one level an item, shaped to broadcast
-        label = label.to(x.device)
-        kwargs = {} if condition is None else condition.expand(x.shape[0])
-        return self.network(x_in, label, **kwargs)
+        return label.to(x.device)
 
     def split(self, output: torch.Tensor, x: torch.Tensor, alpha: Any, sigma: Any) -> Prediction:
         """Turn a network output at ``x`` into (x0, eps)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -64,7 +65,7 @@ class _Bound:
         info: StepInfo | None = None,
     ) -> Prediction:
         prediction = self.model(x, t, self.condition if condition is None else condition, self.info)
-        self.info = StepInfo(self.info.index, self.info.total, self.info.call + 1)
+        self.info = replace(self.info, call=self.info.call + 1)
         return prediction
 
 
@@ -115,10 +116,10 @@ def sample(
         raise InputError(f"a run needs at least two levels, got {list(times)}")
     bound = _Bound(Constrained(model, constraint) if constraint else model, condition)
     steps = list(pairwise(float(t) for t in times))
-    state = None
+    state, run = None, object()
     with torch.no_grad():
         for index, (t, s) in enumerate(_track(steps, progress)):
-            bound.info = StepInfo(index, len(steps))
+            bound.info = StepInfo(index, len(steps), run=run)
             if known is not None:
                 x = known(x, t)
             x, state = step(bound, x, t, s, state, noise)
