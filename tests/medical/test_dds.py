@@ -69,6 +69,25 @@ def test_the_constraint_gives_the_posterior_mean_of_gaussian_data(problem):
     assert torch.equal(after.eps, before.eps)
 
 
+def test_duals_keep_their_meaning_from_level_to_level(problem):
+    """At the minimiser of misfit and variation no anchor pulls, so that it stays where it is whatever the level."""
+    _, y = problem
+    operator = Matrix(torch.eye(9, dtype=torch.float64))
+    y = torch.cat([y, y[:, :4]], 1)
+    given = {"noise": 0.3, "weight": 4.0, "rho": 1.0, "prior_std": 0.7, "boundary": "neumann"}
+    constraint = MeasuredVolume(operator, y, SCHEDULE, cg_iterations=10, **given)
+
+    def corrected(x, t):
+        return constraint(x, t, Prediction(x, x), StepInfo(0, 1, 0)).x0
+
+    x = y.unflatten(1, (1, 3, 3))
+    for _ in range(300):
+        x = corrected(x, 500.0)
+    assert float((x - y.view_as(x)).abs().max()) > 0.1
+    for level in (200.0, 20.0, 700.0):
+        torch.testing.assert_close(corrected(x, level), x, atol=1e-5, rtol=0)
+
+
 def test_many_samples_agree_with_the_posterior_of_gaussian_data(problem):
     operator, y = problem
     copies = 2000

@@ -22,9 +22,9 @@ from priorscope.errors import InputError
 from priorscope.inverse.admm import ADMMTV
 from priorscope.inverse.dds import DDS, renoise
 from priorscope.inverse.guidance import clean_variance
-from priorscope.inverse.operator import LinearOperator, checked
+from priorscope.inverse.operator import LinearOperator
 from priorscope.inverse.tv import Boundary
-from priorscope_medical.volume_state import VolumeState
+from priorscope_medical.volume_state import VolumeState, slice_names
 
 
 class MeasuredVolume:
@@ -85,7 +85,13 @@ class MeasuredVolume:
             return self.alone(x, t, prediction, info)
         admm.data_weight, admm.weight = share, self.weight * variance
         admm.backprojection = share * self.backprojection
-        return Prediction(admm(prediction.x0), prediction.eps)
+        # ADMM sees the objective times r^2: between calls the dual is that of the objective itself
+        if admm.dual is not None:
+            admm.dual = variance * admm.dual
+        x0 = admm(prediction.x0)
+        assert admm.dual is not None
+        admm.dual = admm.dual / variance
+        return Prediction(x0, prediction.eps)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The duals, for a run to go on from; empty where slices are not coupled."""
@@ -163,9 +169,7 @@ def dds(
     that follow the level are DiffPIR's (Zhu et al. 2023).
     """
     operator.check_measurement(y)
-    names = list(range(len(y)) if slices is None else slices)
-    if not len(y) or len(names) != len(y):
-        raise InputError(f"{len(names)} names for {len(y)} slices")
+    names = slice_names(slices, y)
     if not 0 < noise < math.inf:
         raise InputError(f"noise {noise} of the measurement", remedy="It must be positive; take its rounding, if none.")
     times = spaced_times(model.schedule, steps, "quadratic" if isinstance(model.schedule, VPSchedule) else "linspace")
@@ -187,9 +191,7 @@ def dds(
         start = drawn("start").draw((len(y), *operator.domain), device=y.device, dtype=y.dtype.to_real())
         x = model.schedule(times[0])[1] * start
     else:
-        first, x = resume.step, checked(resume.x, operator.domain, "volume to go on from").to(y.device)
-        if len(x) != len(y) or not 0 < first < len(times) - 1:
-            raise InputError(f"a state of {len(x)} slices after {first} of {len(times) - 1} steps, for {len(y)} slices")
+        first, x = resume.taken_up(operator, y, len(times) - 1)
         constraint.load_state_dict(resume.duals)
 
     def step(model: Model, x: torch.Tensor, t: float, s: float, state: Any, _: Noise | None) -> tuple[Any, int]:

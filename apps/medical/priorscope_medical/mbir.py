@@ -19,11 +19,11 @@ from priorscope.diffusion.schedule import VESchedule
 from priorscope.errors import InputError
 from priorscope.inverse.admm import ADMMTV
 from priorscope.inverse.mbir_ct import OfficialParallelBeam
-from priorscope.inverse.operator import LinearOperator, checked
+from priorscope.inverse.operator import LinearOperator
 from priorscope.inverse.parallel_beam import ParallelBeam
 from priorscope.inverse.rays import RayTransform
 from priorscope.inverse.tv import Boundary
-from priorscope_medical.volume_state import VolumeState
+from priorscope_medical.volume_state import VolumeState, slice_names
 
 #: Pixels of the slices that DiffusionMBIR's lambda and rho were published for.
 _PUBLISHED_SIDE = 256
@@ -127,9 +127,7 @@ def diffusion_mbir(
         options |= {"order": "predictor-corrector", "norms": "batch", "table": steps}
         chunks = [len(part) for part in torch.arange(len(y)).chunk(len(y) // batch_size + 1)]
     else:
-        names = range(len(y)) if slices is None else slices
-        if len(names) != len(y):
-            raise InputError(f"{len(names)} names for {len(y)} slices")
+        names = slice_names(slices, y)
         source = None
         chunks = [min(batch_size, len(y) - start) for start in range(0, len(y), batch_size)]
 
@@ -140,9 +138,7 @@ def diffusion_mbir(
     if resume is None:
         x = denoiser.schedule(times[0])[1] * noise_of("start", 0, len(y)).draw(shape, device=y.device, dtype=real)
     else:
-        first, x = resume.step, checked(resume.x, operator.domain, "volume to go on from").to(y.device, real)
-        if len(x) != len(y) or not 0 < first < steps:
-            raise InputError(f"a state of {len(x)} slices after {first} of {steps} steps, for {len(y)} measured slices")
+        first, x = resume.taken_up(operator, y, steps)
         admm.load_state_dict(resume.duals)
 
     def step(model: Model, x: torch.Tensor, t: float, s: float, state: Any, _: Noise | None) -> tuple[Any, int]:
