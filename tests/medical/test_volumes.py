@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from priorscope.errors import InputError
+from priorscope_medical.planes import shown_slices, slice_title, three_planes
 from priorscope_medical.volumes import (
     Volume,
     as_attenuation,
@@ -98,6 +99,29 @@ def test_slices_lie_in_the_plane_that_is_asked_for(tmp_path: Path, numbered: np.
     assert sorted(sagittal.planes) == ["axial", "coronal", "sagittal"]
     with pytest.raises(InputError, match="oblique"):
         read_volume(path, slices="oblique")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="spacing of its own"):
+        read_volume(path, spacing=(1, 1, 1))
+
+
+def test_rows_run_along_the_later_axis_of_the_file_whatever_was_widest(tmp_path: Path, numbered: np.ndarray) -> None:
+    wide = write(tmp_path / "a.nii", numbered, np.diag([5.0, 1, 1, 1]))
+    assert read_volume(wide).axes == (0, 2, 1)
+    axial = read_volume(wide, slices="axial")
+    assert (axial.axes, axial.spacing) == ((2, 1, 0), (1, 1, 5))
+    np.testing.assert_array_equal(axial.data, read_volume(write(tmp_path / "b.nii", numbered), slices="axial").data)
+
+
+def test_other_planes_of_dicom_and_arrays(tmp_path: Path) -> None:
+    series = ct_series(tmp_path / "ct", [0, 2.5, 5])
+    axial, sagittal = read_volume(series), read_volume(series, slices="sagittal")
+    assert (axial.slice_plane, sagittal.slice_plane) == ("axial", "sagittal")
+    assert sagittal.data.shape == (128, 3, 128)
+    assert sagittal.spacing == pytest.approx((0.661468, 2.5, 0.661468))
+    for plane in axial.planes:
+        np.testing.assert_array_equal(axial.picture(plane, 2)[0], sagittal.picture(plane, 2)[0])
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((3, 4, 5)))
+    array = read_volume(tmp_path / "a.npy", slices="coronal", spacing=(3, 2, 1))
+    assert (array.data.shape, array.spacing, array.slice_plane) == ((4, 3, 5), (2, 3, 1), "coronal")
 
 
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
@@ -120,6 +144,15 @@ def test_pictures_do_not_depend_on_how_the_file_counts(tmp_path: Path, flips: tu
     assert sagittal.shape == (6, 5)
     assert (sagittal[0] == 1).all()
     assert (sagittal[1:, 0] == 2).all()
+
+
+def test_slices_are_numbered_as_in_the_whole_volume(tmp_path: Path, numbered: np.ndarray) -> None:
+    volume = read_volume(write(tmp_path / "a.nii", numbered))
+    assert slice_title(volume, "axial", 2, first=50) == "axial 52"
+    assert slice_title(volume, "coronal", 2, first=50) == "coronal 2"
+    figure = three_planes({"result": volume}, limits=(0, 1), reach=1, label="x", first=50)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert f"result, axial {shown_slices(volume)['axial'] + 50}" in titles
 
 
 def test_one_frame_of_four_dimensions_is_a_volume(tmp_path: Path, numbered: np.ndarray) -> None:
@@ -256,6 +289,18 @@ def test_dicom_traps(tmp_path: Path) -> None:
         read_volume(pydicom.data.get_testdata_file("SC_rgb_rle.dcm"))
     with pytest.raises(InputError, match="holds no image"):
         read_volume(pydicom.data.get_testdata_file("rtplan.dcm"))
+    empty = read_volume(ct_series(tmp_path / "empty", [0, 2], RescaleSlope="", RescaleIntercept=""))
+    assert any("2 of 2 slices have no RescaleSlope" in note for note in empty.notes)
+    np.testing.assert_array_equal(empty.data, raw.data)
+    with pytest.raises(InputError, match="a RescaleSlope of 0"):
+        read_volume(ct_series(tmp_path / "zero", [0], RescaleSlope=0))
+    coarse = ct_series(tmp_path / "coarse", [0, 2], SeriesNumber=1)
+    ct_series(coarse, [4], SeriesNumber=2, PixelSpacing=[1, 1])
+    with pytest.raises(InputError, match="has pixels of"):
+        read_volume(coarse)
+    (tmp_path / "scan.h5").write_bytes(b"")
+    with pytest.raises(InputError, match="--task measured"):
+        read_volume(tmp_path / "scan.h5")
     (tmp_path / "note.txt").write_text("no image")
     with pytest.raises(InputError, match="no volume file"):
         read_volume(tmp_path / "note.txt")

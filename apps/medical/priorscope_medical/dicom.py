@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -63,9 +64,9 @@ def read_series(
     unscaled = padding = 0
     for number, (file, header) in enumerate(headers):
         values, marked = _pixels(file, shape)
-        unscaled += "RescaleSlope" not in header
-        slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
-        data[number] = values * slope + intercept
+        slope, intercept = (_scaling(header, name, file) for name in ("RescaleSlope", "RescaleIntercept"))
+        unscaled += slope is None
+        data[number] = values * (1.0 if slope is None else slope) + (intercept or 0.0)
         if header.get("Modality") == "CT":
             data[number][marked] = AIR
             padding += int(marked.sum())
@@ -148,11 +149,31 @@ def _check_alike(headers: list[tuple[Path, Any]], path: Path) -> None:
                 path=file,
                 remedy="Take the localiser out.",
             )
+        steps = [one.get("PixelSpacing") or one.get("ImagerPixelSpacing") for one in (first, header)]
+        if (steps[0] is None) != (steps[1] is None) or (
+            steps[0] is not None
+            and not np.allclose(_numbers(steps[0], 2, path), _numbers(steps[1], 2, file), rtol=1e-3, atol=0)
+        ):
+            raise InputError(f"has pixels of {steps[1]} mm, others of the series of {steps[0]} mm", path=file)
         other = header.get("ImageOrientationPatient")
         if (orientation is None) != (other is None) or (
             orientation is not None and np.abs(_numbers(other, 6, file) - _numbers(orientation, 6, file)).max() > 1e-3
         ):
             raise InputError("is oriented otherwise than the rest of the series", path=file)
+
+
+def _scaling(header: Any, name: str, file: Path) -> float | None:
+    """A factor or offset of the stored values; None where it is absent or empty."""
+    value = header.get(name)
+    if value is None or str(value) == "":
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or (name == "RescaleSlope" and number == 0):
+        raise InputError(f"has a {name} of {value}", path=file, remedy="Repair the header, or convert it by dcm2niix.")
+    return number
 
 
 def _numbers(value: Any, count: int, file: Path) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import SuiteResult
 from priorscope_medical.configs import EvaluateConfig
-from priorscope_medical.planes import PLANES, picture, shown_slices
+from priorscope_medical.planes import PLANES, picture, shown_slices, slice_title
 from priorscope_medical.problem import Modality
 from priorscope_medical.report import LABEL, METHODS, WINDOW
 from priorscope_medical.scores import HOW
@@ -121,7 +121,7 @@ def _add_pictures(report: Report, run: RunFolder, rows: Sequence[dict[str, Any]]
     truth = _read(folder / f"{task}-truth.nii.gz")
     results = {row["method"]: _read(folder / f"{task}-{row['method']}.nii.gz") for row in rows}
     modality: Modality = "MRI" if task.startswith("cs-mri") else "CT"
-    figure = _compared(truth, results, modality)
+    figure = _compared(truth, results, modality, rows[0]["measurement"]["first_slice"])
     name = f"{rows[0]['volume']}-{task}"
     figure.savefig(run.figures / f"{name}.png", dpi=110)
     limits, reach = WINDOW[modality]
@@ -132,7 +132,7 @@ def _add_pictures(report: Report, run: RunFolder, rows: Sequence[dict[str, Any]]
     )
 
 
-def _compared(truth: Volume, results: dict[str, Volume], modality: Modality) -> Figure:
+def _compared(truth: Volume, results: dict[str, Volume], modality: Modality, first: int = 0) -> Figure:
     """Rows of truth and methods: three planes, then three differences."""
     limits, reach = WINDOW[modality]
     at = shown_slices(truth)
@@ -140,7 +140,8 @@ def _compared(truth: Volume, results: dict[str, Volume], modality: Modality) -> 
     panels = []
     for name, volume in {"truth": truth, **results}.items():
         grey = [colourise(picture(volume, plane, at[plane]), "gray", *limits) for plane in planes]
-        panels += [Panel(image, f"{name}, {plane} {at[plane]}") for plane, image in zip(planes, grey, strict=True)]
+        titles = [f"{name}, {slice_title(truth, plane, at[plane], first)}" for plane in planes]
+        panels += [Panel(image, title) for image, title in zip(grey, titles, strict=True)]
         change = volume.with_data(volume.data - truth.data)
         coloured = [colourise(picture(change, plane, at[plane]), "RdBu_r", -reach, reach) for plane in planes]
         panels += [Panel(image, "" if name == "truth" else f"{name} - truth") for image in coloured]

@@ -29,6 +29,11 @@ def shown_slices(volume: Volume) -> dict[Plane, int]:
     return found
 
 
+def slice_title(volume: Volume, plane: Plane, index: int, first: int = 0) -> str:
+    """``axial 54``: the number of a slice in the whole volume, of which ``volume`` may be a slab from ``first`` on."""
+    return f"{plane} {index + (first if volume.planes[plane] == 0 else 0)}"
+
+
 def picture(volume: Volume, plane: Plane, index: int) -> NDArray[np.float32]:
     """A slice with square pixels: rows or columns are repeated as their spacing asks."""
     image, (high, wide) = volume.picture(plane, index)
@@ -48,6 +53,7 @@ def three_planes(
     reach: float,
     label: str,
     at: Mapping[Plane, int] | None = None,
+    first: int = 0,
 ) -> Figure:
     """Volumes row by row, the three planes of each side by side; then differences, in colour.
 
@@ -64,12 +70,15 @@ def three_planes(
         Of the values.
     at : mapping, optional
         The slice of each plane; default :func:`shown_slices` of the first volume.
+    first : int
+        Number of the first slice in its volume.
     """
-    first = next(iter(rows.values()))
-    at = shown_slices(first) if at is None else at
-    planes = [plane for plane in PLANES if plane in first.planes]
+    shown = next(iter(rows.values()))
+    at = shown_slices(shown) if at is None else at
+    planes = [plane for plane in PLANES if plane in shown.planes]
+    titles = {plane: slice_title(shown, plane, at[plane], first) for plane in planes}
     panels = [
-        Panel(picture(volume, plane, at[plane]), f"{name}, {plane} {at[plane]}", "gray", *limits, label)
+        Panel(picture(volume, plane, at[plane]), f"{name}, {titles[plane]}", "gray", *limits, label)
         for name, volume in rows.items()
         for plane in planes
     ]
@@ -81,11 +90,11 @@ def three_planes(
     return side_by_side(panels, columns=len(planes), width=11.0)
 
 
-def spread_planes(std: Volume, label: str, at: Mapping[Plane, int]) -> Figure:
+def spread_planes(std: Volume, label: str, at: Mapping[Plane, int], first: int = 0) -> Figure:
     """A map of standard deviations in the three planes."""
     high = float(np.quantile(std.data, 0.998)) or 1.0
     panels = [
-        Panel(picture(std, plane, at[plane]), f"{plane} {at[plane]}", "magma", 0.0, high, label)
+        Panel(picture(std, plane, at[plane]), slice_title(std, plane, at[plane], first), "magma", 0.0, high, label)
         for plane in PLANES
         if plane in std.planes
     ]

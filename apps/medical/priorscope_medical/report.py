@@ -52,9 +52,9 @@ def reconstruction_report(
     report.heading("Result")
     truth = None if problem.truth is None else problem.on_grid(problem.truth)
     at = shown_slices(truth or result.volume)
-    _add_planes(report, run, problem.modality, {"result": result.volume}, truth, at)
+    _add_planes(report, run, problem, result.volume, truth, at)
     if result.std is not None:
-        figure = spread_planes(result.std, LABEL[problem.modality], at)
+        figure = spread_planes(result.std, LABEL[problem.modality], at, problem.first)
         figure.savefig(run.figures / "std.png", dpi=120)
         report.figure(
             figure_to_image(figure),
@@ -87,21 +87,27 @@ def reconstruction_report(
 def _add_planes(
     report: Report,
     run: RunFolder,
-    modality: Modality,
-    volumes: dict[str, Volume],
+    problem: Problem,
+    result: Volume,
     truth: Volume | None,
     at: dict[Any, int],
 ) -> None:
-    limits, reach = WINDOW[modality]
-    rows = volumes if truth is None else {"truth": truth, **volumes}
-    differences = {}
+    limits, reach = WINDOW[problem.modality]
+    label = LABEL[problem.modality]
+    rows, differences = {"result": result}, {}
     if truth is not None:
-        differences = {f"{name} - truth": one.with_data(one.data - truth.data) for name, one in volumes.items()}
-    figure = three_planes(rows, differences, limits=limits, reach=reach, label=LABEL[modality], at=at)
+        rows = {"truth": truth, **rows}
+        differences = {"result - truth": result.with_data(result.data - truth.data)}
+    figure = three_planes(rows, differences, limits=limits, reach=reach, label=label, at=at, first=problem.first)
     figure.savefig(run.figures / "planes.png", dpi=120)
     report.figure(
         figure_to_image(figure),
-        f"From {limits[0]:g} (black) to {limits[1]:g} (white). Radiological view: the right is left.",
+        f"From {limits[0]:g} (black) to {limits[1]:g} (white). "
+        + (
+            "Radiological view: the patient's right is on the left."
+            if result.space
+            else "The file does not say how the patient lies: which side is right, front and head is a guess."
+        ),
     )
 
 
@@ -145,7 +151,7 @@ def _how_measured(problem: Problem) -> str:
             f"pixels of {s['pixel']:.3g} mm."
         )
         if "photons" in s:
-            photons = f"{s['photons']:.3g} photons a ray" if s["photons"] else "no noise"
+            photons = f"{s['photons']:,.0f} photons a ray" if s["photons"] else "No noise"
             text += f" {photons}, {s['water_per_mm']:g} per mm of water."
         return text
     lines = s.get("measured_acceleration") or (1 / s["measured_lines"] if s.get("measured_lines") else None)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from priorscope.data.arrays import MAX_GIGABYTES, read_array
 from priorscope.data.files import atomic_path, writing
 from priorscope.errors import InputError
+from priorscope_medical.containers import HDF5_SUFFIXES
 
 Unit = Literal["HU", "attenuation", "intensity"]
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -128,10 +129,10 @@ def read_volume(
     unit : str, optional
         What the values are; otherwise DICOM's modality tells, or they are guessed by their range, with a note.
     slices : str or int, optional
-        NIfTI: the plane of the slices, or the file's axis along which they are counted. By default the axis with the
-        largest spacing, and axial slices where spacings are equal within 1 %.
+        The plane of the slices, or the file's axis along which they are counted. By default as DICOM and arrays count
+        them; for NIfTI the axis with the largest spacing, and axial slices where spacings are equal within 1 %.
     spacing : (float, float, float), optional
-        Arrays only: mm between slices, rows and columns; 1 mm where not given, with a note.
+        Arrays only, others have their own: mm between slices, rows and columns; 1 mm where not given, with a note.
     series : str or int, optional
         DICOM: UID (or its end) or number of the series, where the folder holds several.
     key : str, optional
@@ -147,17 +148,24 @@ def read_volume(
     ------
     InputError
         No such file, an empty folder, a format that is not read, a truncated file, a 2D image, several frames or
-        series, voxels that are not finite, or more than `max_gigabytes`.
+        series, voxels that are not finite, a spacing for a file with its own, or more than `max_gigabytes`.
     """
     path = Path(path)
     if unit is not None and unit not in get_args(Unit):
         raise InputError(f"a unit named {unit!r}", remedy=f"Use {', '.join(get_args(Unit))}.")
     if not path.exists():
         raise InputError("no such file or folder", path=path, remedy="Check the path.")
+    of_arrays = bool(_array_files(path)) if path.is_dir() else path.suffix.lower() in (".npy", ".npz")
+    if spacing is not None and not of_arrays:
+        raise InputError("has a spacing of its own", path=path, remedy="Leave --spacing out: it is for arrays.")
     if path.is_file() and path.name.lower().endswith((".nii", ".nii.gz")):
-        volume = _guessed(_read_nifti(path, slices, max_gigabytes))
-    elif _array_files(path) if path.is_dir() else path.suffix.lower() in (".npy", ".npz"):
+        volume = _guessed(_read_nifti(path, max_gigabytes))
+    elif of_arrays:
         volume = _guessed(_read_arrays(path, spacing, key, max_gigabytes))
+    elif path.is_file() and path.suffix.lower() in HDF5_SUFFIXES:
+        raise InputError(
+            "HDF5 is not read as a volume", path=path, remedy="If it holds measurements, say --task measured."
+        )
     else:
         from priorscope_medical.dicom import read_series
 
@@ -165,9 +173,25 @@ def read_volume(
     bad = int((~np.isfinite(volume.data)).sum())
     if bad:
         raise InputError(f"holds {bad} voxels that are NaN or infinite", path=path, remedy="Repair or fill them first.")
+    if slices is not None:
+        volume = across(volume, slices)
     if unit is None:
         return volume
     return replace(volume, unit=unit, notes=tuple(note for note in volume.notes if _GUESS not in note))
+
+
+def across(volume: Volume, plane: Plane | int) -> Volume:
+    """The same volume with its slices in another plane, or along another axis of its file."""
+    if plane not in ((0, 1, 2) if isinstance(plane, int) else get_args(Plane)):
+        raise InputError(f"slices along {plane!r}", remedy="Use axial, coronal or sagittal, or an axis: 0, 1 or 2.")
+    first = volume.axes.index(plane) if isinstance(plane, int) else volume.planes[plane]
+    if first == 0:
+        return volume
+    # rows along the later axis of the file, as the slices of a NIfTI file are read
+    rows, columns = sorted((axis for axis in range(3) if axis != first), key=lambda axis: -volume.axes[axis])
+    data = np.ascontiguousarray(volume.data.transpose(first, rows, columns))
+    spacing, axes = (tuple(one[axis] for axis in (first, rows, columns)) for one in (volume.spacing, volume.axes))
+    return replace(volume, data=data, spacing=spacing, axes=axes)  # type: ignore[arg-type]
 
 
 def _array_files(folder: Path) -> list[Path]:
@@ -186,7 +210,7 @@ def _guessed(volume: Volume) -> Volume:
     return replace(volume, unit=unit, notes=(*volume.notes, note))
 
 
-def _read_nifti(path: Path, slices: Plane | int | None, max_gigabytes: float) -> Volume:
+def _read_nifti(path: Path, max_gigabytes: float) -> Volume:
     import nibabel
     from nibabel.filebasedimages import ImageFileError
 
@@ -221,7 +245,7 @@ def _read_nifti(path: Path, slices: Plane | int | None, max_gigabytes: float) ->
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9 * float(np.prod(steps)) > 0):
         raise InputError("has an affine that is singular or not finite", path=path, remedy="Repair its header.")
-    axis = _slice_axis(affine, steps, slices)
+    axis = _slice_axis(affine, steps)
     columns, rows = (number for number in range(3) if number != axis)
     axes = (axis, rows, columns)
     space = int(image.header["sform_code"]) or int(image.header["qform_code"])
@@ -237,16 +261,9 @@ def _read_nifti(path: Path, slices: Plane | int | None, max_gigabytes: float) ->
     )
 
 
-def _slice_axis(affine: NDArray[np.float64], steps: NDArray[np.float64], slices: Plane | int | None) -> int:
-    if isinstance(slices, int):
-        if slices not in (0, 1, 2):
-            raise InputError(f"slices along axis {slices}", remedy="Use 0, 1 or 2.")
-        return slices
+def _slice_axis(affine: NDArray[np.float64], steps: NDArray[np.float64]) -> int:
+    """The axis with the largest spacing; the axial slices' where spacings are equal within 1 %."""
     planes = [_PLANES[letter] for letter in axis_letters(affine)]
-    if slices is not None:
-        if slices not in planes:
-            raise InputError(f"a plane named {slices!r}", remedy="Use axial, coronal or sagittal.")
-        return planes.index(slices)
     widest = int(steps.argmax())
     axial = planes.index("axial")
     return axial if steps[axial] >= 0.99 * steps[widest] else widest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from priorscope.errors import InputError
 from priorscope_medical.configs import TrainConfig
 from priorscope_medical.grid import side_in_mm, square
 from priorscope_medical.prior import Unit
-from priorscope_medical.volumes import Plane, Volume, as_attenuation, intensity_scale, read_volume
+from priorscope_medical.volumes import Volume, across, as_attenuation, intensity_scale, read_volume
 
 #: mm of a pixel of procedural slices: 96 of them hold a head with what lies around it.
 PHANTOM_PIXEL = 2.55
@@ -113,14 +113,6 @@ def read_slices(source: Source, config: TrainConfig, folder: Path) -> Slices:
     title = f"{config.phantoms} procedural slices" if not source.volumes else f"slices of {len(source.volumes)} volumes"
     held_out = np.load(folder / "held_out.npy").astype(np.float32)
     return Slices(folder / "slices.npy", held_out, source.unit, source.pixel, title)
-
-
-def across(volume: Volume, plane: Plane) -> Volume:
-    """The same volume with its slices in another plane."""
-    first = volume.planes[plane]
-    order = (first, *(axis for axis in range(3) if axis != first))
-    spacing, axes = ([values[axis] for axis in order] for values in (volume.spacing, volume.axes))
-    return replace(volume, data=volume.data.transpose(order), spacing=tuple(spacing), axes=tuple(axes))  # type: ignore[arg-type]
 
 
 def _stem(name: str) -> str:
