@@ -12,17 +12,21 @@ import numpy as np
 import pytest
 import torch
 
+from priorscope.backbones.ncsnpp import NCSNpp
 from priorscope.cli import main
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.settings import LoopConfig
 from priorscope_medical.configs import SolverConfig, TrainConfig
-from priorscope_medical.prior import SlicePrior
+from priorscope_medical.prior import SlicePrior, SliceValues
 from priorscope_medical.score_prior import ScorePrior, load_prior
 from priorscope_medical.train import train
-from priorscope_medical.training.data import across, open_source, read_slices, write_slices
+from priorscope_medical.training.data import open_source, read_slices, write_slices
+from priorscope_medical.training.feed import SliceFeed
 from priorscope_medical.training.report import draw_slices
-from priorscope_medical.volumes import read_volume
+from priorscope_medical.training.score_task import ScorePriorTask
+from priorscope_medical.training.task import PriorTask, SlicePriorTask, random_draws
+from priorscope_medical.volumes import across, read_volume
 
 LOOP = LoopConfig(
     steps=4, batch_size=4, log_every=1, validate_every=2, checkpoint_every=2, warmup=1, lr=1e-3, device="cpu"
@@ -75,25 +79,77 @@ def test_stopped_and_resumed_as_if_never_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes(tmp_path: Path, launcher: list[str]) -> None:
-    out = tmp_path / "run"
+@pytest.mark.usefixtures("without_report")
+def test_two_processes_learn_what_one_learns(tmp_path: Path, launcher: list[str]) -> None:
+    out, alone = tmp_path / "run", tmp_path / "alone"
     words = ["--phantoms=8", "--size=16", "--pixel=15", "--steps=3", "--batch-size=4", "--warmup=1", "--log-every=1"]
-    words += ["--device=cpu", f"--out={out}"]
+    words += ["--device=cpu", "--lr=0.001"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*launcher, "-m", "priorscope_medical.train", *words],
+        [*launcher, "-m", "priorscope_medical.train", *words, f"--out={out}"],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("8 procedural slices") == 1
     assert done.stdout.count("model: ") == 1
-    rows = RunFolder(out).history()
-    assert [row["step"] for row in rows] == [0, 1, 2, 3]
-    assert rows[-1]["held_out_loss"] < rows[0]["held_out_loss"]
     assert (out / "report.html").is_file()
+    assert main(["medical", "train", *words, f"--out={alone}"]) == 0
+    rows = [RunFolder(folder).history() for folder in (out, alone)]
+    assert [row["step"] for row in rows[0]] == [0, 1, 2, 3]
+    names = ("loss", "grad_norm", "held_out_loss")
+    for ours, theirs in zip(*rows, strict=True):
+        assert [ours.get(name) for name in names] == pytest.approx([theirs.get(name) for name in names], rel=1e-4)
+    assert rows[0][-1]["held_out_loss"] < rows[0][0]["held_out_loss"]
+    # Adam divides by the gradient's size: where that is rounding, so is the step's sign
+    weights = [
+        SlicePrior.from_pretrained(folder / "model", device="cpu").network.state_dict() for folder in (out, alone)
+    ]
+    apart = torch.cat([(weights[0][name] - weights[1][name]).abs().flatten() for name in weights[0]])
+    assert float(apart.median()) < 1e-6
+
+
+@pytest.mark.parametrize("network", ["unet", "ncsnpp"])
+def test_the_loss_of_a_slice_does_not_depend_on_its_batch(network: Any, tmp_path: Path) -> None:
+    """In parts, as processes take it, a batch has the mean loss of the whole."""
+    slices = np.random.default_rng(0).random((5, 16, 16), dtype=np.float32)
+    feed = SliceFeed(slices, 4, seed=3)
+    prior = SlicePrior.new(SliceValues("attenuation", 0.5, 0.625, patch=2, size=16))
+    task: PriorTask = SlicePriorTask(prior)
+    if network == "ncsnpp":
+        small = NCSNpp(image_size=16, channels=8, multipliers=(1, 2), blocks=1, sigma_max=10.0)
+        task = ScorePriorTask(ScorePrior.of(small, SliceValues("attenuation", 0.0, 1.0), device=torch.device("cpu")))
+    whole = feed.batch(2, range(4))
+    parts = [feed.batch(2, range(2)), feed.batch(2, range(2, 4))]
+    for name in ("image", "seed"):
+        assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
+    assert len(set(whole["seed"].tolist())) == 4
+    task.eval()
+    losses = []
+    for number, batch in enumerate((whole, *parts)):
+        torch.manual_seed(number)  # of another process
+        with torch.no_grad():
+            losses.append(float(task(batch)["loss"]))
+    assert (losses[1] + losses[2]) / 2 == pytest.approx(losses[0], rel=1e-5)
+    assert losses[1] != losses[2]
+    # the same slice in another pass over the data has other noise
+    seeds = [seed for step in range(5) for seed in feed.batch(step, range(4))["seed"].tolist()]
+    assert len(set(seeds)) == 20
+
+
+def test_levels_are_spread_over_the_schedule() -> None:
+    prior = SlicePrior.new(SliceValues("attenuation", 0.5, 0.625, patch=2, size=16))
+    share, noise = random_draws(torch.arange(2000), torch.empty(2000, 1, 4, 4))
+    levels = SlicePriorTask(prior).level_of(share)
+    assert torch.equal(levels, levels.round())
+    assert 0 <= float(levels.min()) < 5
+    assert 995 <= float(levels.max()) <= 999
+    assert float(levels.mean()) == pytest.approx(499.5, abs=20)
+    assert float(noise.std()) == pytest.approx(1, abs=0.02)
+    assert abs(float(torch.corrcoef(torch.stack([share, noise[:, 0, 0, 0]]))[0, 1])) < 0.08
+    assert float(SlicePriorTask(prior).level_of(torch.tensor([1 - 2**-24])).max()) == 999
 
 
 @pytest.mark.usefixtures("without_report")

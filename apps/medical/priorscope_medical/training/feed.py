@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from priorscope.diffusion.noise import item_seed
 from priorscope.training.order import Order
 
 
@@ -36,15 +37,16 @@ class SliceFeed:
     fill: float = 0.0
 
     def batch(self, step: int, rows: range) -> dict[str, Any]:
-        """``image`` (rows, 1, H, W) float32."""
+        """``image`` (rows, 1, H, W) float32, and ``seed`` (rows,) for the noise of each."""
         places = Order(len(self.slices), self.seed).batch(step, self.size)
-        images = []
+        images, seeds = [], []
         for row in rows:
             image = np.asarray(self.slices[places[row].item], np.float32)
             if self.augment:
                 image = self._moved(image, np.random.default_rng([self.seed, step, row]))
             images.append(image)
-        return {"image": torch.from_numpy(np.stack(images)[:, None])}
+            seeds.append(item_seed(item_seed(self.seed, places[row].item), places[row].epoch))
+        return {"image": torch.from_numpy(np.stack(images)[:, None]), "seed": torch.tensor(seeds)}
 
     def _moved(self, image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         image = image[:, ::-1] if rng.random() < 0.5 else image

@@ -15,8 +15,8 @@ class ScorePriorTask(PriorTask):
 
     levels = (0.2, 0.4, 0.6, 0.8, 0.95)
 
-    def draw_levels(self, count: int) -> torch.Tensor:
-        return _SMALLEST_LEVEL + (1 - _SMALLEST_LEVEL) * torch.rand(count)
+    def level_of(self, share: torch.Tensor) -> torch.Tensor:
+        return _SMALLEST_LEVEL + (1 - _SMALLEST_LEVEL) * share
 
     def loss(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return score_matching_loss(self.prior.denoiser, x0, eps, t)

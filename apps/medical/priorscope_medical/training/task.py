@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from priorscope.diffusion.losses import denoising_loss
+from priorscope.diffusion.noise import Noise, item_seed
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.task import Task
 from priorscope_medical.score_prior import Prior
@@ -17,7 +18,8 @@ from priorscope_medical.score_prior import Prior
 class PriorTask(Task):
     """A :class:`priorscope.training.Task` on batches of :class:`~.feed.SliceFeed`.
 
-    Derive from it: give ``levels``, ``draw_levels`` and ``loss``.
+    Derive from it: give ``levels``, ``level_of`` and ``loss``. A slice's level and noise derive from its seed, so
+    that several processes learn what one learns.
 
     Parameters
     ----------
@@ -34,8 +36,8 @@ class PriorTask(Task):
         self.prior = prior
         self.held_out = held_out
 
-    def draw_levels(self, count: int) -> torch.Tensor:
-        """Random noise levels (count,), drawn on the CPU, so that a run is the same wherever it trains."""
+    def level_of(self, share: torch.Tensor) -> torch.Tensor:
+        """Noise levels (B,) from uniform random numbers (B,) of 0 ... 1, the 1 excluded."""
         raise NotImplementedError
 
     def loss(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -44,9 +46,8 @@ class PriorTask(Task):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         x0 = self.prior.values.to_network(batch["image"])
-        t = self.draw_levels(len(x0))
-        eps = torch.randn(x0.shape).to(x0)
-        return {"loss": self.loss(x0, eps, t.to(x0.device))}
+        share, eps = random_draws(batch["seed"], x0)
+        return {"loss": self.loss(x0, eps, self.level_of(share))}
 
     def validate(self, run: RunFolder, step: int) -> dict[str, float]:
         """Loss on held-out slices at fixed levels and noise."""
@@ -75,8 +76,27 @@ class SlicePriorTask(PriorTask):
 
     levels = (50, 200, 400, 600, 800)
 
-    def draw_levels(self, count: int) -> torch.Tensor:
-        return torch.randint(self.prior.denoiser.schedule.num_steps, (count,)).float()  # type: ignore[attr-defined]
+    def level_of(self, share: torch.Tensor) -> torch.Tensor:
+        return (share * self.prior.denoiser.schedule.num_steps).floor()  # type: ignore[attr-defined]
 
     def loss(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return denoising_loss(self.prior.denoiser, x0, eps, t)
+
+
+def random_draws(seeds: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A uniform number in [0, 1) and standard normal noise for every slice of a batch, from its seed.
+
+    Parameters
+    ----------
+    seeds : integer Tensor (B,)
+    like : Tensor (B, ...)
+
+    Returns
+    -------
+    Tensor (B,), Tensor like ``like``
+        Drawn on the CPU, so that a run is the same wherever it trains.
+    """
+    numbers = [int(seed) for seed in seeds.tolist()]
+    generators = [torch.Generator().manual_seed(item_seed(number, "level")) for number in numbers]
+    share = torch.cat([torch.rand(1, generator=generator) for generator in generators])
+    return share.to(like), Noise.per_item(numbers).like(like)
