@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from priorscope.inverse.mri import from_kspace, to_kspace
 from priorscope.inverse.parallel_beam import ParallelBeam
 from priorscope_medical.kspace import centre_crop, read_kspace, write_kspace
 from priorscope_medical.measured import read_sinogram, write_sinogram
+from priorscope_medical.placement import placed, placement
 from priorscope_medical.rotation_axis import find_axis
+from priorscope_medical.volumes import Volume
 
 h5py = pytest.importorskip("h5py")
 
@@ -128,6 +131,42 @@ def test_written_projections_are_read_with_their_geometry(tmp_path: Path) -> Non
     assert found.operator().domain == (1, 58, 58)
     with pytest.raises(InputError, match="exists already"):
         write_sinogram(path, true, VIEWS, pitch=0.5)
+
+
+def test_measurements_keep_the_place_of_their_slices(tmp_path: Path) -> None:
+    """Whatever the file's directions and whatever grid the result gets: oblique, tilted, some slices only."""
+    affine = np.array([[0.1, -0.2, 3.0, 7], [1.9, 0.1, 0.3, -20], [0.2, 2.0, 0.1, 11], [0, 0, 0, 1]])
+    spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, [2, 0, 1]], axis=0))
+    volume = Volume(np.zeros((5, 6, 8), np.float32), spacing, affine, (2, 0, 1), "HU", Path("x"), 4)  # type: ignore[arg-type]
+    data = np.ones((5, 1, 9, 4), np.float32)
+    path = write_sinogram(tmp_path / "a.h5", data, [0, 30, 60, 90], pitch=2, place=placement(volume))
+    place = read_sinogram(path).place
+    assert place is not None
+    blank = Volume(volume.data, spacing, np.eye(4), (2, 1, 0), "HU", path, 0)  # type: ignore[arg-type]
+    same = placed(blank, place)
+    assert same.affine == pytest.approx(affine)
+    assert (same.axes, same.space) == ((2, 0, 1), 4)
+    half = replace(blank, data=blank.data[2:, :3, :4], spacing=(spacing[0], 2 * spacing[1], 2 * spacing[2]))
+    # the corner of the first voxel of the third slice
+    corner = placed(half, place, first=2).affine @ [-0.5, -0.5, 0, 1]
+    assert corner == pytest.approx(affine @ [-0.5, -0.5, 2, 1])
+    assert read_sinogram(write_sinogram(tmp_path / "b.h5", data, [0, 30, 60, 90], pitch=2)).place is None
+    for name, value in (("directions", np.zeros((3, 3))), ("file_axes", [0, 1, 1]), ("middle_mm", [0, np.nan, 0])):
+        broken = write_sinogram(tmp_path / f"{name}.h5", data, [0, 30, 60, 90], pitch=2, place=placement(volume))
+        with h5py.File(broken, "a") as file:
+            file.attrs[name] = value
+        with pytest.raises(InputError, match="broken attributes"):
+            read_sinogram(broken)
+
+
+@pytest.mark.parametrize("attribute", ["pitch_mm", "axis_offset_mm", "water_per_mm"])
+@pytest.mark.parametrize("value", ["about 1", np.nan])
+def test_attributes_that_are_no_numbers_are_named(tmp_path: Path, attribute: str, value: Any) -> None:
+    path = write_sinogram(tmp_path / "a.h5", np.ones((2, 1, 9, 4), np.float32), [0, 30, 60, 90], pitch=2)
+    with h5py.File(path, "a") as file:
+        file.attrs[attribute] = value
+    with pytest.raises(InputError, match=f"{attribute} is {value}"):
+        read_sinogram(path)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.3, -2.15])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from priorscope.data.arrays import MAX_GIGABYTES, read_array
 from priorscope.errors import InputError
@@ -18,6 +20,7 @@ from priorscope_medical.configs import AcquisitionConfig, FileConfig, VolumeConf
 from priorscope_medical.containers import open_arrays
 from priorscope_medical.kspace import KSpace, read_kspace
 from priorscope_medical.measured import Sinogram, read_sinogram
+from priorscope_medical.placement import UNKNOWN, placed
 from priorscope_medical.problem import Modality, Problem, estimated_noise
 from priorscope_medical.rotation_axis import find_axis
 from priorscope_medical.volumes import Volume, intensity_scale
@@ -32,6 +35,16 @@ def modality_of(path: Path, dataset: str | None = None) -> Modality:
         named = [dataset.strip("/")] if dataset is not None else ["kspace", *arrays]
         found = [arrays[name].dtype.kind for name in named if name in arrays]
     return "MRI" if "c" in found else "CT"
+
+
+def check_file(file: FileConfig) -> None:
+    """Refuse lengths that make no sense, before anything is read."""
+    for name in ("pitch", "slice_spacing", "pixel"):
+        value = getattr(file, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"--{name.replace('_', '-')} {value}", remedy="Use mm above 0.")
+    if file.axis_offset is not None and not math.isfinite(file.axis_offset):
+        raise InputError(f"--axis-offset {file.axis_offset}", remedy="Use mm, or --find-axis.")
 
 
 def measured_problem(
@@ -68,6 +81,8 @@ def measured_problem(
         else:
             problem = _ct(path, file, acquire, volume, size, noise)
     notes = (*problem.notes, *(str(warning.message) for warning in told))
+    if problem.grid.space == 0:
+        notes = (*notes, UNKNOWN)
     if noise is None:
         notes = (*notes, f"noise of {problem.noise:.3g} was estimated from the measurement itself")
     return Problem(**{**vars(problem), "notes": notes})
@@ -102,7 +117,8 @@ def _ct(
     wide = y.shape[2] * read.pitch
     pixel = file.pixel or (wide / size if size else read.pitch)
     operator = read.operator(size, pixel=pixel)
-    grid = _grid(len(y), operator.domain[1:], (read.slice_spacing, pixel, pixel), "attenuation", path)
+    steps, first = (read.slice_spacing, pixel, pixel), volume.slab[0] if volume.slab else 0
+    grid = _grid(len(y), operator.domain[1:], steps, "attenuation", path, read.place, first)
     settings = {
         "modality": "CT",
         "geometry": "parallel",
@@ -122,7 +138,7 @@ def _ct(
         estimated_noise(y, "CT") if noise is None else noise,
         grid,
         hounsfield=True,
-        first=volume.slab[0] if volume.slab else 0,
+        first=first,
         settings={"task": "measured", **settings},
         notes=notes,
     )
@@ -147,7 +163,8 @@ def _mri(path: Path, file: FileConfig, volume: VolumeConfig, noise: float | None
     operator = acquisition @ AsComplex(acquisition.domain)
     height, width = acquisition.domain[1:]
     crop = (min(read.size[0], height), min(read.size[1], width))
-    grid = _grid(len(y), crop, read.spacing, "intensity", path)
+    first = volume.slab[0] if volume.slab else 0
+    grid = _grid(len(y), crop, read.spacing, "intensity", path, read.place, first)
     settings = {
         "modality": "MRI",
         "coils": y.shape[1],
@@ -162,7 +179,7 @@ def _mri(path: Path, file: FileConfig, volume: VolumeConfig, noise: float | None
         estimated_noise(y, "MRI") if noise is None else noise,
         grid,
         scale=scale,
-        first=volume.slab[0] if volume.slab else 0,
+        first=first,
         crop=crop,
         settings={"task": "measured", **settings},
         notes=read.notes,
@@ -201,8 +218,17 @@ def calibration_block(mask: np.ndarray) -> int:
     return 2 * reach
 
 
-def _grid(slices: int, size: tuple[int, ...], spacing: tuple[float, float, float], unit: Any, path: Path) -> Volume:
-    """An empty volume as an array without orientation would be read: rows to the back, columns to the left."""
+def _grid(
+    slices: int,
+    size: tuple[int, ...],
+    spacing: tuple[float, float, float],
+    unit: Any,
+    path: Path,
+    place: dict[str, NDArray[Any]] | None,
+    first: int,
+) -> Volume:
+    """An empty volume in its place; as an array without orientation would be read, where the file does not tell it."""
     z, y, x = spacing
     empty = np.zeros((slices, *size), np.float32)
-    return Volume(empty, (z, y, x), np.diag([-x, -y, z, 1.0]), (2, 1, 0), unit, path, 0)
+    grid = Volume(empty, (z, y, x), np.diag([-x, -y, z, 1.0]), (2, 1, 0), unit, path, 0)
+    return grid if place is None else placed(grid, place, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ from priorscope.data.files import atomic_path
 from priorscope.errors import InputError
 from priorscope.inverse.mri import CartesianMRI
 from priorscope_medical.containers import named, open_arrays
+from priorscope_medical.placement import read_placement
 from priorscope_medical.volumes import RESEARCH_ONLY
 
 
@@ -40,6 +42,8 @@ class KSpace:
     source : Path
     notes : tuple of str
         What had to be assumed while reading.
+    place : dict, optional
+        Where the slices lie (:mod:`priorscope_medical.placement`), where the file says so.
     """
 
     data: NDArray[np.complex64]
@@ -49,6 +53,7 @@ class KSpace:
     reference: NDArray[np.float32] | None
     source: Path
     notes: tuple[str, ...] = ()
+    place: dict[str, NDArray[Any]] | None = None
 
     def operator(self, sensitivities: torch.Tensor | None = None) -> CartesianMRI:
         """From complex images to this k-space; several coils need their sensitivities."""
@@ -177,7 +182,7 @@ def read_kspace(
         size = (width, width)
     if size[0] > height:
         raise InputError(f"images of {size[0]} rows from k-space of {height}", path=path)
-    return KSpace(data, measured, size, steps, delivered, path, tuple(notes))
+    return KSpace(data, measured, size, steps, delivered, path, tuple(notes), read_placement(about, path))
 
 
 def centre_crop(images: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -195,9 +200,13 @@ def write_kspace(
     mask: NDArray[np.bool_],
     *,
     spacing: tuple[float, float, float],
+    place: Mapping[str, NDArray[Any]] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write k-space [slices, coils, H, W] and its mask as HDF5 that :func:`read_kspace` reads."""
+    """Write k-space [slices, coils, H, W] and its mask as HDF5 that :func:`read_kspace` reads.
+
+    ``place`` says where the slices lie (:func:`priorscope_medical.placement.placement`).
+    """
     import h5py
 
     if data.ndim != 4 or data.dtype.kind != "c":
@@ -206,7 +215,7 @@ def write_kspace(
     with atomic_path(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
         file["kspace"] = data.astype(np.complex64)
         file["mask"] = mask
-        file.attrs.update(spacing_mm=spacing, size=data.shape[2:], description=RESEARCH_ONLY)
+        file.attrs.update(place or {}, spacing_mm=spacing, size=data.shape[2:], description=RESEARCH_ONLY)
     return Path(path)
 
 

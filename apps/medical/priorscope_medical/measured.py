@@ -20,6 +20,7 @@ from priorscope.errors import InputError
 from priorscope.inverse.parallel_beam import ParallelBeam
 from priorscope.inverse.rays import degrees_to_radians
 from priorscope_medical.containers import named, open_arrays
+from priorscope_medical.placement import read_placement
 from priorscope_medical.volumes import RESEARCH_ONLY
 
 Order = Literal["auto", "sinograms", "projections"]
@@ -51,6 +52,8 @@ class Sinogram:
     source : Path
     notes : tuple of str
         What had to be assumed while reading.
+    place : dict, optional
+        Where the slices lie (:mod:`priorscope_medical.placement`), where the file says so.
     """
 
     data: NDArray[np.float32]
@@ -64,6 +67,7 @@ class Sinogram:
     water_per_mm: float | None
     source: Path
     notes: tuple[str, ...] = ()
+    place: dict[str, NDArray[Any]] | None = None
 
     def operator(
         self, size: int | tuple[int, int] | None = None, *, pixel: float | None = None, detectors: int | None = None
@@ -92,7 +96,7 @@ class Sinogram:
             raise InputError(
                 "attenuation relative to water needs that of water",
                 path=self.source,
-                remedy="Give it per mm at the beam's effective energy: about 0.02 at 65 keV.",
+                remedy="Give it per mm at the beam's effective energy (--water-per-mm): about 0.02 at 65 keV.",
             )
         return torch.from_numpy(self.data / np.float32(water))
 
@@ -250,9 +254,10 @@ def read_sinogram(
         None if weights is None else layout(weights),
         clamped,
         dead,
-        None if water is None else float(water),
+        None if water is None else _number(water, "water_per_mm", path),
         path,
         tuple(notes),
+        read_placement(about, path),
     )
 
 
@@ -265,9 +270,13 @@ def write_sinogram(
     axis_offset: float = 0.0,
     slice_spacing: float = 1.0,
     water_per_mm: float | None = None,
+    place: Mapping[str, NDArray[Any]] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write line integrals [slices, 1, detectors, views], without unit, as HDF5 that :func:`read_sinogram` reads."""
+    """Write line integrals [slices, 1, detectors, views], without unit, as HDF5 that :func:`read_sinogram` reads.
+
+    ``place`` says where the slices lie (:func:`priorscope_medical.placement.placement`).
+    """
     import h5py
 
     degrees = np.rad2deg(degrees_to_radians(angles))
@@ -278,7 +287,7 @@ def write_sinogram(
         file["angles"] = degrees
         file["angles"].attrs["units"] = "degree"
         file.attrs.update(pitch_mm=pitch, axis_offset_mm=axis_offset, slice_spacing_mm=slice_spacing)
-        file.attrs["description"] = RESEARCH_ONLY
+        file.attrs.update(place or {}, description=RESEARCH_ONLY)
         if water_per_mm is not None:
             file.attrs["water_per_mm"] = water_per_mm
     return Path(path)
@@ -357,13 +366,21 @@ def _length(
     given: float | None, attributes: dict[str, Any], name: str, default: float, path: Path, notes: list[str]
 ) -> float:
     if given is None and name in attributes:
-        given = float(attributes[name])
+        given = _number(attributes[name], name, path)
     if given is None:
         notes.append(f"no {name} is given: {default:g}")
         return default
-    if not math.isfinite(given):
-        raise InputError(f"{name} is {given}", path=path)
-    return float(given)
+    return _number(given, name, path)
+
+
+def _number(value: Any, name: str, path: Path) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{name} is {value}, a finite number was expected", path=path)
+    return number
 
 
 def _suspect_transmission(data: NDArray[np.float32], path: Path) -> None:

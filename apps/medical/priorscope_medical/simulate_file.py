@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from priorscope_medical.configs import SimulateConfig
 from priorscope_medical.grid import side_in_mm
 from priorscope_medical.kspace import write_kspace
 from priorscope_medical.measured import write_sinogram
+from priorscope_medical.placement import placement
 from priorscope_medical.simulate import Measurement
 from priorscope_medical.tasks import measured_volume, open_volume
 from priorscope_medical.volumes import RESEARCH_ONLY, as_hounsfield, write_nifti
@@ -49,7 +51,7 @@ def simulate(config: SimulateConfig) -> int:
     write_text(about, json.dumps({"for": RESEARCH_ONLY, "task": config.task, **made.settings}, indent=1) + "\n")
     print(f"measurement: {out}  ({' x '.join(map(str, made.y.shape))}; {RESEARCH_ONLY})")
     print(f"what should come out: {truth_path}\nhow it was made: {about}")
-    print(f"reconstruct it: priorscope medical reconstruct {out} --task measured{options}")
+    print(f"reconstruct it: priorscope medical reconstruct {shlex.quote(str(out))} --task measured{options}")
     return 0
 
 
@@ -57,7 +59,8 @@ def _write_sinogram(path: Path, made: Measurement) -> None:
     settings = made.settings
     lengths: dict[str, Any] = {name: settings[name] for name in ("pitch", "axis_offset", "water_per_mm")}
     integrals = (made.y * settings["water_per_mm"]).numpy()
-    write_sinogram(path, integrals, settings["angles"], slice_spacing=made.grid.spacing[0], **lengths)
+    lengths |= {"slice_spacing": made.grid.spacing[0], "place": placement(made.grid)}
+    write_sinogram(path, integrals, settings["angles"], **lengths)
 
 
 def _write_kspace(path: Path, made: Measurement) -> None:
@@ -65,4 +68,5 @@ def _write_kspace(path: Path, made: Measurement) -> None:
     mask = made.y.abs().amax((0, 1)).numpy() > 0
     lines = np.asarray(mask.any(0))
     scaled = np.asarray(made.y.numpy() * np.float32(made.settings["scale"]), np.complex64)
-    write_kspace(path, scaled, lines if bool((mask == lines).all()) else mask, spacing=made.grid.spacing)
+    mask = lines if bool((mask == lines).all()) else mask
+    write_kspace(path, scaled, mask, spacing=made.grid.spacing, place=placement(made.grid))
