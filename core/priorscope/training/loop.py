@@ -106,6 +106,7 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
         state["average"] = average
     if accelerator.scaler is not None:
         state["scaler"] = accelerator.scaler
+    state |= {f"task.{name}": part for name, part in task.checkpoint_parts().items()}
     path = run.checkpoints / "last.pt"
     # --precision may change: only float16 has a scaler
     start = load_checkpoint(path, state, optional=("scaler",)) if config.resume else 0
@@ -139,6 +140,7 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(item_seed(config.seed, step * accelerator.num_processes + accelerator.process_index))
+            task.step = step
             losses, keys = _accumulate(wrapped, stream, config.accumulate, accelerator)
             norm = accelerator.clip_grad_norm_(trained, config.clip or math.inf)
             optimizer.step()
@@ -158,8 +160,10 @@ def fit(task: Task, feed: Feed, config: LoopConfig, run: RunFolder, accelerator:
                 tally.settle(accelerator)
                 _refuse_bad(tally, finite, step, path)
             if due:
-                row: dict[str, Any] = {"step": step} | tally.means() | {"lr": rate} | display.throughput()
+                means = tally.means()
+                row: dict[str, Any] = {"step": step} | means | {"lr": rate} | display.throughput()
                 tally.clear()
+                task.told(means)
                 if look and accelerator.is_main_process:
                     with display.paused(), _looking(task, average):
                         row |= task.validate(run, step)

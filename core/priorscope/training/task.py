@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from priorscope.evaluation.run_folder import RunFolder
+from priorscope.training.checkpoint import Stateful
 
 
 class Task(nn.Module):
@@ -22,11 +23,17 @@ class Task(nn.Module):
     model : Module
         The network whose weights change. Whatever else the loss needs (a frozen autoencoder, a prompt's state)
         should be hidden from ``parameters()``, or not require gradients.
+
+    Attributes
+    ----------
+    step : int
+        The optimiser step that is being done, from 0; the loop sets it.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.step = 0
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Scalars by name; ``loss`` is what is minimised, the others are drawn beside it.
@@ -35,6 +42,13 @@ class Task(nn.Module):
         generator, which the loop seeds at every step.
         """
         raise NotImplementedError
+
+    def checkpoint_parts(self) -> dict[str, Stateful]:
+        """What a resumed run needs besides the model, by name: a curriculum, weights that are trained and not saved."""
+        return {}
+
+    def told(self, means: dict[str, float]) -> None:
+        """Take in the mean of each scalar since the last row of the log; called on all processes with equal numbers."""
 
     def validate(self, run: RunFolder, step: int) -> dict[str, float]:
         """Figures on held-out data, by name; may leave pictures in ``run.figures``.

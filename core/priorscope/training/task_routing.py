@@ -1,0 +1,172 @@
+"""Denoising task routing: each noise level reads and writes its own range of channels in residual blocks.
+
+Neighbouring levels share most channels, distant ones few. There is nothing to learn in it; but a network that was
+trained with a routing needs it ever after, and one that was trained without has no use for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from priorscope.errors import InputError
+from priorscope.training.aids import RoutingConfig
+
+
+def routing_starts(channels: int, config: RoutingConfig) -> torch.Tensor:
+    """First channel of each level, (tasks,) int64: round((d / (D - 1))^alpha (C - width)) for level d of D."""
+    place = torch.arange(config.tasks, dtype=torch.float64) / (config.tasks - 1)
+    return (place**config.alpha * (channels - routing_width(channels, config))).round().long()
+
+
+def routing_width(channels: int, config: RoutingConfig) -> int:
+    """Channels a level uses, floor(C beta)."""
+    return int(channels * config.beta)
+
+
+def routing_masks(channels: int, config: RoutingConfig) -> torch.Tensor:
+    """Masks (tasks, channels), float32: 1 from a level's first channel on, for ``routing_width`` channels.
+
+    Raises
+    ------
+    InputError
+        If a level would use no channel.
+
+    Source: Park et al. 2024 (Denoising Task Routing).
+    """
+    config.check()
+    width = routing_width(channels, config)
+    if width < 1:
+        raise InputError(f"a share of {config.beta} of {channels} channels is none", remedy="Use a larger beta.")
+    starts = routing_starts(channels, config)[:, None]
+    channel = torch.arange(channels)
+    return ((channel >= starts) & (channel < starts + width)).float()
+
+
+class Routing:
+    """What :func:`add_routing` has put around the blocks of a network; :meth:`remove` takes it away."""
+
+    def __init__(self, config: RoutingConfig, level: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.config = config
+        self._level = level
+        self._now: torch.Tensor | None = None
+        self._masks: dict[tuple[int, torch.device], torch.Tensor] = {}
+        self._hooks: list[Any] = []
+
+    def remove(self) -> None:
+        """Make the network plain again."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _enter(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the levels that a forward pass is told."""
+        told = kwargs["timestep"] if "timestep" in kwargs else args[1] if len(args) > 1 else None
+        if told is None:
+            raise InputError("a network with task routing was not told a noise level")
+        level = self._level(torch.as_tensor(told))
+        if level.device.type == "cpu" and not bool(((level >= 0) & (level < self.config.tasks)).all()):
+            raise InputError(  # on a GPU the look-up itself refuses, and nothing has to be read back
+                f"noise levels {level.min()} ... {level.max()} in a network with routes for {self.config.tasks}",
+                remedy="Tell it steps of the training schedule, or give `level` to add_routing.",
+            )
+        self._now = level.reshape(-1)
+
+    def _mask(self, x: torch.Tensor) -> torch.Tensor:
+        """The masks of the present levels, shaped to multiply ``x``."""
+        if self._now is None:
+            raise InputError("a block with task routing ran outside its network")
+        channels = x.shape[-1] if x.ndim == 3 else x.shape[1]
+        key = (channels, x.device)
+        if key not in self._masks:
+            self._masks[key] = routing_masks(channels, self.config).to(x.device)
+        mask = self._masks[key][self._now.to(x.device)].to(x.dtype)  # 1 or B rows
+        return mask[:, None] if x.ndim == 3 else mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
+
+
+class _Routed:
+    """The two hooks of one block: f(x) becomes f(m x) + (1 - m) x."""
+
+    def __init__(self, routing: Routing) -> None:
+        self.routing = routing
+        self.held: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def before(self, block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not args or not isinstance(args[0], torch.Tensor):
+            raise InputError(f"a {type(block).__name__} is not given its features first", remedy="Choose other blocks.")
+        x = args[0]
+        mask = self.routing._mask(x)
+        self.held = x, mask
+        return mask * x, *args[1:]
+
+    def after(self, block: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        assert self.held is not None
+        x, mask = self.held
+        self.held = None
+        if not isinstance(output, torch.Tensor) or output.shape != x.shape:
+            raise InputError(
+                f"a {type(block).__name__} does not keep the shape of its features",
+                remedy="Route blocks whose input and output are alike.",
+            )
+        return output + (1 - mask) * x
+
+
+def add_routing(
+    network: nn.Module,
+    config: RoutingConfig | None = None,
+    *,
+    blocks: Iterable[nn.Module] | None = None,
+    level: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Routing:
+    """Give each noise level its own channels in ``network``, in place: f(x) becomes f(m x) + (1 - m) x.
+
+    Parameters
+    ----------
+    network : Module
+        Called as ``network(x, timestep, ...)``: a diffusers transformer (DiT) or U-Net. Names and number of its
+        weights stay as they are.
+    config : RoutingConfig, optional
+        Default: what the network's own configuration holds as ``task_routing``, where this function notes it. So a
+        model folder keeps it; after ``from_pretrained``, call ``add_routing(network)`` again.
+    blocks : iterable of Module, optional
+        Residual blocks, each with its own addition inside, whose input and output are alike: (B, N, C) or (B, C, ...).
+        Default: ``network.transformer_blocks``, as for DiT; the final layer is not routed.
+    level : callable, optional
+        From what the network is told to its place 0 ... tasks - 1 on the training schedule. Default: the told step,
+        rounded. A run with few steps must still tell the steps of the training schedule, as
+        :class:`~priorscope.diffusion.Denoiser` does; networks that are told a time from 0 to 1 need
+        ``lambda t: (t * 999).round().long()``.
+
+    Raises
+    ------
+    InputError
+        Without a configuration or blocks; while the network runs, for levels out of range.
+
+    Notes
+    -----
+    Not for fine-tuning: weights that were trained without routing answer nonsense. Source: Park et al. 2024 (Denoising
+    Task Routing), with their beta = 0.8 and alpha = 4.
+    """
+    noted = getattr(network, "config", None)
+    if config is None:
+        held = None if noted is None else noted.get("task_routing")
+        if held is None:
+            raise InputError(f"{type(network).__name__} was not trained with task routing", remedy="Give a config.")
+        config = RoutingConfig(**held)
+    config.check()
+    found = list(getattr(network, "transformer_blocks", ()) if blocks is None else blocks)
+    if not found:
+        raise InputError(f"{type(network).__name__} has no transformer_blocks to route", remedy="Give the blocks.")
+    routing = Routing(config, level or (lambda told: told.round().long() if told.is_floating_point() else told))
+    routing._hooks.append(network.register_forward_pre_hook(routing._enter, with_kwargs=True))
+    for block in found:
+        routed = _Routed(routing)
+        routing._hooks.append(block.register_forward_pre_hook(routed.before))
+        routing._hooks.append(block.register_forward_hook(routed.after))
+    if hasattr(network, "register_to_config"):
+        network.register_to_config(task_routing=asdict(config))
+    return routing
