@@ -7,7 +7,7 @@ keywords: ``functools.partial(dpmpp, order=3, eta=1.0)`` is a solver too.
 All are written in alpha and sigma, so each serves VP, VE, EDM and flow schedules alike, on any list of levels. In the
 coordinates (x / alpha, sigma / alpha) the probability-flow ODE is dx = eps dsigma, and Euler's step there is
 alpha_s x0 + sigma_s eps, which stays finite where alpha = 0. Every multi-step solver is that step plus a weighted sum
-of what it remembers: so it has order 1 without a past, and a constraint on x0 or eps acts on it as it does on DDIM.
+of what it remembers: without a past it is DDIM, and what a constraint makes of x0 and eps enters as it does there.
 
 | module | solvers | they remember |
 | --- | --- | --- |

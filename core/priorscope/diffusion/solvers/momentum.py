@@ -2,7 +2,7 @@
 
 In (x / alpha, g) with g = sigma / alpha a step is x' = x + (g' - g) u, where u mixes the values of eps so far. The
 weights are those for equal steps of g, so the order is the nominal one where levels are evenly spaced in
-sigma / alpha and at most 2 elsewhere; :func:`~priorscope.diffusion.solvers.deis` keeps its order on any levels.
+sigma / alpha and 2 at most elsewhere; :func:`~priorscope.diffusion.solvers.deis` keeps its order on any levels.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def ghvb(
 ) -> tuple[torch.Tensor, Any]:
     """Generalised heavy ball (Wizadwongsa et al. 2024): a moving average of eps and weights that allow for its lag.
 
-    It damps the artefacts of diverging runs with few steps and strong guidance; an integer order is PLMS.
+    It damps the artefacts of diverging runs with few steps and strong guidance and converges with order k; an integer
+    order is PLMS.
 
     Parameters
     ----------
