@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import tyro
-
+from priorscope.cli import parse_verbs
 from priorscope_medical.configs import EvaluateConfig, ReconstructConfig, SimulateConfig, TrainConfig
 from priorscope_medical.table import MODELS
 
@@ -23,12 +22,7 @@ _VERBS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``priorscope medical ...``; returns the exit status."""
-    config = tyro.extras.subcommand_cli_from_dict(
-        _VERBS,  # type: ignore[arg-type]
-        args=list(arguments),
-        prog="priorscope medical",
-        description=SUMMARY[0].upper() + SUMMARY[1:] + ".",
-    )
+    config = parse_verbs("medical", _VERBS, arguments, summary=SUMMARY)
     if isinstance(config, ReconstructConfig):
         from priorscope_medical.reconstruct import reconstruct
 

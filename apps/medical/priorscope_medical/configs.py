@@ -39,7 +39,7 @@ class AcquisitionConfig:
     views: int = 8
     """sv-ct: X-ray views, spread evenly over a half turn (a fan: a full one)."""
     span: float = 90.0
-    """la-ct: degrees from the first view to the last."""
+    """la-ct: degrees that the views cover, the end excluded."""
     step: float = 1.0
     """la-ct: degrees between views."""
     angles: str | None = None

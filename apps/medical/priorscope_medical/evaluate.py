@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass, replace
@@ -166,6 +167,7 @@ class _Suite:
         truth, data_range = problem.on_grid(problem.truth), self.data_range(item.modality)
         row: dict[str, Any] = {"volume": item.name, "task": item.task, "method": item.method, "data_range": data_range}
         row |= {"slices": len(problem.y), "size": problem.grid.data.shape[1], "pixel": problem.grid.spacing[2]}
+        row["plane"] = problem.grid.slice_plane
         if item.method == "tv":
             x, found = self._swept(problem, truth, data_range)
         elif item.method.startswith(DIFFUSION):
@@ -244,9 +246,9 @@ def _check(config: EvaluateConfig, items: list[Item]) -> None:
             raise InputError("no such file or folder", path=path, remedy="Check the path.")
     if config.samples < 1:
         raise InputError(f"--samples {config.samples}", remedy="Use 1 or more.")
-    if "tv" in config.methods and (not config.tv_sweep or min(config.tv_sweep) <= 0):
+    if "tv" in config.methods and not (config.tv_sweep and all(0 < one < math.inf for one in config.tv_sweep)):
         raise InputError(f"--tv-sweep {config.tv_sweep}", remedy="Give weights above 0.")
-    if config.data_range is not None and not config.data_range > 0:
+    if config.data_range is not None and not 0 < config.data_range < math.inf:
         raise InputError(f"--data-range {config.data_range}", remedy="Use a number above 0.")
     for method in dict.fromkeys(config.methods):
         plain = "dds" if method == "dds-2d" else method

@@ -82,6 +82,18 @@ class SliceValues:
         return x * self.scale + self.offset
 
 
+def read_values(folder: Path) -> SliceValues:
+    """``values.json`` of a prior's folder; InputError for unknown, missing or senseless settings."""
+    try:
+        return SliceValues(**read_config(folder, "values.json"))
+    except (TypeError, InputError) as error:
+        if isinstance(error, InputError) and error.path is not None:
+            raise
+        raise InputError(
+            f"holds unknown or no settings ({error})", path=folder / "values.json", remedy="Copy the prior again."
+        ) from None
+
+
 class PatchedUNet(nn.Module):
     """A ``UNet2DModel`` on blocks of pixels: (B, 1, H, W) and (B,) -> (B, 1, H, W).
 
@@ -187,10 +199,7 @@ class SlicePrior:
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         folder = model_folder(source, ("unet", "scheduler", "values.json"), MODELS)
-        try:
-            values = SliceValues(**read_config(folder, "values.json"))
-        except TypeError as error:
-            raise InputError(f"holds unknown or no settings ({error})", path=folder / "values.json") from None
+        values = read_values(folder)
         schedule, kind = load_schedule(folder / "scheduler")
         if kind != "v":
             raise InputError(f"predicts {kind!r}", path=folder / "scheduler", remedy="Slice priors predict 'v'.")

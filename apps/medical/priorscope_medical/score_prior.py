@@ -18,7 +18,7 @@ from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser, Level, Model, Prediction, StepInfo
 from priorscope.errors import InputError
 from priorscope_medical.configs import SolverConfig
-from priorscope_medical.prior import SlicePrior, SliceValues, Unit
+from priorscope_medical.prior import SlicePrior, SliceValues, Unit, read_values
 from priorscope_medical.table import MODELS
 
 
@@ -63,7 +63,7 @@ class ScorePrior:
     def from_pretrained(cls, folder: str | Path, *, device: str = "auto") -> ScorePrior:
         """Read a folder that :meth:`save_pretrained` wrote."""
         folder = Path(folder)
-        values = SliceValues(**read_config(folder, "values.json"))
+        values = read_values(folder)
         return cls.of(load_ncsnpp(folder / "ncsnpp"), values, device=resolve_device(device), folder=folder)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -109,6 +109,11 @@ def load_prior(config: SolverConfig, unit: Unit) -> Prior:
         network = load_ncsnpp(path)
         values = SliceValues(unit, 0.0, scale, size=network.config.image_size)
         prior = ScorePrior.of(network, values, device=resolve_device(config.device), pixel_known=False)
+    elif config.prior_scale is not None:
+        raise InputError(
+            f"--prior-scale {config.prior_scale:g} of {source}, which says itself what its numbers mean",
+            remedy="Leave it out: it is for published checkpoints (.pth).",
+        )
     elif (path / "ncsnpp").is_dir():
         prior = ScorePrior.from_pretrained(path, device=config.device)
     else:
