@@ -25,6 +25,7 @@ from priorscope.caching.unet import (
     run_sibling,
     sibling,
     skips_of,
+    strides,
 )
 from priorscope.errors import InputError
 
@@ -109,6 +110,9 @@ class _Branch(Cut):
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         check_arguments(kwargs)
+
+    def geometry(self) -> Any:
+        return strides(self.unet)
 
     def partial(self, run: CachedRun, info: Any, arguments: Arguments) -> Any:
         self.deep.value = run.forecast("deep", info)

@@ -22,6 +22,7 @@ from priorscope.caching.unet import (
     run_sibling,
     sibling,
     skips_of,
+    strides,
 )
 from priorscope.diffusion.denoiser import StepInfo
 from priorscope.errors import InputError
@@ -85,7 +86,11 @@ class _Decoder(Cut):
         self.unet = unet
         self.start, self.encoded, self.middle = Recall(), Recall(), Recall()
         self.decoder = sibling(unet, conv_in=self.start, down_blocks=[self.encoded], mid_block=self.middle)
+        self.strides = strides(unet)
         self.names = ["start"]
+        for level, block in enumerate(unet.down_blocks):
+            count = len(block.resnets) + len(block.downsamplers or ())
+            self.names += [f"skip {level}.{layer}" for layer in range(count)]
 
     def watch(self, run: CachedRun, stack: ExitStack) -> None:
         def leaves(name: str) -> Any:
@@ -102,14 +107,16 @@ class _Decoder(Cut):
             return hook
 
         for level, block in enumerate(self.unet.down_blocks):
-            count = len(block.resnets) + len(block.downsamplers or ())
-            self.names += [f"skip {level}.{layer}" for layer in range(count)]
             stack.callback(block.register_forward_hook(skips(level)).remove)
         stack.callback(self.unet.conv_in.register_forward_hook(leaves("start")).remove)
         stack.callback(self.unet.mid_block.register_forward_hook(leaves("middle")).remove)
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         check_arguments(kwargs)
+        if strides(self.unet) != self.strides:
+            raise InputError(
+                "a decoder whose encoder does not run is not told a coarser grid", remedy="Use DeepCache with it."
+            )
 
     def partial(self, run: CachedRun, info: StepInfo, arguments: Arguments) -> Any:
         return self.decode(run, [info], *arguments)

@@ -37,6 +37,10 @@ class Cut:
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuse arguments of the network that a partial pass would ignore."""
 
+    def geometry(self) -> Any:
+        """What else decides the sizes of features; where it changes, nothing stored fits."""
+        return None
+
     def after_full(self, run: CachedRun, info: StepInfo, arguments: Arguments, output: Any) -> None:
         """Whatever else a full pass is good for."""
 
@@ -81,7 +85,7 @@ class Method(ABC):
 
     def find(self, network: Any) -> nn.Module:
         """The network to be cut, within what a denoiser asks."""
-        found = [module for module in _candidates(network) if self.knows(module)]
+        found = [module for module in candidates(network) if self.knows(module)]
         if len(found) != 1:
             name = type(network).__name__
             raise InputError(
@@ -242,7 +246,8 @@ class CachedRun:
         """The memory of this pass; fresh for inputs of another shape, dtype or device than it has seen."""
         self._key = (info.call, self._turn)
         self._turn += 1
-        shape = [(value.shape, value.dtype, value.device) for value in tensors([args, kwargs]) if value.ndim > 1]
+        given = [value for value in tensors([args, kwargs]) if value.ndim > 1]
+        shape = (self.cut.geometry(), *((value.shape, value.dtype, value.device) for value in given))
         if self._shapes.get(self._key) != shape:
             self._memories[self._key] = TaylorMemory(self.method.policy, self.method.order)
             self._shapes[self._key] = shape
@@ -293,7 +298,7 @@ def _denoiser_of(model: Any) -> Denoiser:
     return inner
 
 
-def _candidates(network: Any) -> list[nn.Module]:
+def candidates(network: Any) -> list[nn.Module]:
     """The modules among which a known network is looked for, each once."""
     if isinstance(network, nn.Module):
         return list(network.modules())

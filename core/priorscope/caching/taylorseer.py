@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from priorscope.caching.first_block import is_dit
+from priorscope.caching.ncsnpp import is_ncsnpp
 from priorscope.caching.policies import Every, Policy
-from priorscope.caching.session import Arguments, CachedRun, Cut, Method, replace_forward
+from priorscope.caching.session import Arguments, CachedRun, Cut, Method, candidates, replace_forward
+from priorscope.caching.unet import is_unet, strides
 from priorscope.errors import InputError
 from priorscope.features.tap import Tap
 
@@ -32,8 +34,9 @@ class TaylorSeer(Method):
     order : int
         Of the expansion; every order keeps one more output of each module.
     modules : sequence of str, optional
-        Paths of modules that return one tensor; ``*`` stands for any one part. Default, for a DiT: attentions and
-        feed-forward networks of all blocks. For other networks there is none, and the network need not be known.
+        Paths of modules that return one tensor; ``*`` stands for any one part. They start at the U-Net, DiT or NCSN++
+        that the denoiser's network is or wraps, else at that network, of whatever kind. Default, for a DiT: attentions
+        and feed-forward networks of all blocks.
 
     Notes
     -----
@@ -64,15 +67,15 @@ class TaylorSeer(Method):
     def find(self, network: Any) -> nn.Module:
         if self.modules is None:
             return super().find(network)
-        if isinstance(network, nn.Module):
+        found = [module for module in candidates(network) if is_unet(module) or is_dit(module) or is_ncsnpp(module)]
+        if len(found) != 1 and isinstance(network, nn.Module):
             return network
-        parts = [value for value in getattr(network, "__dict__", {}).values() if isinstance(value, nn.Module)]
-        if len(parts) != 1:
+        if len(found) != 1:
             raise InputError(
-                f"the denoiser's {type(network).__name__} holds {len(parts)} networks",
-                remedy="Name yours with on(denoiser, network=...).",
+                f"it is not clear whose modules are meant in the denoiser's {type(network).__name__}",
+                remedy="Name the network with on(denoiser, network=...).",
             )
-        return parts[0]
+        return found[0]
 
     def knows(self, network: nn.Module) -> bool:
         return self.modules is not None or is_dit(network)
@@ -110,6 +113,9 @@ class _Modules(Cut):
             return output
 
         return forward
+
+    def geometry(self) -> Any:
+        return strides(self.network) if is_unet(self.network) else None
 
     def partial(self, run: CachedRun, info: Any, arguments: Arguments) -> Any:
         self.info = info

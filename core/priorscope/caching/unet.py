@@ -91,6 +91,12 @@ def check_arguments(kwargs: dict[str, Any]) -> None:
         raise InputError(f"a U-Net with a feature cache was given {given[0]}", remedy="Run it without the cache.")
 
 
+def strides(unet: Any) -> list[Any]:
+    """How far each level goes down; :class:`~priorscope.diffusion.ResolutionAware` changes it from step to step."""
+    parts = [part for block in unet.down_blocks for part in block.downsamplers or ()]
+    return [getattr(getattr(part, "conv", None), "stride", None) for part in parts]
+
+
 def find_branch(unet: Any, branch: int) -> tuple[int, int]:
     """Level and layer of a branch: each level has its residual blocks and one more for the downsampler.
 
