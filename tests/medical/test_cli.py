@@ -92,6 +92,18 @@ def failed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--steps", "1"], "--steps 1"),
         (["--noise-factor", "nan"], "--noise-factor nan"),
         (["--seed", "-1"], "--seed -1"),
+        (["--eta", "nan"], "--eta nan"),
+        (["--eta", "1.5"], "--eta 1.5"),
+        (["--noise", "-1"], "--noise -1"),
+        (["--method", "fbp", "--electronic", "nan"], "noise of nan counts"),
+        (["--method", "fbp", "--photons", "-5"], "-5.0 photons"),
+        (["--method", "fbp", "--spacing", "1", "1", "1"], "spacing of its own"),
+        (["--method", "tv", "--task", "cs-mri"], "--unit intensity"),
+        (["--method", "tv", "--task", "cs-mri", "--unit", "intensity", "--acceleration", "nan"], "acceleration"),
+        (
+            ["--method=tv", "--task=cs-mri", "--unit=intensity", "--mask=equispaced", "--acceleration=nan"],
+            "Give a whole number",
+        ),
         (["--weight", "-1"], "--weight -1"),
         (["--prior", "nobody"], "no model is called 'nobody'"),
         (["--task", "cs-mri", "--prior", "TINY"], "CT needs a prior of attenuation"),
@@ -122,4 +134,8 @@ def test_files_that_are_no_volume(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "1 voxels that are NaN" in failed(capsys, "reconstruct", tmp_path / "nan.npy", *words)
     measured = failed(capsys, "reconstruct", tmp_path / "nan.npy", "--task", "measured", *words)
     assert "for the view angles" in measured
+    for option, value in (("--pixel", "0"), ("--pitch", "nan"), ("--slice-spacing", "-1"), ("--axis-offset", "inf")):
+        words[-1] = str(tmp_path / "out")
+        told = failed(capsys, "reconstruct", tmp_path / "nan.npy", "--task", "measured", option, value, *words)
+        assert f"{option} {float(value)}" in told
     assert not (tmp_path / "out").exists()

@@ -94,7 +94,7 @@ def _headers(path: Path) -> list[tuple[Path, Any]]:
         except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError) as error:
             if path.is_file() or file.suffix.lower() in (".dcm", ".ima"):
                 raise InputError(
-                    f"is no volume file that is read here ({' '.join(str(error).split())[:100]})",
+                    f"is no volume file that is read here ({' '.join(str(error).split())[:100].rstrip('. ')})",
                     path=file,
                     remedy="Give NIfTI, DICOM, or .npy.",
                 ) from error

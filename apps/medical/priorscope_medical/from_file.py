@@ -80,7 +80,8 @@ def measured_problem(
             problem = _mri(path, file, volume, noise)
         else:
             problem = _ct(path, file, acquire, volume, size, noise)
-    notes = (*problem.notes, *(str(warning.message) for warning in told))
+    # the projector says again what reading has said
+    notes = tuple(dict.fromkeys([*problem.notes, *(str(warning.message) for warning in told)]))
     if problem.grid.space == 0:
         notes = (*notes, UNKNOWN)
     if noise is None:

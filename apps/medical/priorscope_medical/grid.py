@@ -21,7 +21,11 @@ def slab(volume: Volume, slices: tuple[int, int] | None) -> Volume:
         return volume
     first, last = slices
     if not 0 <= first < last <= len(volume.data):
-        raise InputError(f"slices {first} to {last} of {len(volume.data)}", path=volume.source)
+        raise InputError(
+            f"slices {first} to {last} of {len(volume.data)}",
+            path=volume.source,
+            remedy=f"Give the first, and one after the last, within 0 and {len(volume.data)}.",
+        )
     affine = volume.affine.copy()
     affine[:3, 3] += first * affine[:3, volume.axes[0]]
     return replace(volume, data=volume.data[first:last], affine=affine)

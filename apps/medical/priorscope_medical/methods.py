@@ -11,6 +11,7 @@ import torch
 
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Level, Model, Prediction, StepInfo
+from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope.inverse.admm import admm_tv
 from priorscope.inverse.iterative import cgls, sirt
@@ -37,11 +38,11 @@ class Curve:
     values: tuple[float, ...]
 
 
-def check_method(method: Method, problem: Problem) -> None:
+def check_method(method: Method, modality: Modality) -> None:
     """InputError if the method cannot do with such measurements."""
-    if method in ("fbp", "sirt") and problem.modality == "MRI":
+    if method in ("fbp", "sirt") and modality == "MRI":
         raise InputError(f"--method {method} of k-space", remedy="Use zero-filled, cgls, tv, dds or mbir.")
-    if method == "zero-filled" and problem.modality == "CT":
+    if method == "zero-filled" and modality == "CT":
         raise InputError("--method zero-filled of projections", remedy="Use fbp, sirt, cgls, tv, dds or mbir.")
 
 
@@ -67,7 +68,7 @@ def classical(problem: Problem, method: Method, config: SolverConfig) -> tuple[t
     -------
     Tensor (slices, 1, H, W) in the methods' unit, Curve or None
     """
-    check_method(method, problem)
+    check_method(method, problem.modality)
     if method == "tv":
         return _tv(problem, config)
     parts, curves = [], []
@@ -159,7 +160,8 @@ def diffusion(
     y = (problem.y - operator(offset)) / values.scale
     common: dict[str, Any] = {
         "batch_size": config.batch_size,
-        "seed": config.seed + sample,
+        # the second sample of one seed is no sample of the next seed
+        "seed": item_seed(config.seed, f"sample {sample}") if sample else config.seed,
         "slices": problem.names,
         "progress": progress,
     }

@@ -19,11 +19,11 @@ from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import Method, ReconstructConfig, SolverConfig
-from priorscope_medical.from_file import measured_problem, modality_of
+from priorscope_medical.from_file import check_file, measured_problem, modality_of
 from priorscope_medical.grid import side_in_mm
 from priorscope_medical.methods import DIFFUSION, Curve, check_method, classical, diffusion, steps_of
 from priorscope_medical.prior import Unit
-from priorscope_medical.problem import DATA_RANGE, Problem
+from priorscope_medical.problem import DATA_RANGE, Modality, Problem
 from priorscope_medical.score_prior import Prior, describe, load_prior
 from priorscope_medical.scores import plane_scores
 from priorscope_medical.state_file import load_state, load_tensors, save_state, save_tensors
@@ -56,7 +56,11 @@ def reconstruct(config: ReconstructConfig) -> int:
     notes = _told(config, problem, prior)
     if config.method in DIFFUSION:
         assert prior is not None
-        result = _by_samples(config, problem, prior, run)
+        try:
+            result = _by_samples(config, problem, prior, run)
+        except KeyboardInterrupt:
+            print(f"{run.path} is not finished; the same command with --resume goes on", file=sys.stderr)
+            raise
     else:
         x, curve = classical(problem, config.method, config.solver)
         result = Result(problem.on_grid(x), problem.residuals(x), curve=curve)
@@ -75,10 +79,12 @@ def reconstruct(config: ReconstructConfig) -> int:
 def open_problem(config: ReconstructConfig) -> tuple[Prior | None, Problem]:
     """The prior, where the method has one, and what is to be solved, on the prior's device."""
     solver = config.solver
+    modality: Modality = "MRI" if config.task == "cs-mri" else "CT"
     if config.task == "measured":
-        unit: Unit = "intensity" if modality_of(config.input, config.file.dataset) == "MRI" else "attenuation"
-    else:
-        unit = "intensity" if config.task == "cs-mri" else "attenuation"
+        check_file(config.file)
+        modality = modality_of(config.input, config.file.dataset)
+    check_method(config.method, modality)
+    unit: Unit = "intensity" if modality == "MRI" else "attenuation"
     prior = load_prior(solver, unit) if config.method in DIFFUSION else None
     size = solver.size or (prior.values.size if prior is not None else None)
     if config.task == "measured":
@@ -97,7 +103,6 @@ def open_problem(config: ReconstructConfig) -> tuple[Prior | None, Problem]:
             seed=solver.seed,
             noise=solver.noise,
         )
-    check_method(config.method, problem)
     return prior, problem.to(prior.device if prior is not None else resolve_device(solver.device))
 
 
@@ -120,7 +125,8 @@ def _told(config: ReconstructConfig, problem: Problem, prior: Prior | None) -> l
     settings, grid = problem.settings, problem.grid
     if config.task != "measured":
         print(f"SIMULATED MEASUREMENTS of {config.input}: not what a scanner measured.")
-    views = f"{len(settings['angles'])} views of " if "angles" in settings else "k-space of "
+    count = len(settings.get("angles", ()))
+    views = f"{count} view{'s' if count > 1 else ''} of " if count else "k-space of "
     where = " x ".join(f"{count}" for count in grid.data.shape)
     print(
         f"{config.method} from {views}{len(problem.y)} slices onto {where} voxels of "
@@ -244,6 +250,8 @@ def check_solver(config: SolverConfig, method: Method) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}", remedy="Use a number above 0.")
     if config.seed < 0:
         raise InputError(f"--seed {config.seed}", remedy="Use 0 or more.")
+    if not 0 <= config.eta <= 1:
+        raise InputError(f"--eta {config.eta}", remedy="Use 0 to 1.")
     if config.weight is not None and not 0 <= config.weight < math.inf:
         raise InputError(f"--weight {config.weight}", remedy="Use 0 or more.")
     if method in DIFFUSION:

@@ -141,7 +141,10 @@ def simulate_ct(
     if photons is not None and not 1 <= photons < math.inf:
         raise InputError(f"{photons} photons a ray", remedy="Give at least 1, or none for no noise.")
     if not (0 <= electronic < math.inf and 0 < water_per_mm < math.inf and batch_size >= 1):
-        raise InputError(f"noise of {electronic} counts, {water_per_mm} /mm for water, batches of {batch_size}")
+        raise InputError(
+            f"noise of {electronic} counts, {water_per_mm} /mm for water, batches of {batch_size}",
+            remedy="Use no negative noise; the others are above 0, all finite.",
+        )
     object_, ratio = _object(as_attenuation(volume), coarsen, finer)
     pixel = _square_pixel(volume) * coarsen
     slices, (height, width) = len(volume.data), (n // coarsen for n in volume.data.shape[1:])
@@ -209,6 +212,7 @@ def simulate_mri(
     centre_fraction: float = 0.08,
     snr: float | None = 30.0,
     coils: int = 1,
+    scale: float | None = None,
     coarsen: int = 1,
     finer: int | None = None,
     seed: int = 0,
@@ -220,7 +224,7 @@ def simulate_mri(
     Parameters
     ----------
     volume : Volume
-        Of intensities (any unit will do); divided by its 99.9 % quantile.
+        Of intensities (any unit will do).
     mask : str
         One of :mod:`priorscope.inverse.kspace_masks`: lines that are ``uniform``, ``gaussian``, ``equispaced`` or
         ``official`` (DiffusionMBIR's), points of ``variable`` density, or ``full``. The same for all slices.
@@ -231,6 +235,8 @@ def simulate_mri(
         (its real and its imaginary part each) would have in a fully sampled image. None: no noise.
     coils : int
         Receivers around the slice (:func:`coil_maps`); 1 sees everything alike.
+    scale : float, optional
+        What intensities are divided by; default: the 99.9 % quantile of this volume.
     coarsen, finer, seed, first_slice, batch_size
         See :func:`simulate_ct`.
 
@@ -248,7 +254,10 @@ def simulate_mri(
         raise InputError(f"a signal-to-noise ratio of {snr}", remedy="Give a positive one, or none for no noise.")
     if coils < 1 or batch_size < 1:
         raise InputError(f"{coils} coils, batches of {batch_size}")
-    scale = intensity_scale(volume.data)
+    if scale is None:
+        scale = intensity_scale(volume.data)
+    elif not 0 < scale < math.inf:
+        raise InputError(f"intensities divided by {scale}", remedy="Give a positive number, or none.")
     object_, ratio = _object(volume.with_data(volume.data / scale), coarsen, finer)
     slices, (height, width) = len(volume.data), (n // coarsen for n in volume.data.shape[1:])
     measured = draw_mask(mask, (height, width), acceleration, centre_fraction, seed)
@@ -308,7 +317,7 @@ def draw_mask(
     if kind == "variable":
         return kspace_masks.variable_density(size, acceleration, centre_fraction, seed=seed)
     if kind == "equispaced":
-        if acceleration != int(acceleration):
+        if not float(acceleration).is_integer():
             raise InputError(f"every {acceleration:g}-th line", remedy="Give a whole number.")
         return kspace_masks.equispaced_lines(width, int(acceleration), centre_fraction)
     raise InputError(f"a mask named {kind!r}", remedy=f"Use one of {', '.join(get_args(MaskKind))}.")

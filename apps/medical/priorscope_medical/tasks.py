@@ -13,7 +13,7 @@ from priorscope_medical.configs import AcquisitionConfig, Task, VolumeConfig
 from priorscope_medical.grid import finer_object, slab
 from priorscope_medical.problem import Problem, estimated_noise
 from priorscope_medical.simulate import Measurement, limited_views, simulate_ct, simulate_mri, sparse_views
-from priorscope_medical.volumes import Volume, as_attenuation, read_volume
+from priorscope_medical.volumes import Volume, as_attenuation, intensity_scale, read_volume
 
 
 def open_volume(path: object, config: VolumeConfig) -> Volume:
@@ -58,12 +58,18 @@ def measured_volume(
     size : int
         Pixels along the side of a reconstructed slice; the truth are means over them.
     slices : (int, int), optional
-        Only these. Their noise is the same as if all were measured.
+        Only these. Of CT their noise, of MRI their scale is the same as if all were measured.
     seed : int
     """
     first = 0 if slices is None else slices[0]
     part = slab(volume, slices)
     if task == "cs-mri":
+        if part.unit == "HU":
+            raise InputError(
+                "k-space is asked for, and the volume is of Hounsfield units",
+                path=volume.source,
+                remedy="Give an MR volume; if the values are an MR scanner's, say --unit intensity.",
+            )
         object_, coarsen = finer_object(part, size)
         return simulate_mri(
             object_,
@@ -72,6 +78,8 @@ def measured_volume(
             centre_fraction=acquire.centre_fraction,
             snr=acquire.snr or None,
             coils=acquire.coils,
+            # as priors are trained: by the whole volume, however few of its slices are measured
+            scale=intensity_scale(volume.data),
             coarsen=coarsen,
             seed=seed,
             first_slice=first,
