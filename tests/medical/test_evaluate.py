@@ -18,6 +18,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation import suite
 from priorscope.evaluation.image_metrics import over_slices, psnr, ssim
 from priorscope.evaluation.run_folder import RunFolder
+from priorscope_medical import evaluation_report
 from priorscope_medical.configs import AcquisitionConfig, EvaluateConfig
 from priorscope_medical.evaluate import acquisition, list_items, parse_task
 from priorscope_medical.evaluation_report import summary
@@ -140,6 +141,20 @@ def test_tasks() -> None:
     assert [item.key for item in items] == ["a_x.nii.gz/cs-mri-4/tv", "b_x.nii.gz/cs-mri-4/tv"]
 
 
+def test_pictures_are_of_the_plane_that_was_measured(tiny_volume: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Also where pixels are wider than slices are apart, so that the file alone would be read along another axis."""
+    seen: list[Any] = []
+    compared = evaluation_report._compared
+    monkeypatch.setattr(evaluation_report, "_compared", lambda *given: seen.append(given) or compared(*given))
+    words = [str(tiny_volume), "--tasks", "sv-ct-4", "--methods", "fbp", "--size=8", "--slab", "3", "6", "--device=cpu"]
+    assert main(["medical", "evaluate", *words, f"--out={tmp_path / 'run'}"]) == 0
+    (truth, results, _, first), *others = seen
+    assert not others
+    for volume in (truth, results["fbp"]):
+        assert (volume.slice_plane, volume.data.shape) == ("axial", (3, 8, 8))
+    assert first == 3
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -147,6 +162,8 @@ def test_tasks() -> None:
         (["--tasks", "cs-mri-4", "--methods", "fbp"], "nothing to evaluate"),
         (["--tasks", "sv-ct-4", "sv-ct-4", "--methods", "fbp"], "names sv-ct-4 twice"),
         (["--methods", "tv", "--tv-sweep", "0"], "--tv-sweep"),
+        (["--methods", "tv", "--tv-sweep", "1", "nan"], "--tv-sweep"),
+        (["--data-range", "inf"], "--data-range inf"),
         (["--methods", "fbp", "--data-range", "0"], "--data-range 0"),
         (["--samples", "0"], "--samples 0"),
     ],

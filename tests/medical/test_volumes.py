@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from priorscope.errors import InputError
-from priorscope_medical.planes import shown_slices, slice_title, three_planes
+from priorscope_medical.planes import picture, shown_slices, slice_title, three_planes
 from priorscope_medical.volumes import (
     Volume,
     as_attenuation,
@@ -144,6 +144,17 @@ def test_pictures_do_not_depend_on_how_the_file_counts(tmp_path: Path, flips: tu
     assert sagittal.shape == (6, 5)
     assert (sagittal[0] == 1).all()
     assert (sagittal[1:, 0] == 2).all()
+
+
+def test_tall_pictures_are_framed() -> None:
+    slab = Volume(np.ones((2, 40, 30), np.float32), (1, 1, 1), np.diag([1.0, -1, 1, 1]), (0, 2, 1), "HU", Path("x"))
+    assert slab.slice_plane == "sagittal"
+    coronal = picture(slab, "coronal", 0)
+    assert coronal.shape == (40, 27)
+    assert np.isfinite(coronal).sum(1).tolist() == [2] * 40
+    assert np.isfinite(coronal[:, 12:14]).all()
+    assert picture(slab, "axial", 0).shape == (30, 20)
+    assert np.isfinite(picture(slab, "sagittal", 0)).all()
 
 
 def test_slices_are_numbered_as_in_the_whole_volume(tmp_path: Path, numbered: np.ndarray) -> None:

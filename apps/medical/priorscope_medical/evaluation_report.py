@@ -16,7 +16,7 @@ from priorscope_medical.planes import PLANES, picture, shown_slices, slice_title
 from priorscope_medical.problem import Modality
 from priorscope_medical.report import LABEL, METHODS, WINDOW
 from priorscope_medical.scores import HOW
-from priorscope_medical.volumes import RESEARCH_ONLY, Volume, read_volume
+from priorscope_medical.volumes import RESEARCH_ONLY, Plane, Volume, read_volume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,8 +118,9 @@ def _add_pictures(report: Report, run: RunFolder, rows: Sequence[dict[str, Any]]
     if not rows:
         return
     folder, task = run.path / "volumes" / rows[0]["volume"], rows[0]["task"]
-    truth = _read(folder / f"{task}-truth.nii.gz")
-    results = {row["method"]: _read(folder / f"{task}-{row['method']}.nii.gz") for row in rows}
+    plane = rows[0]["plane"]
+    truth = _read(folder / f"{task}-truth.nii.gz", plane)
+    results = {row["method"]: _read(folder / f"{task}-{row['method']}.nii.gz", plane) for row in rows}
     modality: Modality = "MRI" if task.startswith("cs-mri") else "CT"
     figure = _compared(truth, results, modality, rows[0]["measurement"]["first_slice"])
     name = f"{rows[0]['volume']}-{task}"
@@ -148,6 +149,6 @@ def _compared(truth: Volume, results: dict[str, Volume], modality: Modality, fir
     return side_by_side(panels, columns=2 * len(planes), width=13.0)
 
 
-def _read(path: Any) -> Volume:
-    """A volume that this run wrote, with its slices along the axis that it was written from."""
-    return read_volume(path, unit="attenuation")
+def _read(path: Any, plane: Plane) -> Volume:
+    """A volume that this run wrote, with its slices in the plane that it was measured in."""
+    return read_volume(path, unit="attenuation", slices=plane)

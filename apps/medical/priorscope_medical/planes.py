@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+#: Height of a picture, in widths.
+_TALLEST = 1.5
 
 
 def shown_slices(volume: Volume) -> dict[Plane, int]:
@@ -35,14 +37,22 @@ def slice_title(volume: Volume, plane: Plane, index: int, first: int = 0) -> str
 
 
 def picture(volume: Volume, plane: Plane, index: int) -> NDArray[np.float32]:
-    """A slice with square pixels: rows or columns are repeated as their spacing asks."""
+    """A slice with square pixels: rows or columns are repeated as their spacing asks.
+
+    A tall one, of a slab of few slices, has a frame of NaN at both sides: its neighbours in a figure would be dwarfed.
+    """
     image, (high, wide) = volume.picture(plane, index)
     side = min(high, wide)
     for axis, spacing in ((0, high), (1, wide)):
         count = image.shape[axis]
         places = np.minimum(np.arange(max(1, round(count * spacing / side))) * side / spacing, count - 1)
         image = np.take(image, places.astype(int), axis=axis)
-    return image
+    missing = round(len(image) / _TALLEST) - image.shape[1]
+    return (
+        np.pad(image, ((0, 0), (missing // 2, missing - missing // 2)), constant_values=np.nan)
+        if missing > 0
+        else image
+    )
 
 
 def three_planes(

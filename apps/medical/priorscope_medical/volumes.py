@@ -382,7 +382,7 @@ def as_attenuation(volume: Volume) -> Volume:
         raise InputError(
             "X-ray attenuation is asked for, and the volume is of unknown intensities",
             path=volume.source,
-            remedy="If they are Hounsfield units or relative attenuation, say so with the unit.",
+            remedy="If they are Hounsfield units or relative attenuation, say so: --unit HU, or attenuation.",
         )
     return volume.with_data(np.maximum(1 + volume.data / 1000, 0), "attenuation")
 

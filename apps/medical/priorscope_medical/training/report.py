@@ -70,7 +70,7 @@ def write_report(run: RunFolder, config: TrainConfig, result: FitResult, slices:
     report.figure(
         figure_to_image(figure, dpi=100),
         f"Above: slices that the prior makes up. Below: some it was trained on. From {limits[0]:g} (black) to "
-        f"{limits[1]:g} (white); {LABEL[modality]}.",  # type: ignore[index]
+        f"{limits[1]:g} (white); {LABEL[modality]}. They lie as their files count: a head may be upside down.",  # type: ignore[index]
     )
     report.heading("The prior")
     report.table([{"what": name, "value": value} for name, value in describe(prior).items()])
