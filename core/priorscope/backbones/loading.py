@@ -58,7 +58,7 @@ def locate(source: str | Path, parts: Sequence[str], *, revision: str | None = N
         raise InputError("is a file, not a model folder", path=folder, remedy="Give the folder that holds unet/.")
     name = str(source)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise InputError("no such model folder", path=name)
+        raise InputError("no such model folder", path=name, remedy="Check the path; `priorscope models` lists names.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
