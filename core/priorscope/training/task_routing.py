@@ -151,9 +151,9 @@ def add_routing(
     Not for fine-tuning: weights that were trained without routing answer nonsense. Source: Park et al. 2024 (Denoising
     Task Routing), with their beta = 0.8 and alpha = 4.
     """
-    noted = getattr(network, "config", None)
     if config is None:
-        held = None if noted is None else noted.get("task_routing")
+        noted = getattr(network, "config", None)
+        held = noted.get("task_routing") if isinstance(noted, dict) else None
         if held is None:
             raise InputError(f"{type(network).__name__} was not trained with task routing", remedy="Give a config.")
         config = RoutingConfig(**held)
@@ -167,6 +167,7 @@ def add_routing(
         routed = _Routed(routing)
         routing._hooks.append(block.register_forward_pre_hook(routed.before))
         routing._hooks.append(block.register_forward_hook(routed.after))
-    if hasattr(network, "register_to_config"):
-        network.register_to_config(task_routing=asdict(config))
+    note: Any = getattr(network, "register_to_config", None)
+    if note is not None:
+        note(task_routing=asdict(config))
     return routing
