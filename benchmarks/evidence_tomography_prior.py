@@ -1,8 +1,9 @@
 """The first half of evidence_tomography.py: slice priors, trained on what is not the tested volumes.
 
-``ct``: procedural slices alone (``priorscope_medical.phantoms``), attenuation, 96 pixels of 2.55 mm; tested on a real
+``ct``: procedural slices alone (``priorscope_medical.phantoms``), attenuation, 64 pixels of 3.83 mm; tested on a real
 head CT. ``mr``: slices of Colin27 in all three planes, moved, bent, cut out of the skull in one half, and of changing
-contrast, 96 pixels of 2.4 mm; tested on MNI152. One core each; stop and go on as you like.
+contrast, 64 pixels of 3.6 mm; tested on MNI152. One core each; stop and go on as you like. ``--start`` begins with the
+weights of an earlier run.
 
     OMP_NUM_THREADS=1 python benchmarks/evidence_tomography_prior.py ct --max-seconds 1200
 """
@@ -28,13 +29,20 @@ from priorscope_medical.training.feed import SliceFeed
 from priorscope_medical.training.task import SlicePriorTask
 
 DATA = Path(__file__).parents[2] / "shared/data/medical"
-SIZE, COUNT, HELD_OUT, SEED = 96, 8000, 64, 0
+SIZE, COUNT, HELD_OUT, SEED = 64, 12000, 64, 0
 VALUES = {
-    "ct": SliceValues("attenuation", offset=0.5, scale=0.625, patch=2, size=SIZE, pixel=2.55),
-    "mr": SliceValues("intensity", offset=0.25, scale=0.3, patch=2, size=SIZE, pixel=2.4),
+    "ct": SliceValues("attenuation", offset=0.5, scale=0.625, patch=2, size=SIZE, pixel=3.83),
+    "mr": SliceValues("intensity", offset=0.25, scale=0.3, patch=2, size=SIZE, pixel=3.6),
 }
 LOOP = LoopConfig(
-    steps=4000, batch_size=16, lr=1.5e-3, warmup=200, checkpoint_every=100, log_every=250, validate_every=1000
+    steps=4000,  # tiny-ct: 3600
+    batch_size=16,
+    lr=2e-3,
+    warmup=200,
+    checkpoint_every=100,
+    log_every=200,
+    validate_every=700,
+    precision="bfloat16",
 )
 
 
@@ -106,10 +114,12 @@ def slices(name: str, out: Path) -> tuple[NDArray[Any], torch.Tensor]:
     return np.load(path, mmap_mode="r"), torch.from_numpy(make(HELD_OUT, SEED + 1)[:, None])
 
 
-def train(name: str, out: Path, max_seconds: float) -> None:
+def train(name: str, out: Path, max_seconds: float, start: Path | None = None, **changes: Any) -> None:
     data, held_out = slices(name, out)
     prior = SlicePrior.new(VALUES[name], seed=SEED)
-    config = LoopConfig(**(vars(LOOP) | {"resume": True, "max_seconds": max_seconds, "device": "cpu"}))
+    if start is not None:
+        prior.network.load_state_dict(SlicePrior.from_pretrained(start, device="cpu").network.state_dict())
+    config = LoopConfig(**(vars(LOOP) | changes | {"resume": True, "max_seconds": max_seconds, "device": "cpu"}))
     run = RunFolder.create(out / name, config, resume=True, may_differ=MAY_DIFFER)
     prior.network.to(memory_format=torch.channels_last)
     begin = time.process_time()
@@ -123,9 +133,12 @@ def main() -> None:
     parser.add_argument("prior", choices=sorted(VALUES))
     parser.add_argument("--out", type=Path, default=Path("/tmp/evidence_ct"))
     parser.add_argument("--max-seconds", type=float, default=1200)
+    parser.add_argument("--start", type=Path, help="model folder of an earlier run (same network)")
+    parser.add_argument("--steps", type=int, default=LOOP.steps)
+    parser.add_argument("--lr", type=float, default=LOOP.lr)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    train(options.prior, options.out, options.max_seconds)
+    train(options.prior, options.out, options.max_seconds, options.start, steps=options.steps, lr=options.lr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What tomography costs. ``python benchmarks/tomography.py [--small] [--only projector|memory]``
+"""What tomography costs. ``python benchmarks/tomography.py [--small] [--only projector|memory|solvers]``
 
 projector: one pass of a volume through forward and adjoint at 8, 30 and 180 views, with our sparse matrix, against
 scikit-image's radon and iradon (no filter) slice by slice, and against a loop over the angles that turns the whole
@@ -9,6 +9,8 @@ sinogram or image, relative to its largest value.
 
 memory: memory above what was held before, for volumes of 108 and of 432 slices: one call on the whole volume (input and
 result included), and the same volume read from a file, projected, back-projected and written in batches.
+
+solvers: see tomography_solvers.py. It takes long and is run only when it is named.
 """
 
 from __future__ import annotations
@@ -191,16 +193,24 @@ def measure_memory(size: int, slices: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["projector", "memory"])
+    parser.add_argument("--only", choices=["projector", "memory", "solvers"])
     parser.add_argument("--size", type=int, default=256, help="side of a slice in pixels")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="64 pixels and 12 slices, to try the script")
+    parser.add_argument("--volume", type=Path, help="solvers: a volume; default: MNI152")
+    parser.add_argument("--task", default="cs-mri-8", help="solvers: as of `priorscope medical evaluate`")
+    parser.add_argument("--first", type=int, default=84, help="solvers: number of the first slice")
+    parser.add_argument("--prior", help="solvers: default: the bundled one")
     given = parser.parse_args()
     size, slices = (64, 12) if given.small else (given.size, SLICES)
     if given.only in (None, "projector"):
         compare_projectors(size, slices, given.repeats)
     if given.only in (None, "memory"):
         measure_memory(size, slices)
+    if given.only == "solvers":
+        from tomography_solvers import compare_solvers
+
+        compare_solvers(given.volume, given.task, given.first, given.prior, given.small)
 
 
 if __name__ == "__main__":

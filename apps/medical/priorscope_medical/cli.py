@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from priorscope.cli import parse_verbs
-from priorscope_medical.configs import EvaluateConfig, ReconstructConfig, SimulateConfig, TrainConfig
+from priorscope_medical.configs import DemoConfig, EvaluateConfig, ReconstructConfig, SimulateConfig, TrainConfig
 from priorscope_medical.table import MODELS
 
 SUMMARY = "volumes from few X-ray views or few k-space lines, for research use only (DiffusionMBIR, DDS)"
@@ -17,6 +17,7 @@ _VERBS = {
     "simulate": SimulateConfig,
     "evaluate": EvaluateConfig,
     "train": TrainConfig,
+    "demo": DemoConfig,
 }
 
 
@@ -35,7 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_medical.evaluate import evaluate
 
         return evaluate(config)
-    from priorscope_medical.train import train
+    if isinstance(config, TrainConfig):
+        from priorscope_medical.train import train
 
-    print(f"model: {train(config).model}")
-    return 0
+        print(f"model: {train(config).model}")
+        return 0
+    from priorscope_medical.demo import demo
+
+    return demo(config)

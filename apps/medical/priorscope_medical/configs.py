@@ -126,13 +126,14 @@ class SolverConfig:
     """ADMM's penalty; default: 1 (dds), 10 or for MRI 0.01 (mbir)."""
     eta: float = 0.85
     """dds: share of fresh noise in a step."""
-    cg_iterations: int = 15
+    cg_iterations: int = 40
     """dds: conjugate-gradient iterations a step."""
     noise: float | None = None
     """Standard deviation of the measurement's noise: mm of water for projections, and for k-space of images that
     are divided by their 99.9 % quantile. Default: as simulated, or estimated from the measurement."""
-    noise_factor: float = 1.0
-    """Trust the measurement less: times so much noise."""
+    noise_factor: float | None = None
+    """dds: trust the measurement less: times so much noise. Default: 2 for projections, as pixels that are coarser than
+    the object misfit them by about as much again, and 1 for k-space."""
     tv_weight: float | None = None
     """tv: of the total variation; default: 0.1 for CT, 0.01 for MRI."""
     iterations: int | None = None
@@ -215,6 +216,28 @@ class EvaluateConfig:
     solver: Annotated[SolverConfig, tyro.conf.arg(name="")] = field(default_factory=SolverConfig)
     volume: Annotated[VolumeConfig, tyro.conf.arg(name="")] = field(default_factory=VolumeConfig)
     acquire: Annotated[AcquisitionConfig, tyro.conf.arg(name="")] = field(default_factory=AcquisitionConfig)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Reconstruct a real brain from few k-space lines by the bundled prior, beside classical methods, with a report."""
+
+    out: Path = Path("runs/demo-medical")
+    """Run folder; replaced if a demo made it."""
+    slab: tuple[int, int] = (48, 128)
+    """Axial slices of the MNI152 brain: the first, and one after the last (189 in all, 1 mm each)."""
+    acceleration: float = 4.0
+    """One k-space line in so many is measured."""
+    samples: int = 2
+    """Posterior samples, whose mean is judged; their first is judged, too."""
+    prior: str | None = None
+    """A prior of MR slices: a name in the model table, or a folder that `train` wrote; default: the bundled one."""
+    size: int | None = None
+    """Side of the slices in pixels; default: that of the prior's training slices."""
+    seed: int = 0
+    """Of the measurement's noise and the samples."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,19 @@ class Item:
         return "MRI" if self.task.startswith("cs-mri") else "CT"
 
 
-def evaluate(config: EvaluateConfig) -> int:
-    """Run ``priorscope medical evaluate``; 1 where something failed."""
+def evaluate(config: EvaluateConfig, open_run: Callable[[EvaluateConfig], RunFolder] | None = None) -> int:
+    """Run ``priorscope medical evaluate``; 1 where something failed.
+
+    Parameters
+    ----------
+    config : EvaluateConfig
+    open_run : callable, optional
+        Makes the run folder, once all is checked; by default ``config.out``, resumed if ``config.resume``.
+    """
     items = list_items(config)
     _check(config, items)
     suite = _Suite(config, {item.modality for item in items if item.method.startswith(DIFFUSION)})
-    run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
+    run = (open_run or _open_run)(config)
     suite.run = run
     print(f"{len(items)} reconstructions; {HOW} {RESEARCH_ONLY.capitalize()}.")
     outcome = run_items(items, suite.evaluate, key=lambda item: item.key, run=run, progress="reconstructions")
@@ -80,6 +88,10 @@ def evaluate(config: EvaluateConfig) -> int:
     write_report(run, config, outcome, metrics)
     print(f"\nreport: {run.report_path}\n{RESEARCH_ONLY}")
     return 1 if outcome.failures else 0
+
+
+def _open_run(config: EvaluateConfig) -> RunFolder:
+    return RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
 
 
 def parse_task(text: str) -> tuple[Task, float]:

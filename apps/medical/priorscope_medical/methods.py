@@ -26,6 +26,7 @@ from priorscope_medical.volume_state import VolumeState
 
 DIFFUSION = ("dds", "mbir")
 TV_WEIGHT: dict[Modality, float] = {"CT": 0.1, "MRI": 0.01}
+NOISE_FACTOR: dict[Modality, float] = {"CT": 2.0, "MRI": 1.0}
 #: Watches a run: its state after a step, and an estimate of the volume (slices, 1, H, W) in the methods' unit.
 Watch = Callable[[VolumeState, torch.Tensor], None]
 
@@ -166,6 +167,7 @@ def diffusion(
         "progress": progress,
     }
     steps, mri = steps_of(method, config), problem.modality == "MRI"
+    noise_factor = NOISE_FACTOR[problem.modality] if config.noise_factor is None else config.noise_factor
     if method == "dds":
         network = _Watched(in_precision(prior.denoiser, config, prior.device), len(y))
 
@@ -177,7 +179,7 @@ def diffusion(
             network,
             operator,
             y,
-            noise=problem.noise * config.noise_factor / values.scale,
+            noise=problem.noise * noise_factor / values.scale,
             steps=steps,
             weight=5.0 if config.weight is None else config.weight,
             rho=1.0 if config.rho is None else config.rho,

@@ -2,6 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from priorscope.backbones.table import PublishedModel
 
-MODELS: tuple[PublishedModel, ...] = ()
+
+def _bundled(name: str, note: str) -> PublishedModel:
+    return PublishedModel(
+        name=name,
+        app="medical",
+        task="reconstruction",
+        loader="slice-prior",
+        source=str(Path(__file__).parent / "models" / name),
+        licence="Apache-2.0",
+        size="3 MB",
+        note=f"ours, bundled: {note}; for demos, tests and first looks",
+        bundled=True,
+    )
+
+
+def _by_hand(name: str, file: str, note: str) -> PublishedModel:
+    return PublishedModel(
+        name=name,
+        app="medical",
+        task="reconstruction",
+        loader="ncsnpp",
+        source="github.com/HJ-harry/DiffusionMBIR",
+        licence="not stated",
+        size="not stated",
+        note=f"{note}; fetch {file} by the links in its README and give that file",
+    )
+
+
+MODELS: tuple[PublishedModel, ...] = (
+    _bundled("tiny-ct", "a prior of CT slices, 64 px of 3.8 mm, learnt from drawn heads and bodies"),
+    _bundled("tiny-mr", "a prior of T1 MR slices of heads, 64 px of 3.6 mm, learnt from one brain, moved and bent"),
+    _by_hand(
+        "mbir-aapm", "checkpoint_185.pth", "DiffusionMBIR's CT prior, 256 px, 61.4 million weights; --prior-scale"
+    ),
+    _by_hand("mbir-fastmri-knee", "checkpoint_95.pth", "DiffusionMBIR's knee MR prior, 320 px, 61.4 million weights"),
+)
