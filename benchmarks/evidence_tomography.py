@@ -95,6 +95,8 @@ def thinned(part: str, out: Path, unit: Any) -> Path:
 def as_attenuation_prior(out: Path) -> Path:
     """The MR prior, told that its intensities are attenuation: in ``mni`` they are."""
     folder = out / "tiny-mr-as-attenuation"
+    if folder.exists():
+        return folder
     prior = SlicePrior.from_pretrained(model_folder("tiny-mr", ("values.json",), MODELS), device="cpu")
     prior.values = replace(prior.values, unit="attenuation")
     prior.save_pretrained(folder)

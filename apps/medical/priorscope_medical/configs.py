@@ -224,12 +224,12 @@ class DemoConfig:
 
     out: Path = Path("runs/demo-medical")
     """Run folder; replaced if a demo made it."""
-    slab: tuple[int, int] = (48, 128)
+    slab: tuple[int, int] = (64, 128)
     """Axial slices of the MNI152 brain: the first, and one after the last (189 in all, 1 mm each)."""
     acceleration: float = 4.0
     """One k-space line in so many is measured."""
-    samples: int = 2
-    """Posterior samples, whose mean is judged; their first is judged, too."""
+    samples: int = 1
+    """Posterior samples; of two or more the mean is judged, and their first, too."""
     prior: str | None = None
     """A prior of MR slices: a name in the model table, or a folder that `train` wrote; default: the bundled one."""
     size: int | None = None
