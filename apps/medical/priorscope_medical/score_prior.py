@@ -12,7 +12,7 @@ import torch
 from priorscope.backbones.loading import model_folder, read_config
 from priorscope.backbones.ncsnpp import NCSNpp, ncsnpp_denoiser
 from priorscope.backbones.ncsnpp_checkpoint import load_ncsnpp
-from priorscope.backbones.table import find_published
+from priorscope.backbones.table import find_published, refuse_by_hand
 from priorscope.data.files import write_text
 from priorscope.device import resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
@@ -97,9 +97,7 @@ def load_prior(config: SolverConfig, unit: Unit) -> Prior:
         No such prior, one of the other unit, or a checkpoint whose numbers are not explained.
     """
     source = config.prior or _default(unit)
-    row = find_published(source, MODELS)
-    if row is not None and not row.bundled:
-        raise InputError(f"{row.name} cannot be fetched by name", remedy=f"{row.source}: {row.note}.")
+    refuse_by_hand(find_published(source, MODELS))  # before its name is taken for a folder's
     path = Path(source).expanduser()
     prior: Prior
     if path.suffix in (".pth", ".pt", ".ckpt"):

@@ -31,6 +31,7 @@ def _by_hand(name: str, file: str, note: str) -> PublishedModel:
         licence="not stated",
         size="not stated",
         note=f"{note}; fetch {file} by the links in its README and give that file",
+        by_hand=True,
     )
 
 

@@ -21,6 +21,7 @@ def _diffusionsat(side: int) -> PublishedModel:
         licence="not stated",
         size="not stated",
         note=f"a zip: unpack it as FOLDER/resolution{side}/ and give FOLDER; RGB, {side} px",
+        by_hand=True,
     )
 
 
@@ -52,11 +53,6 @@ def find_backbone(source: str) -> Path:
     from priorscope.backbones.loading import model_folder
 
     row = find_published(source, MODELS)
-    if row is not None and not row.bundled:
-        raise InputError(
-            f"{row.name} is not on this machine and cannot be fetched by name",
-            remedy=f"Download it from {row.source}; {row.note}.",
-        )
     if row is None and "/" in source and not Path(source).expanduser().is_dir():
         raise InputError("no such folder of a backbone", path=source)
     return model_folder(source, [], MODELS)

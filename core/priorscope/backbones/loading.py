@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 
-from priorscope.backbones.table import PublishedModel, find_published, unknown_model
+from priorscope.backbones.table import PublishedModel, find_published, refuse_by_hand, unknown_model
 from priorscope.errors import InputError
 
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
@@ -102,9 +102,10 @@ def model_folder(
     Raises
     ------
     InputError
-        Unknown names, and whatever :func:`locate` refuses.
+        Unknown names, models that have to be fetched by hand, and whatever :func:`locate` refuses.
     """
     row = find_published(str(source), rows)
+    refuse_by_hand(row)
     if row is None and "/" not in str(source) and not Path(source).expanduser().exists():
         raise unknown_model(str(source), rows)
     return locate(source if row is None else row.source, parts, revision=revision)

@@ -35,6 +35,8 @@ class PublishedModel:
         What a user must know to read the result.
     bundled : bool
         Shipped inside the wheel.
+    by_hand : bool
+        Its files cannot be fetched by name; the note says what to do.
     """
 
     name: str
@@ -46,6 +48,7 @@ class PublishedModel:
     size: str
     note: str = ""
     bundled: bool = False
+    by_hand: bool = False
 
 
 def published_models() -> list[PublishedModel]:
@@ -54,6 +57,15 @@ def published_models() -> list[PublishedModel]:
     for entry in sorted(entry_points(group="priorscope.apps"), key=lambda entry: entry.name):
         rows += getattr(entry.load(), "MODELS", [])
     return rows
+
+
+def refuse_by_hand(row: PublishedModel | None) -> None:
+    """InputError, with what to do, for a model whose files cannot be fetched by name."""
+    if row is not None and row.by_hand:
+        raise InputError(
+            f"{row.name} is not on this machine and cannot be fetched by name",
+            remedy=f"Download it from {row.source}; {row.note}.",
+        )
 
 
 def find_published(name: str, rows: Iterable[PublishedModel]) -> PublishedModel | None:
