@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 
 
@@ -20,6 +21,10 @@ class Place(NamedTuple):
     def generator(self, seed: int) -> np.random.Generator:
         """For augmentation and noise of this example."""
         return np.random.default_rng([seed, self.epoch, self.item])
+
+    def noise_seed(self, seed: int) -> int:
+        """Of the diffusion noise of this example, see :class:`priorscope.diffusion.noise.Noise`."""
+        return item_seed(item_seed(seed, self.item), self.epoch)
 
 
 class Order:

@@ -113,4 +113,4 @@ class PairFeed:
 
 
 def _noise_seed(seed: int, which: int, place: Place) -> int:
-    return item_seed(item_seed(item_seed(seed, place.item), place.epoch), which)
+    return item_seed(place.noise_seed(seed), which)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from priorscope.diffusion.noise import item_seed
 from priorscope.training.order import Order
 
 
@@ -45,7 +44,7 @@ class SliceFeed:
             if self.augment:
                 image = self._moved(image, np.random.default_rng([self.seed, step, row]))
             images.append(image)
-            seeds.append(item_seed(item_seed(self.seed, places[row].item), places[row].epoch))
+            seeds.append(places[row].noise_seed(self.seed))
         return {"image": torch.from_numpy(np.stack(images)[:, None]), "seed": torch.tensor(seeds)}
 
     def _moved(self, image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
