@@ -23,6 +23,7 @@ from priorscope.diffusion import (
     deis,
     dpm_solver_2m,
     dpmpp,
+    euler_ancestral,
     ghvb,
     heavy_ball,
     nesterov,
@@ -216,15 +217,17 @@ def test_runs_end_clean_start_at_pure_noise_and_stop_at_the_first_level(name):
 
 @pytest.mark.parametrize("name", sorted(SOLVERS.keys() - STOCHASTIC))
 def test_a_constraint_acts_on_every_solver(name):
-    """x0 and eps are held, at values that do not make up x: what comes out is that x0."""
+    """x0 and eps are held, at values that do not make up x: what comes out is made of them, at every level."""
 
     def constraint(x, t, prediction, info):
         return Prediction(torch.full_like(x, 2.0), torch.full_like(x, -1.0))
 
     x = torch.tensor([[-1.0, 0.5]], dtype=torch.float64)
-    times = [800.0, 500.0, 300.0, 150.0, 50.0, -1.0]
-    result = sample(Gaussian(VPSchedule.from_betas()), x, times, step=SOLVERS[name], constraint=constraint)
-    torch.testing.assert_close(result, torch.full_like(result, 2.0), rtol=1e-12, atol=1e-12)
+    schedule, times = VPSchedule.from_betas(), [800.0, 500.0, 300.0, 150.0, 50.0, -1.0]
+    for last in (2, 5, 6):
+        result = sample(Gaussian(schedule), x, times[:last], step=SOLVERS[name], constraint=constraint)
+        alpha, sigma = schedule(times[last - 1])
+        torch.testing.assert_close(result, torch.full_like(x, 2.0 * alpha - sigma), rtol=1e-12, atol=1e-12)
 
 
 def test_order_one_is_ddim_and_integer_momentum_is_plms():
@@ -233,7 +236,7 @@ def test_order_one_is_ddim_and_integer_momentum_is_plms():
     def run(step):
         return sample(Gaussian(VP), x, times, step=step)
 
-    for step in (dpmpp, deis, plms, ghvb, heavy_ball, nesterov):
+    for step in (dpmpp, deis, plms, pndm, ghvb, heavy_ball, nesterov):
         torch.testing.assert_close(run(partial(step, order=1)), run(ddim), rtol=1e-13, atol=1e-13)
     for step in (ghvb, heavy_ball, nesterov):
         torch.testing.assert_close(run(partial(step, order=3)), run(partial(plms, order=3)), rtol=1e-13, atol=1e-13)
@@ -271,6 +274,15 @@ def test_runs_upwards_return(name):
     turning = [*times[:40], *times[30:38][::-1], *times[38:]]
     again = sample(Gaussian(VP), x, turning, step=SOLVERS[name])
     torch.testing.assert_close(again, down, rtol=1e-2, atol=1e-2)
+
+
+def test_fresh_noise_never_exceeds_the_level():
+    """With a large eta a step is x0 and noise of the level alone."""
+    x, z = torch.tensor([[-1.0, 0.5]], dtype=torch.float64), torch.tensor([[0.3, -2.0]], dtype=torch.float64)
+    model = Gaussian(VPSchedule.from_betas())
+    alpha, sigma = model.schedule(400.0)
+    result, _ = ddim(model, x, 800.0, 400.0, None, Noise.recorded([z]), eta=9.0)
+    torch.testing.assert_close(result, alpha * model(x, 800.0).x0 + sigma * z)
 
 
 def test_network_calls():
@@ -329,6 +341,7 @@ def test_agrees_with_diffusers_where_no_golden_case_lies(scheduler, options, ste
         partial(dpmpp, order=0),
         partial(dpmpp, order=5),
         partial(dpmpp, order=1.5),
+        partial(dpmpp, order=2.0),
         partial(dpmpp, order=4, rule="published"),
         partial(dpmpp, rule="midpoint"),
         partial(dpmpp, eta=-1.0),
@@ -344,6 +357,8 @@ def test_agrees_with_diffusers_where_no_golden_case_lies(scheduler, options, ste
         partial(ghvb, order=math.nan),
         partial(heavy_ball, order=-0.5),
         partial(nesterov, order=6.5),
+        partial(ddim, eta=-1.0),
+        partial(euler_ancestral, eta=math.nan),
     ],
 )
 def test_wrong_options_are_one_line_errors(step):

@@ -65,22 +65,7 @@ def dpmpp(
         raise InputError(f"rule {rule!r}", remedy="Use 'exact' or 'published'.")
     if not eta >= 0:
         raise InputError(f"eta {eta}", remedy="Use 0 for the ODE, 1 for the SDE.")
-    x0, eps = model(x, t)
-    alpha_s, sigma_s = model.schedule(s)
-    log_snr = model.schedule.log_snr(t)
-    h = model.schedule.log_snr(s) - log_snr
-    history = remember(state, log_snr, x0, order)
-    if not h > 0:
-        eta = 0.0
-    kept = sigma_s * math.exp(-eta * h) if eta else sigma_s
-    x = (alpha_s * x0).add_(eps, alpha=kept)
-    nodes = nodes_of(history, h, allowed_order(model, order, lower_order_final))
-    if len(nodes) > 1:
-        weigh = exponential_weights if rule == "exact" else _published_weights
-        add_weighted(x, values(history), weigh((1.0 + eta) * h, nodes), alpha_s)
-    if eta and sigma_s > 0:
-        x.add_(required(noise).like(x), alpha=sigma_s * math.sqrt(-math.expm1(-2.0 * eta * h)))
-    return x, history
+    return _interpolated(model, x, t, s, state, order, lower_order_final, rule, eta=eta, noise=noise)
 
 
 def dpmpp_2m(
@@ -133,7 +118,7 @@ def dpm_solver_2m(
     The weights are the published ones ("midpoint" in diffusers); :func:`deis` of order 2 has the exact ones.
     ``lower_order_final`` as in :func:`dpmpp`.
     """
-    return _in_eps(model, x, t, s, state, 2, lower_order_final, exact=False)
+    return _interpolated(model, x, t, s, state, 2, lower_order_final, "published", in_eps=True)
 
 
 def deis(
@@ -157,22 +142,39 @@ def deis(
         As in :func:`dpmpp`; diffusers does it in runs of fewer than 15 steps.
     """
     check_order(order, 4)
-    return _in_eps(model, x, t, s, state, order, lower_order_final, exact=True)
+    return _interpolated(model, x, t, s, state, order, lower_order_final, "exact", in_eps=True)
 
 
-def _in_eps(
-    model: Model, x: torch.Tensor, t: float, s: float, state: Any, order: int, lower_order_final: bool, *, exact: bool
+def _interpolated(
+    model: Model,
+    x: torch.Tensor,
+    t: float,
+    s: float,
+    state: Any,
+    order: int,
+    lower_order_final: bool,
+    rule: Rule,
+    *,
+    in_eps: bool = False,
+    eta: float = 0.0,
+    noise: Noise | None = None,
 ) -> tuple[torch.Tensor, Any]:
+    """DDIM's step, and the integral of the polynomial through past x0, or past eps."""
     x0, eps = model(x, t)
     alpha_s, sigma_s = model.schedule(s)
     log_snr = model.schedule.log_snr(t)
     h = model.schedule.log_snr(s) - log_snr
-    history = remember(state, log_snr, eps, order)
-    x = (alpha_s * x0).add_(eps, alpha=sigma_s)
+    if not h > 0:
+        eta = 0.0
+    value, scale, exponent = (eps, sigma_s, -h) if in_eps else (x0, alpha_s, (1.0 + eta) * h)
+    history = remember(state, log_snr, value, order)
     nodes = nodes_of(history, h, allowed_order(model, order, lower_order_final))
+    x = (alpha_s * x0).add_(eps, alpha=sigma_s * math.exp(-eta * h) if eta else sigma_s)
     if len(nodes) > 1:
-        weigh = exponential_weights if exact else _published_weights
-        add_weighted(x, values(history), weigh(-h, nodes), sigma_s)
+        weigh = exponential_weights if rule == "exact" else _published_weights
+        add_weighted(x, values(history), weigh(exponent, nodes), scale)
+    if eta and sigma_s > 0:
+        x.add_(required(noise).like(x), alpha=sigma_s * math.sqrt(-math.expm1(-2.0 * eta * h)))
     return x, history
 
 

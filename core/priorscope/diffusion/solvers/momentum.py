@@ -55,7 +55,7 @@ def pndm(
     Parameters
     ----------
     order : int
-        2 ... 4 of the multi-step part.
+        1 ... 4 of the multi-step part; 1 is DDIM.
     start : {"heun", "runge-kutta"}
         One step of Heun's method, two calls (diffusers' ``skip_prk_steps=True``, as Stable Diffusion has it); or
         the paper's pseudo Runge-Kutta steps, four calls each, until ``order - 1`` values are remembered. Those ask

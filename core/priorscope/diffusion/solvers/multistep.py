@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,8 @@ def allowed_order(model: Model, order: int, lower_order_final: bool) -> int:
 
 def check_order(order: int, highest: int) -> None:
     """Raise InputError unless ``order`` is a whole number from 1 to ``highest``."""
-    if not (1 <= order <= highest) or order != int(order):
-        raise InputError(f"a solver of order {order}", remedy=f"Use 1 ... {highest}.")
+    if not isinstance(order, Integral) or not 1 <= order <= highest:
+        raise InputError(f"a solver of order {order!r}", remedy=f"Use a whole number from 1 to {highest}.")
 
 
 @lru_cache(maxsize=4096)

@@ -23,13 +23,15 @@ def ddim(
 ) -> tuple[torch.Tensor, Any]:
     """DDIM (Song, Meng and Ermon 2021, equation 12), for any schedule.
 
-    ``eta`` scales the fresh noise: 0 is deterministic, 1 is DDPM's ancestral step. Order 1. With s above t
-    and eta 0 it is DDIM inversion.
+    ``eta`` scales the fresh noise: 0 is deterministic, 1 is DDPM's ancestral step; there is never more of it than the
+    level s has. Order 1. With s above t and eta 0 it is DDIM inversion.
     """
+    if not eta >= 0:
+        raise InputError(f"eta {eta}", remedy="Use 0 for the ODE, 1 for the ancestral step.")
     x0, eps = model(x, t)
     alpha_t, sigma_t = model.schedule(t)
     alpha_s, sigma_s = model.schedule(s)
-    fresh = eta * _posterior_std(alpha_t, sigma_t, alpha_s, sigma_s) if eta else 0.0
+    fresh = min(eta * _posterior_std(alpha_t, sigma_t, alpha_s, sigma_s), sigma_s) if eta else 0.0
     kept = math.sqrt(max(sigma_s**2 - fresh**2, 0.0))
     x = (alpha_s * x0).add_(eps, alpha=kept)
     return (x.add_(required(noise).like(x), alpha=fresh) if fresh > 0 else x), state
@@ -92,12 +94,12 @@ def heun(
     x0, eps = model(x, t)
     alpha_t, sigma_t = model.schedule(t)
     alpha_s, sigma_s = model.schedule(s)
-    euler_x = alpha_s * x0 + sigma_s * eps
+    euler_x = (alpha_s * x0).add_(eps, alpha=sigma_s)
     if sigma_s == 0.0 or alpha_t == 0.0 or alpha_s == 0.0:
         return euler_x, state
-    # x / alpha + (sigma_s / alpha_s - sigma_t / alpha_t) * mean of the two slopes, times alpha_s
-    slope = 0.5 * (eps + model(euler_x, s).eps)
-    return alpha_s / alpha_t * x + (sigma_s - sigma_t * alpha_s / alpha_t) * slope, state
+    # half of what the slope changes on Euler's way; from euler_x and not from x, so that a constraint on x0 is kept
+    way = sigma_s - sigma_t * alpha_s / alpha_t
+    return euler_x + 0.5 * way * (model(euler_x, s).eps - eps), state
 
 
 def _posterior_std(alpha_t: float, sigma_t: float, alpha_s: float, sigma_s: float) -> float:
