@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from priorscope.training.aids import CurriculumConfig
 from priorscope.training.settings import LoopConfig
 
 Task = Literal["sv-ct", "la-ct", "cs-mri"]
@@ -241,6 +242,18 @@ class DemoConfig:
 
 
 @dataclass(frozen=True)
+class AidsConfig:
+    """What may help the training of a U-Net along. All are off by default."""
+
+    weighting: Literal["output", "x0", "min-snr"] = "output"
+    """unet: which error counts: that of the network's output, that of the slice it implies, or min-SNR-weighted.
+    Held-out figures are of the output all the same."""
+    task_routing: bool = False
+    """unet: each noise level uses channels of its own; the model needs it ever after, and keeps it."""
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Train a prior on slices: of volumes, or of procedural bodies that no patient is behind."""
 
@@ -273,6 +286,7 @@ class TrainConfig:
     """Mirror, shift and scale slices."""
     unit: Literal["HU", "attenuation", "intensity"] | None = None
     """What the voxels of the volumes are, where it should not be guessed."""
+    aids: Annotated[AidsConfig, tyro.conf.arg(name="")] = field(default_factory=AidsConfig)
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopConfig(steps=4000, lr=1.5e-3, warmup=200)
     )

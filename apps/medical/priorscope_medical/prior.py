@@ -19,6 +19,8 @@ from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser, Level, Model, Prediction, StepInfo
 from priorscope.diffusion.schedule import Schedule, VESchedule, VPSchedule
 from priorscope.errors import InputError
+from priorscope.training.aids import RoutingConfig
+from priorscope.training.task_routing import add_routing
 from priorscope_medical.table import MODELS
 
 Unit = Literal["attenuation", "intensity"]
@@ -115,6 +117,13 @@ class PatchedUNet(nn.Module):
         return functional.pixel_shuffle(output, self.patch)[..., :height, :width]
 
 
+def _routed(unet: Any) -> list[nn.Module]:
+    """The blocks that keep their number of channels: residual ones and attentions."""
+    parts = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+    resnets = [block for part in parts for block in part.resnets if block.in_channels == block.out_channels]
+    return [*resnets, *(block for part in parts for block in getattr(part, "attentions", None) or ())]
+
+
 class OnVarianceExploding:
     """A model of a variance-preserving schedule, asked on a variance-exploding one.
 
@@ -175,8 +184,15 @@ class SlicePrior:
     device: torch.device
 
     @classmethod
-    def new(cls, values: SliceValues, *, seed: int = 0, device: torch.device | str = "cpu") -> SlicePrior:
-        """A prior with fresh weights, to train."""
+    def new(
+        cls,
+        values: SliceValues,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        routing: RoutingConfig | None = None,
+    ) -> SlicePrior:
+        """A prior with fresh weights, to train; ``routing`` gives each noise level its own channels."""
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         channels = values.patch**2
@@ -185,6 +201,8 @@ class SlicePrior:
             unet = UNet2DModel(
                 sample_size=values.size // values.patch, in_channels=channels, out_channels=channels, **SLICE_UNET
             )
+        if routing is not None:
+            add_routing(unet, routing, blocks=_routed(unet))
         return cls._of(unet, VPSchedule.from_scheduler_config(SLICE_SCHEDULER), values, None, torch.device(device))
 
     @classmethod
@@ -205,6 +223,8 @@ class SlicePrior:
             raise InputError(f"predicts {kind!r}", path=folder / "scheduler", remedy="Slice priors predict 'v'.")
         where = resolve_device(device)
         unet = load_component(UNet2DModel, folder / "unet", expect={"in_channels": values.patch**2})
+        if "task_routing" in unet.config:
+            add_routing(unet, blocks=_routed(unet))
         return cls._of(unet, schedule, values, folder, where)
 
     @classmethod

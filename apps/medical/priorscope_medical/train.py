@@ -8,13 +8,16 @@ import numpy as np
 import torch
 
 from priorscope.backbones.ncsnpp import NCSNpp
+from priorscope.diffusion.schedule import VPSchedule
 from priorscope.errors import InputError
-from priorscope.evaluation.run_folder import RunFolder
+from priorscope.evaluation.run_folder import RunFolder, read_yaml
+from priorscope.training.aids import RoutingConfig
+from priorscope.training.curriculum import cluster_edges
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
 from priorscope.training.task import Task
-from priorscope_medical.configs import TrainConfig
-from priorscope_medical.prior import SlicePrior, SliceValues, Unit
+from priorscope_medical.configs import AidsConfig, TrainConfig
+from priorscope_medical.prior import SLICE_SCHEDULER, SlicePrior, SliceValues, Unit
 from priorscope_medical.score_prior import ScorePrior
 from priorscope_medical.training.data import Slices, open_source, read_slices, write_slices
 from priorscope_medical.training.feed import SliceFeed
@@ -45,12 +48,7 @@ def train(config: TrainConfig) -> FitResult:
     accelerator = make_accelerator(config.loop)
     source = open_source(config)
     # made only now, so that a mistake above leaves nothing behind
-    run = RunFolder.create(
-        config.out,
-        config,
-        resume=config.loop.resume,
-        may_differ=("out", *(f"loop.{name}" for name in MAY_DIFFER)),
-    )
+    run = RunFolder.create(config.out, config, resume=config.loop.resume, may_differ=_may_differ(config))
     if accelerator.is_main_process:
         write_slices(source, config, run.path / "data")
     accelerator.wait_for_everyone()
@@ -74,7 +72,9 @@ def _task(config: TrainConfig, slices: Slices, device: torch.device) -> Task:
     shared = {"size": config.size, "pixel": slices.pixel}
     if config.network == "unet":
         values = SliceValues(slices.unit, *_CENTRED[slices.unit], patch=config.patch, **shared)  # type: ignore[arg-type]
-        return SlicePriorTask(SlicePrior.new(values, seed=config.loop.seed, device=device), held_out)
+        routing = RoutingConfig() if config.aids.task_routing else None
+        prior = SlicePrior.new(values, seed=config.loop.seed, device=device, routing=routing)
+        return SlicePriorTask(prior, held_out, config.aids)
     values = SliceValues(slices.unit, *_UNIT_RANGE[slices.unit], **shared)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.loop.seed)
@@ -98,8 +98,22 @@ def _largest_distance(slices: np.ndarray, values: SliceValues) -> float:
     return max(1.0, float(torch.cdist(flat, flat).max()))
 
 
+def _may_differ(config: TrainConfig) -> tuple[str, ...]:
+    """Settings that a resumed run need not repeat: among them aids that are off, where a run is older than they are."""
+    names = ("out", *(f"loop.{name}" for name in MAY_DIFFER))
+    noted = config.out / "config.yaml"
+    older = config.aids == AidsConfig() and noted.is_file() and "aids" not in read_yaml(noted)
+    return (*names, "aids") if older else names
+
+
 def _check(config: TrainConfig) -> None:
     config.loop.check()
+    config.aids.curriculum.check()
+    cluster_edges(VPSchedule.from_scheduler_config(SLICE_SCHEDULER), config.aids.curriculum)
+    if config.network == "ncsnpp" and config.aids != AidsConfig():
+        raise InputError(
+            "--weighting, --task-routing and --curriculum with NCSN++", remedy="Leave them out, or use --network unet."
+        )
     if config.size < 16:
         raise InputError(f"--size {config.size}", remedy="Use 16 or more.")
     if config.phantoms < 0:

@@ -11,7 +11,11 @@ import torch
 from priorscope.diffusion.losses import denoising_loss
 from priorscope.diffusion.noise import Noise, item_seed
 from priorscope.evaluation.run_folder import RunFolder
+from priorscope.training.checkpoint import Stateful
+from priorscope.training.curriculum import DifficultyCurriculum
 from priorscope.training.task import Task
+from priorscope_medical.configs import AidsConfig
+from priorscope_medical.prior import SlicePrior
 from priorscope_medical.score_prior import Prior
 
 
@@ -72,15 +76,41 @@ class PriorTask(Task):
 
 
 class SlicePriorTask(PriorTask):
-    """The squared error of the network's output, at uniform steps."""
+    """The squared error of the network's output, at uniform steps; with ``aids``, weighted, or from hard noise on.
+
+    Parameters
+    ----------
+    prior : SlicePrior
+    held_out : Tensor (N, 1, H, W), optional
+    aids : AidsConfig, optional
+        Its task routing is the prior's own (:meth:`SlicePrior.new`).
+    """
 
     levels = (50, 200, 400, 600, 800)
 
+    def __init__(self, prior: SlicePrior, held_out: torch.Tensor | None = None, aids: AidsConfig | None = None) -> None:
+        super().__init__(prior, held_out)
+        self.aids = aids or AidsConfig()
+        self.curriculum = DifficultyCurriculum(prior.denoiser.schedule, self.aids.curriculum)  # type: ignore[arg-type]
+
     def level_of(self, share: torch.Tensor) -> torch.Tensor:
-        return (share * self.prior.denoiser.schedule.num_steps).floor()  # type: ignore[attr-defined]
+        """Steps among those that have joined: all of them, without a curriculum."""
+        edges = self.curriculum.edges
+        first = edges[-1 - self.curriculum.joined]
+        return (share * (edges[-1] - first)).floor() + first
 
     def loss(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return denoising_loss(self.prior.denoiser, x0, eps, t)
+        # held-out figures of all trainings are to be compared
+        weighting = self.aids.weighting if self.training else "output"
+        return denoising_loss(self.prior.denoiser, x0, eps, t, weighting=weighting)
+
+    def told(self, means: dict[str, float]) -> None:
+        """A group of noise levels joins where the loss got no better."""
+        self.curriculum.told(means["loss"])
+
+    def checkpoint_parts(self) -> dict[str, Stateful]:
+        """The curriculum, where there is one: checkpoints of trainings without are as they were."""
+        return {"curriculum": self.curriculum} if self.aids.curriculum.clusters > 1 else {}
 
 
 def random_draws(seeds: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
