@@ -60,5 +60,10 @@ __getattr__, __dir__, __all__ = lazy_names(
         "plms": "solvers",
         "pndm": "solvers",
         "unipc": "solvers",
+        "Parts": "product",
+        "ProductDenoiser": "product",
+        "SimpleVESchedule": "simple_sde",
+        "euler_maruyama": "simple_sde",
+        "late_start": "warm_start",
     },
 )

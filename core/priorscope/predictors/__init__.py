@@ -14,5 +14,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ensemble_normals": "ensemble",
         "LatentPredictor": "latent",
         "equal_batches": "batching",
+        "Patched": "patch_consistency",
     },
 )
