@@ -13,6 +13,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff format the code"
 	@echo "make bench     measure what we claim, on this machine"
+	@echo "make bench-acceleration   one of benchmarks/*.py, here acceleration.py; ARGS='--small' passes options"
 
 # Done again whenever the requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -44,6 +45,9 @@ format: setup
 
 bench: setup
 	for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-%: setup
+	$(BIN)/python benchmarks/$*.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

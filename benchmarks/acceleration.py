@@ -1,25 +1,28 @@
 """What makes a run of the sampling loop cheaper, and what it costs in accuracy.
 
-    python benchmarks/acceleration.py [--only front|helper|loop] [--small]
+    python benchmarks/acceleration.py [--only front|helper|loop] [--repeats 12] [--small]
 
-One process, one U-Net with random weights (about 80 million; ``--small``: a toy), one noise.
+One process, one U-Net with random weights (about 80 million; ``--small``: a toy), one noise. Evidence on a network that
+has learned something is in evidence_acceleration.py.
 
 front: DDIM, DPM-Solver++(2M) and GHVB at 5, 10, 20 and 50 steps, each without a cache and with DeepCache, encoder
-propagation and TaylorSeer at every third step in full; time, network passes, and the distance of the result to DDIM's
-of 100 steps, relative to its norm. Draws figures/acceleration.png. A network with random weights is no model of images:
-the distances say how well the same trajectory is followed, not how samples look.
+propagation and TaylorSeer at every third step in full; time (of one run each), network passes, and the distance of the
+result to DDIM's of 100 steps, relative to its norm. Draws figures/acceleration.png (``--small``: no figure). A network
+with random weights is no model of images: the distances say how well the same trajectory is followed, not how samples
+look.
 
 helper: our DeepCache against the PyPI package DeepCache 0.1.1 (``pip install --no-deps DeepCache``), same network,
-levels, interval and branch, alternating; and whether the results have equal bits.
+levels, interval and branch, and whether the results have equal bits. Both run in every repeat, the one that begins
+changing from repeat to repeat; given are the median of a repeat's ratio of times, and its quartiles. Ours counts
+entering and leaving the cache, theirs does not.
 
 loop: a network that returns its input: what a step of ours costs beside diffusers' ``scheduler.step``, in the
-processor's time.
+processor's time, measured alike.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -29,6 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
@@ -103,7 +107,22 @@ def apart(found: torch.Tensor, reference: torch.Tensor) -> float:
     return float((found - reference).norm() / reference.norm())
 
 
-def front(setting: Setting) -> None:
+def in_turn(repeats: int, sides: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Seconds of each side by repeat, after one that is thrown away; who begins changes every time."""
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for repeat in range(repeats + 1):
+        for name in list(sides)[:: 1 if repeat % 2 else -1]:
+            taken[name].append(sides[name]())
+    return {name: seconds[1:] for name, seconds in taken.items()}
+
+
+def quartiles(values: Any) -> str:
+    """Median, and the quartiles in brackets."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def front(setting: Setting, figure: Path | None) -> None:
     weights = sum(weight.numel() for weight in setting.unet.parameters())
     setting.run(ddim, 2)
     reference, whole, _ = setting.run(ddim, REFERENCE)
@@ -128,14 +147,17 @@ def front(setting: Setting) -> None:
                     }
                 )
     print_table(rows, ".3g")
-    draw(rows)
+    if figure is not None:
+        draw(rows, figure)
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    from matplotlib import pyplot as plt
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(figsize=(7.5, 5))
-    marks, colours = dict(zip(SOLVERS, "os^", strict=True)), dict(zip(CACHES, plt.cm.tab10.colors, strict=False))
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    marks = dict(zip(SOLVERS, "os^", strict=True))
+    colours = dict(zip(CACHES, ("k", "tab:orange", "tab:green", "tab:blue"), strict=True))
     for solver in SOLVERS:
         for cache in CACHES:
             own = [row for row in rows if (row["solver"], row["cache"]) == (solver, cache)]
@@ -151,9 +173,8 @@ def draw(rows: list[dict[str, Any]]) -> None:
     axes.set(xscale="log", yscale="log", xlabel=f"time, DDIM of {REFERENCE} steps = 1", ylabel="distance to its result")
     axes.legend(fontsize=7, ncol=2)
     axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(FIGURE, dpi=120)
-    print(f"figure: {FIGURE}")
+    figure.savefig(path, dpi=120)
+    print(f"figure: {path}")
 
 
 def helper(setting: Setting, repeats: int) -> None:
@@ -162,17 +183,19 @@ def helper(setting: Setting, repeats: int) -> None:
     except ImportError:
         print("helper: the package DeepCache is not installed (pip install --no-deps DeepCache): left out")
         return
-    steps = 20
+    steps = 10
     times = spaced_times(setting.schedule, steps)
     levels = torch.tensor([round(t) for t in times[:steps]])
     pipe = SimpleNamespace(unet=setting.unet, scheduler=SimpleNamespace(timesteps=levels))
     rows = []
     for interval in (1, 2, 3, 5):
-        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
         found: dict[str, torch.Tensor] = {}
-        for _ in range(repeats):
+
+        def ours(interval: int = interval, found: dict[str, torch.Tensor] = found) -> float:
             found["ours"], used, _ = setting.run(ddim, steps, DeepCache(interval))
-            seconds["ours"].append(used)
+            return used
+
+        def theirs(interval: int = interval, found: dict[str, torch.Tensor] = found) -> float:
             wrapped = DeepCacheSDHelper(pipe=pipe)
             wrapped.set_params(cache_interval=interval, cache_branch_id=0)
             wrapped.enable()
@@ -182,11 +205,19 @@ def helper(setting: Setting, repeats: int) -> None:
                 wrapped.disable()
                 for module in setting.unet.modules():  # it leaves its bound methods behind
                     vars(module).pop("forward", None)
-            seconds["theirs"].append(used)
-        ours, theirs = (statistics.median(seconds[name]) for name in ("ours", "theirs"))
-        equal = bool((found["ours"] == found["theirs"]).all())
-        rows.append({"interval": interval, "theirs / ours, time": theirs / ours, "equal bits": str(equal)})
-    print(f"DeepCache, {steps} steps of DDIM, branch 0, medians of {repeats}:")
+            return used
+
+        taken = in_turn(repeats, {"ours": ours, "theirs": theirs})
+        rows.append(
+            {
+                "interval": interval,
+                "ours, s": quartiles(taken["ours"]),
+                "theirs, s": quartiles(taken["theirs"]),
+                "theirs / ours": quartiles(np.divide(taken["theirs"], taken["ours"])),
+                "equal bits": str(bool((found["ours"] == found["theirs"]).all())),
+            }
+        )
+    print(f"DeepCache, {steps} steps of DDIM, branch 0, {repeats} repeats:")
     print_table(rows, ".3f")
 
 
@@ -204,20 +235,25 @@ def loop(setting: Setting, repeats: int) -> None:
     times = spaced_times(setting.schedule, steps)
     rows = []
     for name, scheduler in official.items():
-        taken: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for _ in range(repeats):
+
+        def ours(name: str = name) -> float:
             begin = time.process_time()
             sample(denoiser, noise, times, step=SOLVERS[name])
-            taken["ours"].append(time.process_time() - begin)
+            return (time.process_time() - begin) / steps * 1e6
+
+        def theirs(scheduler: Any = scheduler) -> float:
             begin = time.process_time()
             scheduler.set_timesteps(steps)
             x = noise
             for t in scheduler.timesteps:
                 x = scheduler.step(x, t, x, return_dict=False)[0]
-            taken["theirs"].append(time.process_time() - begin)
-        ours, theirs = (statistics.median(taken[side]) / steps * 1e6 for side in ("ours", "theirs"))
-        rows.append({"solver": name, "ours, us a step": ours, "diffusers, us a step": theirs, "ratio": ours / theirs})
-    print(f"A network that returns its input, {steps} steps, medians of {repeats}:")
+            return (time.process_time() - begin) / steps * 1e6
+
+        taken = in_turn(repeats, {"ours": ours, "theirs": theirs})
+        ratio = quartiles(np.divide(taken["ours"], taken["theirs"]))
+        medians = {f"{side}, us a step": float(np.median(values)) for side, values in taken.items()}
+        rows.append({"solver": name, **medians, "ours / theirs": ratio})
+    print(f"A network that returns its input, {steps} steps, {repeats} repeats:")
     print_table(rows, ".3g")
 
 
@@ -232,11 +268,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["front", "helper", "loop"])
     parser.add_argument("--small", action="store_true", help="a toy network, to try the script")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=12, help="of helper; of loop, four times as many")
     given = parser.parse_args()
     setting = Setting.of(given.small)
     if given.only in (None, "front"):
-        front(setting)
+        front(setting, None if given.small else FIGURE)
     if given.only in (None, "helper"):
         helper(setting, given.repeats)
     if given.only in (None, "loop"):
