@@ -185,6 +185,17 @@ def test_scores_of_thin_and_of_perfect_volumes(tiny_volume: Path) -> None:
         plane_scores(volume, read_volume(tiny_volume, unit="HU", slices=0), 4.0)
 
 
+def test_an_empty_slice_counts_in_a_plane_and_hardly_in_the_volume(tiny_volume: Path) -> None:
+    truth = read_volume(tiny_volume, unit="attenuation")
+    truth = truth.with_data(np.zeros_like(truth.data))
+    off = np.full_like(truth.data, 0.4)
+    off[:1] = 0.04
+    part = 1 / len(off)
+    scores = plane_scores(truth.with_data(off), truth, 4.0)
+    assert scores[f"psnr_{truth.slice_plane}"] == pytest.approx(40 * part + 20 * (1 - part))
+    assert scores["psnr_volume"] == pytest.approx(-10 * np.log10(0.01**2 * part + 0.1**2 * (1 - part)))
+
+
 def test_summary_takes_means_over_volumes() -> None:
     rows = [
         {"volume": name, "task": "sv-ct-8", "method": "fbp", "psnr_axial": value, "data_range": 4.0, "seconds": 1.0}

@@ -205,8 +205,9 @@ class _Suite:
         for factor in self.config.tv_sweep:
             weight = factor * tv_weight(problem, self.config.solver)
             x, _ = classical(problem, "tv", replace(self.config.solver, tv_weight=weight))
-            score = mean_psnr(plane_scores(problem.on_grid(x), truth, data_range))
-            sweep.append({"weight": weight, "mean_psnr": score})
+            scores = plane_scores(problem.on_grid(x), truth, data_range)
+            score = mean_psnr(scores)
+            sweep.append({"weight": weight, "mean_psnr": score, "psnr_volume": scores["psnr_volume"]})
             if best is None or score > best[0]:
                 best = score, x, weight
         assert best is not None

@@ -21,7 +21,7 @@ from priorscope_medical.volumes import RESEARCH_ONLY, Plane, Volume, read_volume
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SCORES = [f"{name}_{plane}" for name in ("psnr", "ssim") for plane in PLANES]
+_SCORES = [*(f"psnr_{plane}" for plane in PLANES), "psnr_volume", *(f"ssim_{plane}" for plane in PLANES)]
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -30,7 +30,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     Returns
     -------
     dict
-        Task -> rows of ``method``, ``psnr axial`` ... ``ssim sagittal``, ``residual``, ``calls``, ``seconds``,
+        Task -> rows of ``method``, ``psnr axial`` ... ``psnr volume`` ... ``ssim sagittal``, ``residual``, ``calls``, ``seconds``,
         ``data_range``. A diffusion method has a second row, of one sample, where it drew several.
     """
     found: dict[str, list[dict[str, Any]]] = {}

@@ -13,13 +13,14 @@ from priorscope_medical.planes import PLANES
 from priorscope_medical.volumes import Volume
 
 HOW = (
-    "Each figure is the mean over the slices of a plane. Values below 0, which neither attenuation nor intensity can "
+    "The figures of a plane are means over its slices, which weigh alike however empty they are; the volume's is that of "
+    "all voxels at once. Values below 0, which neither attenuation nor intensity can "
     "have, are set to 0 for every method; nothing else is clipped."
 )
 
 
 def plane_scores(estimate: Volume, truth: Volume, data_range: float) -> dict[str, float | None]:
-    """``psnr_axial`` ... ``ssim_sagittal``, means over the slices of each plane.
+    """``psnr_axial`` ... ``ssim_sagittal``, means over the slices of each plane, and ``psnr_volume`` of all voxels.
 
     Parameters
     ----------
@@ -48,12 +49,14 @@ def plane_scores(estimate: Volume, truth: Volume, data_range: float) -> dict[str
                 continue
             each = over_slices(partial(metric, data_range=data_range), values, truth.data, axis)
             found[f"{name}_{plane}"] = _mean(each)
+    found["psnr_volume"] = _mean(np.array([psnr(values, truth.data, data_range=data_range)]))
     return found
 
 
 def mean_psnr(scores: dict[str, float | None]) -> float:
     """Mean over the planes."""
-    return float(np.mean([value for name, value in scores.items() if name.startswith("psnr") and value is not None]))
+    of_planes = [scores.get(f"psnr_{plane}") for plane in PLANES]
+    return float(np.mean([value for value in of_planes if value is not None]))
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
