@@ -100,16 +100,16 @@ def launcher() -> list[str]:
     return [*start, "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
 
 
-@pytest.fixture(scope="session")
-def fork() -> Callable[[Callable[[], int]], int]:
+@pytest.fixture
+def fork() -> Iterator[Callable[[Callable[[], int]], int]]:
     """``fork(work)``: run ``work`` in a child that has already imported everything; its exit status.
 
-    That is what ``work`` returns, 70 where it raises, and minus the signal where it is killed.
+    That is what ``work`` returns, 70 where it raises, and minus the signal where it is killed. A child of torch may use
+    one thread; so does the test, that both round alike.
     """
+    import torch
 
     def run(work: Callable[[], int]) -> int:
-        import torch
-
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
@@ -121,7 +121,10 @@ def fork() -> Callable[[Callable[[], int]], int]:
                 os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    return run
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield run
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
