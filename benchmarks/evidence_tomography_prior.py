@@ -34,6 +34,10 @@ VALUES = {
     "ct": SliceValues("attenuation", offset=0.5, scale=0.625, patch=2, size=SIZE, pixel=3.83),
     "mr": SliceValues("intensity", offset=0.25, scale=0.3, patch=2, size=SIZE, pixel=3.6),
 }
+#: Heads made of Colin27 with values of their own.
+HEADS = 12
+#: Standard deviations in mm (Colin27's voxels are 1 mm).
+BLURS = (1.0, 1.6, 2.3)
 LOOP = LoopConfig(
     steps=4000,  # tiny-ct: 3600
     batch_size=16,
@@ -47,22 +51,41 @@ LOOP = LoopConfig(
 
 
 def ct_slices(count: int, seed: int) -> NDArray[np.float32]:
-    """Procedural slices, pixels of 2.2 to 2.9 mm."""
+    """Of five slices three are drawn, two cut out of Colin27 taken for a CT; pixels of 3.4 to 4.3 mm."""
     from priorscope_medical.phantoms import ct_slice
+    from pseudo_ct import pseudo_ct
 
-    rng = np.random.default_rng([seed, 1])
-    pixels = VALUES["ct"].pixel * rng.uniform(0.88, 1.13, count)
-    return np.stack([ct_slice(seed, index, size=SIZE, pixel=float(pixels[index])) for index in range(count)])
+    head = _head()
+    brain = _brain(head) > 0.5
+    blurs = np.linspace(1.1, 1.7, HEADS)  # a pixel is a mean over its area, and scanners differ
+    heads = [ndimage.gaussian_filter(pseudo_ct(head, brain, k), blurs[k]) for k in range(HEADS)]
+    pixel = VALUES["ct"].pixel
+
+    def one(index: int) -> NDArray[np.float32]:
+        rng = np.random.default_rng([seed, index])
+        if index % 5 >= 2:
+            return ct_slice(seed, index, size=SIZE, pixel=pixel * rng.uniform(0.88, 1.13))
+        body = np.rot90(_cut(heads[rng.integers(HEADS)], rng, pixel, axis=2, tilt=0.1, low=0.05))
+        around = ct_slice(seed, index, size=SIZE, pixel=pixel, kind="empty")
+        noise = rng.normal(0, 0.012 * rng.random(), body.shape)
+        return np.maximum(body + np.where(body > 0.1, noise, around), 0).astype(np.float32)
+
+    return np.stack([one(index) for index in range(count)])
 
 
 def mr_slices(count: int, seed: int) -> NDArray[np.float32]:
     """Slices of Colin27 through random planes near the three main ones."""
+    head = _head()
+    # a pixel is a mean over its area, and volumes differ in sharpness: an average of many heads is the softest
+    volumes = [ndimage.gaussian_filter(one, blur) for blur in BLURS for one in (head, head * _brain(head))]
+    return np.stack([_mr_slice(volumes, np.random.default_rng([seed, index])) for index in range(count)])
+
+
+def _head() -> NDArray[np.float32]:
     import nibabel
 
     head = np.asarray(nibabel.load(DATA / "ch2.nii.gz").dataobj, np.float32)
-    head /= np.quantile(head, 0.999)
-    volumes = (head, head * _brain(head))
-    return np.stack([_mr_slice(volumes, np.random.default_rng([seed, index])) for index in range(count)])
+    return head / np.quantile(head, 0.999)
 
 
 def _brain(head: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,28 +97,33 @@ def _brain(head: NDArray[np.float32]) -> NDArray[np.float32]:
     return ndimage.gaussian_filter(ndimage.binary_closing(brain, iterations=5).astype(np.float32), 0.6)
 
 
-def _mr_slice(volumes: tuple[NDArray[np.float32], ...], rng: np.random.Generator) -> NDArray[np.float32]:
+def _mr_slice(volumes: list[NDArray[np.float32]], rng: np.random.Generator) -> NDArray[np.float32]:
     volume = volumes[rng.integers(len(volumes))]
-    plane = rng.integers(3)
-    axes = np.eye(3)[[axis for axis in range(3) if axis != plane]]
-    small = rng.normal(0, 0.15, 3)
-    turn = _rotation(small)
-    pixel = VALUES["mr"].pixel * rng.uniform(0.88, 1.13, 2)
+    image = _cut(volume, rng, VALUES["mr"].pixel, axis=int(rng.integers(3)), tilt=0.15, low=0.08)
+    image = np.clip(image, 0, None) ** np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.1))
+    image = np.rot90(image, rng.integers(4))
+    noise = 0.01 * max(0.0, rng.uniform(-1, 1))
+    return (image + rng.normal(0, noise, image.shape)).astype(np.float32)
+
+
+def _cut(
+    volume: NDArray[np.float32], rng: np.random.Generator, pixel: float, *, axis: int, tilt: float, low: float
+) -> NDArray[np.float32]:
+    """A slice across ``axis``, tilted, moved, stretched and bent by some millimetres; voxels are 1 mm."""
+    axes = np.eye(3)[[other for other in range(3) if other != axis]]
+    turn = _rotation(rng.normal(0, tilt, 3))
+    pixels = pixel * rng.uniform(0.88, 1.13, 2)
     steps = (np.arange(SIZE) - (SIZE - 1) / 2)[:, None]
-    rows, columns = steps * pixel[0], steps.T * pixel[1]
-    # a smooth bend of some millimetres
+    rows, columns = steps * pixels[0], steps.T * pixels[1]
     bend = [ndimage.zoom(rng.normal(0, 2.0, (5, 5)), SIZE / 5, order=3) for _ in range(2)]
     centre = np.array(volume.shape) / 2 + rng.normal(0, 4, 3)
-    centre[plane] = rng.uniform(0.08, 0.92) * volume.shape[plane]
+    centre[axis] = rng.uniform(low, 0.92) * volume.shape[axis]
     places = (
         centre[:, None, None]
         + (turn @ axes[0])[:, None, None] * (rows + bend[0])
         + (turn @ axes[1])[:, None, None] * (columns + bend[1])
     )
-    image = ndimage.map_coordinates(volume, places, order=1)
-    image = np.clip(image, 0, None) ** np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.1))
-    image = np.rot90(image, rng.integers(4))
-    return (image + rng.normal(0, 0.01 * rng.random(), image.shape)).astype(np.float32)
+    return ndimage.map_coordinates(volume, places, order=1)
 
 
 def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:

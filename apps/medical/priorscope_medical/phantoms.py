@@ -23,7 +23,7 @@ _LEVELS: dict[str, Callable[[Canvas], None]] = {"brain": brain, "base": base, "j
 _KINDS = {"brain": 0.26, "base": 0.26, "jaw": 0.16, "vertex": 0.08, "empty": 0.04, "other": 0.20}
 
 
-def ct_slice(seed: int, index: int, *, size: int = 128, pixel: float = 1.9) -> np.ndarray:
+def ct_slice(seed: int, index: int, *, size: int = 128, pixel: float = 1.9, kind: str | None = None) -> np.ndarray:
     """One axial slice of a body that never was.
 
     Parameters
@@ -34,6 +34,8 @@ def ct_slice(seed: int, index: int, *, size: int = 128, pixel: float = 1.9) -> n
         Pixels along a side, at least 16.
     pixel : float
         mm of a pixel. What lies outside the square of ``size * pixel`` mm is cut off.
+    kind : {"brain", "base", "jaw", "vertex", "empty", "other"}, optional
+        By default one by chance; "empty" is what surrounds a patient, alone.
 
     Returns
     -------
@@ -44,12 +46,15 @@ def ct_slice(seed: int, index: int, *, size: int = 128, pixel: float = 1.9) -> n
     Raises
     ------
     InputError
-        For a size, pixel, seed or index outside these bounds.
+        For a size, pixel, seed or index outside these bounds, and a kind that is none.
     """
     _check(seed, index, size, pixel)
+    if kind not in (None, *_KINDS):
+        raise InputError(f"kind {kind!r}", remedy=f"choose one of {', '.join(_KINDS)}")
     rng = np.random.default_rng([seed, index])
     canvas = Canvas(size, pixel, rng)
-    kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
+    by_chance = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
+    kind = by_chance if kind is None else kind
     turn = canvas.between(-0.3, 0.3) * canvas.between(0, 1) + (math.pi if canvas.chance(0.4) else 0)
     if canvas.chance(0.08):
         turn = canvas.between(0, 2 * math.pi)
