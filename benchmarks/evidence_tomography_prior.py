@@ -52,8 +52,9 @@ LOOP = LoopConfig(
 
 def ct_slices(count: int, seed: int) -> NDArray[np.float32]:
     """Of five slices three are drawn, two cut out of Colin27 taken for a CT; pixels of 3.4 to 4.3 mm."""
-    from priorscope_medical.phantoms import ct_slice
     from pseudo_ct import pseudo_ct
+
+    from priorscope_medical.phantoms import ct_slice
 
     head = _head()
     brain = _brain(head) > 0.5

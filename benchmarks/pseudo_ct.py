@@ -1,7 +1,7 @@
 """Another head's anatomy for the CT prior: a magnetic resonance volume taken apart into air, soft tissue and bone.
 
-Bone and air are both dark in such a volume. What is dark around the skull's inside is bone; elsewhere wide dark spaces are
-taken for air and narrow ones for bone. The result is no CT of that head, and need not be: it only has to teach a
+Bone and air are both dark in such a volume. What is dark around the skull's inside is bone; elsewhere wide dark spaces
+are taken for air and narrow ones for bone. The result is no CT of that head, and need not be: it only has to teach a
 prior how real heads are built.
 """
 

@@ -37,6 +37,16 @@ def test_values_are_those_of_ct(many):
     assert np.median(many[many > 0.5]) == pytest.approx(1.03, abs=0.03), "soft tissue is what there is most of"
 
 
+def test_a_kind_can_be_asked_for():
+    empty = np.stack([ct_slice(5, index, size=64, pixel=3.8, kind="empty") for index in range(8)])
+    heads = np.stack([ct_slice(5, index, size=64, pixel=3.8, kind="brain") for index in range(8)])
+    assert (empty > 0.8).mean() < 0.02, "a rest at most"
+    assert ((heads > 1.3).mean((1, 2)) > 0.01).all()
+    assert ((heads > 0.8).mean((1, 2)) > 0.1).all()
+    with pytest.raises(InputError, match="kind 'leg'"):
+        ct_slice(5, 0, kind="leg")
+
+
 def test_slices_differ(many):
     flat = many[(many > 0.8).mean((1, 2)) > 0.05].reshape(-1, 64 * 64)
     closest = np.array(

@@ -30,8 +30,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     Returns
     -------
     dict
-        Task -> rows of ``method``, ``psnr axial`` ... ``psnr volume`` ... ``ssim sagittal``, ``residual``, ``calls``, ``seconds``,
-        ``data_range``. A diffusion method has a second row, of one sample, where it drew several.
+        Task -> rows of ``method``, ``psnr axial`` ... ``psnr volume`` ... ``ssim sagittal``, ``residual``, ``calls``,
+        ``seconds``, ``data_range``. A diffusion method has a second row, of one sample, where it drew several.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for task in dict.fromkeys(row["task"] for row in rows):

@@ -13,8 +13,8 @@ from priorscope_medical.planes import PLANES
 from priorscope_medical.volumes import Volume
 
 HOW = (
-    "The figures of a plane are means over its slices, which weigh alike however empty they are; the volume's is that of "
-    "all voxels at once. Values below 0, which neither attenuation nor intensity can "
+    "The figures of a plane are means over its slices, which weigh alike however empty they are; the volume's is that "
+    "of all voxels at once. Values below 0, which neither attenuation nor intensity can "
     "have, are set to 0 for every method; nothing else is clipped."
 )
 
