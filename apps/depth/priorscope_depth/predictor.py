@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,8 @@ from priorscope.data.images import check_rgb
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
+from priorscope.evaluation.cost import CostLog
+from priorscope.evaluation.run_folder import RunFolder
 from priorscope.predictors.batching import equal_batches
 from priorscope.predictors.ensemble import ensemble_affine, ensemble_normals
 from priorscope.predictors.geometry import Geometry
@@ -380,10 +383,18 @@ class NativePredictor:
         As for the predictor itself; the noise of an image derives from the seed and the image's key.
     geometry : Geometry, optional
         Default: the predictor's ``benchmark_geometry``, since protocols set the size outside.
+    run : RunFolder, optional
+        Where every call's cost is noted.
     """
 
     def __init__(
-        self, predictor: DepthPredictor, *, seed: int = 0, ensemble: int = 1, geometry: Geometry | None = None
+        self,
+        predictor: DepthPredictor,
+        *,
+        seed: int = 0,
+        ensemble: int = 1,
+        geometry: Geometry | None = None,
+        run: RunFolder | None = None,
     ) -> None:
         self.geometry = geometry or predictor.benchmark_geometry
         self.predictor = DepthPredictor(
@@ -398,14 +409,15 @@ class NativePredictor:
         self.space = predictor.space
         self.seed = seed
         self.ensemble = ensemble
+        network: Any = predictor.latent.denoiser.network
+        self.cost = None if run is None else CostLog(run, network.unet, predictor.device)
 
     def __call__(self, rgb: torch.Tensor, items: Sequence[int | str] | None = None) -> torch.Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, H, W) depth or disparity, or (B, 3, H, W) normals."""
         names = list(range(len(rgb))) if items is None else items
-        values = [
-            prediction
-            for prediction, _ in self.predictor.predict(rgb, seed=self.seed, items=names, ensemble=self.ensemble)
-        ]
+        with nullcontext() if self.cost is None else self.cost.call(len(rgb)):
+            predicted = self.predictor.predict(rgb, seed=self.seed, items=names, ensemble=self.ensemble)
+            values = [prediction for prediction, _ in predicted]
         stacked = torch.stack(values)
         return stacked[:, 0] if self.predictor.task == "depth" else stacked
 

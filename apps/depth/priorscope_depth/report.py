@@ -45,8 +45,9 @@ def run_evaluation(config: EvaluateConfig) -> int:
         raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="Use `evaluate-normals`.")
     native = _native(predictor, config.settings)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
+    measured = _native(predictor, config.settings, run)
     evaluation = evaluate_depth(
-        native,
+        measured,
         samples,
         protocol,
         alignments=config.alignments,
@@ -88,7 +89,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
         published = _published(evaluation, native, space, table_of(evaluation, space, predictor.name))
         if published:
             report.table(published, "Published figures of the same protocol, alignment, convention and images.")
-    for line in missing:
+    for line in (*missing, _cost(measured)):
         report.paragraph(line)
     if evaluation.failures:
         report.heading("Failed images").table([{"image": f.key, "error": f.error} for f in evaluation.failures])
@@ -140,10 +141,14 @@ def _spaces(evaluation: DepthEvaluation, asked: Sequence[Space]) -> list[Space]:
     return [space for space in asked if any(space in evaluation.alignments(method) for method in methods)]  # type: ignore[arg-type]
 
 
-def _native(predictor: DepthPredictor, settings: ModelConfig) -> NativePredictor:
-    """At the protocol's size, or at the resolution that was asked for."""
+def _native(predictor: DepthPredictor, settings: ModelConfig, run: RunFolder | None = None) -> NativePredictor:
+    """At the protocol's size, or at the resolution that was asked for; ``run`` gets the cost of every call."""
     geometry = None if settings.resolution is None else predictor.geometry
-    return NativePredictor(predictor, seed=settings.seed, ensemble=settings.ensemble, geometry=geometry)
+    return NativePredictor(predictor, seed=settings.seed, ensemble=settings.ensemble, geometry=geometry, run=run)
+
+
+def _cost(predictor: NativePredictor) -> str:
+    return "" if predictor.cost is None else predictor.cost.sentence()
 
 
 def _check_limit(limit: int) -> None:
@@ -201,8 +206,8 @@ def run_normals_evaluation(config: EvaluateNormalsConfig) -> int:
     predictor = load_predictor(config.settings)
     if predictor.task != "normals":
         raise InputError(f"{predictor.name} predicts {predictor.task}, not normals", remedy="Choose another --model.")
-    native = _native(predictor, config.settings)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
+    native = _native(predictor, config.settings, run)
     evaluation = evaluate_normals(
         native,
         samples,
@@ -222,6 +227,7 @@ def run_normals_evaluation(config: EvaluateNormalsConfig) -> int:
         print(f"failed: {failure.key}: {failure.error}")
     report = Report(f"{predictor.name} on {config.dataset}", f"surface normals, {evaluation.images} images")
     report.table(rows, f"Angles in degrees; share of pixels below a threshold in %; pooled over {config.pooling}.")
+    report.paragraph(_cost(native))
     if evaluation.failures:
         report.heading("Failed images").table([{"image": f.key, "error": f.error} for f in evaluation.failures])
     report.environment(run).write(run.report_path, overwrite=True)

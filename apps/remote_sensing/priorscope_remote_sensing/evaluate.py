@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from priorscope.errors import InputError
+from priorscope.evaluation.cost import CostLog
 from priorscope.evaluation.processes import process_index_and_count
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import run_items
@@ -35,8 +36,11 @@ def evaluate(config: EvaluateConfig) -> int:
         predictor = predictor.at_side(max(data.read(0).image.shape[-2:]))
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
 
+    backbone = predictor.features.backbone
+    cost = CostLog(run, backbone.unet, backbone.device)
+
     def predict(places: list[int]) -> list[dict[str, Any]]:
-        return _rows(predictor, data, places)
+        return _rows(predictor, data, places, cost)
 
     outcome = run_items(
         range(len(data)), predict, key=data.key, batch_size=config.settings.batch_size, run=run, progress=data.title
@@ -56,14 +60,16 @@ def evaluate(config: EvaluateConfig) -> int:
     for failure in outcome.failures:
         print(f"failed: {failure.key}: {failure.error}")
     write_report(run, predictor, data, counts, found, outcome)
+    print(cost.sentence())
     print(f"report: {run.report_path}")
     return 1 if outcome.failures else 0
 
 
-def _rows(predictor: SatellitePredictor, data: LabelledSet, places: list[int]) -> list[dict[str, Any]]:
+def _rows(predictor: SatellitePredictor, data: LabelledSet, places: list[int], cost: CostLog) -> list[dict[str, Any]]:
     """A row an image: its label and prediction, or for maps how often each class was taken for each."""
     batch = stacked([data.read(place) for place in places])
-    probabilities = predictor(batch["image"], batch["metadata"])
+    with cost.call(len(places)):
+        probabilities = predictor(batch["image"], batch["metadata"])
     rows = []
     for place in range(len(places)):
         own = empty_counts(predictor.model.settings)

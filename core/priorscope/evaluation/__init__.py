@@ -5,6 +5,7 @@ from priorscope.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "CostLog": "cost",
         "Failure": "suite",
         "Panel": "figures",
         "Report": "report",
