@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -260,12 +261,19 @@ def test_what_does_not_change_is_recalled_exactly(case, name):
     assert (run.full, run.partial) == (1, 3)
 
 
-def test_odd_sizes(small_unet):
+@pytest.mark.parametrize("sides", [(13, 13), (13, 7)])
+def test_odd_sizes(small_unet, sides):
+    """Skips and the deep feature fit, and give what a full pass gives where nothing has changed."""
     case = make("text", small_unet)
-    x = draw(1, 4, 13, 7)
-    for method in (DeepCache(3), DeepCache(3, branch=4), EncoderPropagation(3)):
-        with method.on(case.denoiser):
-            assert case.sample(x).shape == x.shape
+    x = draw(1, 4, *sides)
+    plain = case.ask(x, 0, level=300.0)
+    methods = [DeepCache([0], branch=branch) for branch in branches(case.network)]
+    methods += [DeepCache(Threshold(0.0), branch=branch) for branch in branches(case.network) if branch]
+    methods += [EncoderPropagation([0]), TaylorSeer([0], modules=["mid_block", "up_blocks.*.resnets.*"])]
+    for method in methods:
+        with method.on(case.denoiser) as run:
+            assert all(torch.equal(case.ask(x, index, level=300.0), plain) for index in range(3))
+        assert (run.full, run.partial) == (1, 2)
 
 
 def hooks(network):
@@ -312,6 +320,23 @@ def test_a_pass_that_fails_is_not_recalled(small_unet):
         handle.remove()
         assert torch.equal(case.ask(x, 1), case.ask(x, 1, total=1))
     assert torch.equal(case.sample(x), plain)
+
+
+def test_what_a_failed_pass_leaves_is_not_used(small_unet):
+    """A transformer's second stream fails between the first blocks and the last; the first stream goes on."""
+    case = make("dit", small_unet)
+    x = draw(*case.shape)
+    with FirstBlockCache([0]).on(case.denoiser):
+        case.ask(x, 0)
+        expected = case.ask(2 * x, 1)
+    with FirstBlockCache([0]).on(case.denoiser) as run:
+        case.ask(x, 0)
+        handle = case.network.transformer_blocks[1].register_forward_hook(lambda *_: (_ for _ in ()).throw(Stop()))
+        with pytest.raises(Stop):
+            case.ask(-x, 0, call=1)
+        handle.remove()
+        assert torch.equal(case.ask(2 * x, 1), expected)
+    assert run.cut.middle is None
 
 
 def test_every_run_starts_afresh(small_unet):
@@ -483,6 +508,22 @@ def test_policies():
         True,
         True,
     ]
+    for interval in (4, np.int64(4)):
+        assert full(TaylorSeer(interval).policy) == [0, 1, 5, 9]
+        assert full(DeepCache(interval).policy) == [0, 4, 8]
+
+
+@pytest.mark.parametrize("by_change", [False, True])
+def test_the_first_pass_is_full_whatever_a_policy_says(small_unet, by_change):
+    class Never:
+        def should_compute(self, info, change=None):
+            return False
+
+    Never.by_change = by_change
+    case = make("text", small_unet)
+    with DeepCache(Never(), branch=1).on(case.denoiser) as run:
+        case.sample(draw(*case.shape))
+    assert (run.full, run.partial) == (1, 5)
 
 
 def test_networks_that_are_not_known(small_unet):
@@ -578,6 +619,11 @@ def test_decoding_ahead_is_decoding_in_turn(case):
         with pytest.raises(InputError, match="a run of 8 steps, but parallel= lists 7 levels"):
             case.sample(x, times=case.levels[:9])
     handle.remove()
+    with (
+        EncoderPropagation(3, parallel=[900.0, *times[1:]]).on(case.denoiser),
+        pytest.raises(InputError, match="at step 0 the U-Net is told 999, not the label 900"),
+    ):
+        case.sample(x)
     # step 0 because nothing is stored yet, 1 and 5 by the policy; 2, 3 and 4 together
     assert alone == (3, 3)
     assert batches == [2, 2, 6, 2, 1, 1, 3, 1, 2]
@@ -792,6 +838,23 @@ def test_a_module_that_runs_twice_or_gives_no_tensor_is_refused():
         denoiser = Denoiser(network, VP)
         with TaylorSeer(2, modules=["inner"]).on(denoiser), pytest.raises(InputError, match=message), torch.no_grad():
             denoiser(x, 500.0, None, StepInfo(0, 4))
+
+
+def test_a_feature_that_the_network_overwrites_is_refused():
+    """Reused as it is, what the network adds in place would be added again at every step."""
+
+    class Adds(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x, label):
+            return self.inner(x).add_(1.0)
+
+    denoiser, x = Denoiser(Adds(nn.Sigmoid()), VP, "sample"), torch.ones(1, 2)
+    for order in (0, 1):
+        with TaylorSeer(3, order=order, modules=["inner"]).on(denoiser), pytest.raises(InputError, match="overwritten"):
+            sample(denoiser, x, TIMES)
 
 
 def test_a_loop_of_ones_own_may_reset(small_unet):

@@ -42,7 +42,7 @@ class EncoderPropagation(Method):
     parallel : sequence of float, optional
         The levels of the run, as ``sample`` is given them. All steps up to the next key step are then decoded in one
         batch right after a key step: equal to rounding, faster where a GPU is not busy, with so many times the
-        decoder's memory. Only with solvers that ask once a step.
+        decoder's memory. Only with solvers that ask once a step, and U-Nets that are told the denoiser's own labels.
 
     Notes
     -----
@@ -172,9 +172,16 @@ class _Ahead(_Decoder):
         given = {**bound.arguments, "return_dict": False}
         del given["self"]
         sample = given["sample"]
-        label = [run.denoiser.label(self.times[step.index], sample) for step in steps]
+        label = [run.denoiser.label(self.times[step.index], sample) for step in (info, *steps)]
+        told = torch.as_tensor(given["timestep"], device=sample.device)
+        if not bool((label[0].to(told) == told).all()):
+            raise InputError(
+                f"at step {info.index} the U-Net is told {told.flatten()[0]:g}, not the label {label[0][0]:g} of the "
+                f"level {self.times[info.index]:g} in parallel=",
+                remedy="Give it the levels that sample() is given; leave it out where labels are changed on the way.",
+            )
         given = {name: _repeated(value, len(sample), len(steps)) for name, value in given.items()}
-        given["timestep"] = torch.cat(label).to(bound.arguments["timestep"])
+        given["timestep"] = torch.cat(label[1:]).to(told)
         joint = self.decode(run, steps, (), given)[0]
         for step, part in zip(steps, joint.split(len(sample)), strict=True):
             self.outputs[run.stream, step.index] = part

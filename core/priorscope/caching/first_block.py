@@ -101,9 +101,12 @@ class _Blocks(Cut):
             hooks.append(self.first[0].register_forward_pre_hook(enters, with_kwargs=True))
         for hook in hooks:
             stack.callback(hook.remove)
+        stack.callback(given.clear)
+        stack.callback(setattr, self, "middle", None)
 
     def partial(self, run: CachedRun, info: Any, arguments: Arguments) -> Any:
-        self.rest.added, self.rest.middle = run.forecast("rest", info), self.middle
+        # without a decision the first blocks run within this pass, whatever a pass that failed has left
+        self.rest.added, self.rest.middle = run.forecast("rest", info), self.middle if self.deciding else None
         try:
             return run_sibling(self.network, self.shallow, *arguments)
         finally:

@@ -51,6 +51,12 @@ class TaylorMemory:
         Of the expansion: 0, plain reuse, keeps one tensor a feature (the network's own, not a copy), ``order`` n keeps
         n + 1.
 
+    Raises
+    ------
+    InputError
+        A feature that is no tensor, that comes twice in a pass, or that the network has overwritten since (which cannot
+        be seen in ``torch.inference_mode``).
+
     Notes
     -----
     Source: TaylorSeer (Liu et al. 2025), official DiT code.
@@ -64,6 +70,7 @@ class TaylorMemory:
     def reset(self) -> None:
         self._terms: dict[str, tuple[torch.Tensor, ...]] = {}
         self._steps: dict[str, int] = {}
+        self._versions: dict[str, int] = {}
         self._residual: torch.Tensor | None = None
 
     @property
@@ -75,7 +82,7 @@ class TaylorMemory:
         if residual is None:
             return self.is_empty or self.policy.should_compute(info)
         change = None if self._residual is None or self.is_empty else _change(residual, self._residual)
-        full = self.policy.should_compute(info, change)
+        full = self.is_empty or self.policy.should_compute(info, change)
         if full:
             self._residual = residual
         return full
@@ -88,19 +95,30 @@ class TaylorMemory:
             distance = info.index - self._steps[name]
             if distance < 1:
                 raise InputError(f"{name} runs more than once a pass, so that its outputs cannot be told apart")
-            for before in self._terms[name][: self.order]:
+            for before in self._recalled(name)[: self.order]:
                 terms.append((terms[-1] - before) / distance)
-        self._terms[name], self._steps[name] = tuple(terms), info.index
+        self._terms[name], self._steps[name], self._versions[name] = tuple(terms), info.index, _version(value)
 
     def forecast(self, name: str, info: StepInfo) -> torch.Tensor:
         if name not in self._terms:
             raise InputError(f"nothing is stored of {name}, so that it cannot be forecast", remedy="Compute it first.")
-        first, *others = self._terms[name]
+        first, *others = self._recalled(name)
+        if not others:
+            return first
         distance = info.index - self._steps[name]
-        value = first
-        for power, term in enumerate(others, start=1):
-            value = torch.add(value, term, alpha=distance**power / math.factorial(power))
+        value = torch.add(first, others[0], alpha=distance)
+        for power, term in enumerate(others[1:], start=2):
+            value.add_(term, alpha=distance**power / math.factorial(power))
         return value
+
+    def _recalled(self, name: str) -> tuple[torch.Tensor, ...]:
+        terms = self._terms[name]
+        if _version(terms[0]) != self._versions[name]:
+            raise InputError(
+                f"what {name} gave was overwritten by the network, so that it cannot be recalled",
+                remedy="Cache a module whose output is not changed in place.",
+            )
+        return terms
 
 
 def checked_order(order: int) -> int:
@@ -108,6 +126,11 @@ def checked_order(order: int) -> int:
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:
         raise InputError(f"a Taylor expansion of order {order!r}", remedy="Use a whole number of 0 or more.")
     return order
+
+
+def _version(value: torch.Tensor) -> int:
+    """How often ``value`` was written to."""
+    return -1 if value.is_inference() else value._version
 
 
 def _change(residual: torch.Tensor, before: torch.Tensor) -> float:

@@ -51,8 +51,8 @@ class NCSNppCut(Cut):
         per_layer = 2 if network.attends[level] else 1
         shallow = [
             *modules[: down + layer * per_layer],
-            *[_Unchanged()] * (skipped * per_layer),
-            *[self.deep] * (3 + skipped),  # the middle, then the blocks on the way up that are deep
+            *[_Hollow()] * (skipped * per_layer + 2 + skipped),  # down, the middle but one, up
+            self.deep,  # what the last deep module on the way up gave, or the middle's last one
             *modules[up + skipped :],
         ]
         self.shallow = sibling(network, all_modules=shallow)
@@ -73,6 +73,8 @@ class NCSNppCut(Cut):
             self.deep.value = None
 
 
-class _Unchanged(nn.Module):
+class _Hollow(nn.Module):
+    """In place of a deep module, for whose output nobody looks: no channels, so that joining skips costs nothing."""
+
     def forward(self, h: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
-        return h
+        return h[:, :0]

@@ -17,7 +17,10 @@ KEY_SETS: dict[str, tuple[int, tuple[int, ...]]] = {"50ls": (50, (0, 1, 2, 3, 5,
 
 
 class Policy(Protocol):
-    """Says whether the pass of a step is computed in full; the first of a run always is."""
+    """Says whether the pass of a step is computed in full; the first of a run always is.
+
+    It may be asked about a step more than once, and ahead of it: the answer depends on the arguments alone.
+    """
 
     #: Whether the decision needs what the first block has changed; then it is taken within the pass.
     by_change: bool
@@ -59,7 +62,7 @@ class Every:
     by_change = False
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.interval) or self.interval < 1:
+        if not is_whole(self.interval) or self.interval < 1:
             raise InputError(f"an interval of {self.interval!r} steps", remedy="Use a whole number of 1 or more.")
         _check_counts(offset=self.offset, warm_up=self.warm_up, last=self.last)
 
@@ -94,7 +97,7 @@ class KeySteps:
                 raise InputError(f"no set of key steps is called {steps!r}", remedy=_REMEDY)
             self.total, steps = KEY_SETS[steps]
         listed = list(steps)
-        if not listed or any(not _is_whole(step) or step < 0 for step in listed):
+        if not listed or any(not is_whole(step) or step < 0 for step in listed):
             raise InputError(f"key steps {listed}", remedy="Give whole numbers of 0 or more.")
         self.steps = frozenset(int(step) for step in listed)
 
@@ -163,11 +166,12 @@ def _is_policy(value: object) -> TypeGuard[Policy]:
     return callable(getattr(value, "should_compute", None)) and hasattr(value, "by_change")
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is a whole number, numpy's included."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        if not _is_whole(count) or count < 0:
+        if not is_whole(count) or count < 0:
             raise InputError(f"{name}={count!r}", remedy="Use a whole number of 0 or more.")

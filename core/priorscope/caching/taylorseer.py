@@ -11,7 +11,7 @@ from torch import nn
 
 from priorscope.caching.first_block import is_dit
 from priorscope.caching.ncsnpp import is_ncsnpp
-from priorscope.caching.policies import Every, Policy
+from priorscope.caching.policies import Every, Policy, is_whole
 from priorscope.caching.session import Arguments, CachedRun, Cut, Method, candidates, replace_forward
 from priorscope.caching.unet import is_unet, strides
 from priorscope.errors import InputError
@@ -56,7 +56,7 @@ class TaylorSeer(Method):
         order: int = 4,
         modules: Sequence[str] | None = None,
     ) -> None:
-        whole = isinstance(policy, int) and not isinstance(policy, bool)
+        whole = is_whole(policy)
         super().__init__(Every(policy, offset=1, warm_up=2) if whole else policy, order)  # type: ignore[arg-type]
         if self.policy.by_change:
             raise InputError("a threshold looks at a first block, not at modules", remedy="Use FirstBlockCache.")
