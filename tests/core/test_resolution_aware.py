@@ -98,5 +98,6 @@ def test_what_is_refused(small_unet):
         pass
     flat = nn.Module()
     flat.down_blocks = flat.up_blocks = nn.ModuleList()
-    with pytest.raises(InputError, match="do not pair"), coarser(flat, 2):
-        pass
+    for unknown in (flat, nn.Linear(2, 2)):
+        with pytest.raises(InputError, match="do not pair"), coarser(unknown, 2):
+            pass

@@ -113,6 +113,12 @@ def test_mistakes_are_one_line_errors(tmp_path):
     save_file({"weight": torch.ones(2)}, other)
     text.write_text("noise")
     noise = StartingNoise(torch.randn(SHAPE))
+    endless, scored = tmp_path / "endless.safetensors", tmp_path / "scored.safetensors"
+    save_file({"noise": torch.full(SHAPE, math.inf)}, endless)
+    save_file({"noise": torch.ones(SHAPE)}, scored, metadata={"score": "good"})
+    for path in (endless, scored):
+        with pytest.raises(InputError, match=path.name):
+            StartingNoise.load(path)
     for wrong in (
         lambda: StartingNoise.load(tmp_path / "none.safetensors"),
         lambda: StartingNoise.load(other),

@@ -52,6 +52,18 @@ def test_calls_and_passes_are_counted(tmp_path):
     assert min(timing.seconds) <= row["seconds_per_step"] <= max(timing.seconds)
 
 
+def test_cheaper_passes_are_passes(small_unet):
+    """What a cache saves is told by the cache."""
+    from priorscope.backbones import UNetNetwork
+    from priorscope.caching import DeepCache
+
+    unet = small_unet()
+    model, text = Denoiser(UNetNetwork(unet), VP), Condition({"text": torch.zeros(1, 3, 8)}, shared=["text"])
+    with StepTiming(unet) as timing, StepTiming(unet.mid_block) as deep, DeepCache(3).on(model) as run:
+        sample(model, torch.zeros(1, 4, 8, 8), spaced_times(VP, 6), condition=text, callback=timing)
+    assert (timing.passes, deep.passes) == (6, 2) == (run.full + run.partial, run.full)
+
+
 def test_guidance_in_two_passes_is_one_call():
     network, x, given = Slow(), torch.zeros(2, 2), Condition({"shift": torch.ones(2, 2)})
     free = Condition({"shift": torch.zeros(2, 2)})
@@ -87,5 +99,15 @@ def test_what_is_refused():
         sample(Denoiser(Slow(), VP), torch.zeros(1, 2), spaced_times(VP, 2), callback=StepTiming())
     with StepTiming() as timing, pytest.raises(InputError, match="no step was timed"):
         timing.summary()
+    network = Slow()
+    with StepTiming(network) as timing:
+        sample(Denoiser(network, VP), torch.zeros(1, 2), spaced_times(VP, 2), callback=timing)
+        with pytest.raises(InputError, match="runs already"), timing:
+            pass
+    before = timing.summary()
+    with pytest.raises(InputError, match="does not run"):  # after the block: the wait would count as a step
+        sample(Denoiser(network, VP), torch.zeros(1, 2), spaced_times(VP, 2), callback=timing)
+    assert timing.summary() == before
+    assert not network._forward_hooks
     with pytest.raises(InputError, match="works on meta, the clock on cpu"), StepTiming() as timing:
         sample(Denoiser(lambda x, label: x, VP), torch.zeros(1, 2, device="meta"), spaced_times(VP, 2), callback=timing)

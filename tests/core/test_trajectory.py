@@ -10,8 +10,11 @@ from safetensors.torch import load_file
 
 from priorscope import InputError
 from priorscope.diffusion import (
+    ClassifierFreeGuidance,
+    Condition,
     Constrained,
     Denoiser,
+    InBatches,
     Noise,
     Prediction,
     StepInfo,
@@ -122,6 +125,9 @@ def test_what_is_refused():
     sample(watched, torch.zeros(1, 3), spaced_times(TOY, 1))
     with pytest.raises(InputError, match="only 1 steps"):
         watched.score()
+    for wrong in (InBatches(watched, 2), ClassifierFreeGuidance(watched, Condition({}), 3.0, batched=False)):
+        with pytest.raises(InputError, match=r"watched twice.*outside InBatches"):  # the parts are of one shape
+            sample(wrong, torch.zeros(4, 3), spaced_times(TOY, 12), condition=Condition({}))
     watched(torch.zeros(2, 3), 10.0, None, StepInfo(0, 3))
     with pytest.raises(InputError, match="went on with"):
         watched(torch.zeros(1, 3), 10.0, None, StepInfo(1, 3))

@@ -125,10 +125,14 @@ class _Size:
 
 def _resampling_pairs(unet: Any) -> list[tuple[Any, Any]]:
     """Each downsampling with the upsampling that undoes it, from the finest on."""
-    down = [block.downsamplers[0] for block in unet.down_blocks if getattr(block, "downsamplers", None)]
-    up = [block.upsamplers[0] for block in unet.up_blocks if getattr(block, "upsamplers", None)]
+    blocks = [getattr(unet, name, ()) for name in ("down_blocks", "up_blocks")]
+    down = [block.downsamplers[0] for block in blocks[0] if getattr(block, "downsamplers", None)]
+    up = [block.upsamplers[0] for block in blocks[1] if getattr(block, "upsamplers", None)]
     if not down or len(down) != len(up):
-        raise InputError(f"{len(down)} downsamplings and {len(up)} upsamplings do not pair", remedy="Use a U-Net.")
+        raise InputError(
+            f"{len(down)} downsamplings and {len(up)} upsamplings of a {type(unet).__name__} do not pair",
+            remedy="Use diffusers' UNet2DConditionModel or UNet2DModel.",
+        )
     if not all(hasattr(part, "conv") for part in down):
         raise InputError("the U-Net resamples by residual blocks", remedy="Use one with resampling layers.")
     return list(zip(down, reversed(up), strict=True))

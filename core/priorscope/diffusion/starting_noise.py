@@ -90,9 +90,13 @@ class StartingNoise(Noise):
             with safe_open(path, "pt") as file:
                 if "noise" not in file.keys():  # noqa: SIM118 (no mapping)
                     raise InputError("holds no starting noise", path=path, remedy=remedy)
-                return cls(file.get_tensor("noise"), float((file.metadata() or {}).get("score", "nan")))
+                values, score = file.get_tensor("noise"), (file.metadata() or {}).get("score", "nan")
         except (OSError, SafetensorError) as error:
             raise InputError(f"cannot be read ({error})", path=path, remedy=remedy) from error
+        try:
+            return cls(values, float(score))
+        except ValueError as error:
+            raise InputError(f"holds no starting noise ({error})", path=path, remedy=remedy) from error
 
 
 def choose_starting_noise(
@@ -139,8 +143,8 @@ def choose_starting_noise(
     Notes
     -----
     A candidate is dropped as soon as the distances so far exceed the best one's sum, which changes nothing in the
-    choice and saves runs. The score flatters: it is the minimum over
-    candidates on the set they were chosen on, so judge the noise on other data.
+    choice and saves runs. The score flatters: it is the minimum over candidates on the set they were chosen on, so
+    judge the noise on other data.
     """
     pairs = list(calibration)
     if not pairs:

@@ -56,7 +56,8 @@ def search_timesteps(
 ) -> list[float]:
     """Find the ``steps`` levels with the lowest ``metric``.
 
-    The first generation is the even spacing, the lists in ``first``, and random lists. Each further one has children
+    The first generation is the even spacing (``spaced_times(schedule, steps)``, or what is even among other
+    candidates), the lists in ``first``, and random lists. Each further one has children
     of the best lists so far: crossovers take each level from either of two parents, mutations replace levels by
     random ones. No list is tried twice.
 
@@ -155,7 +156,7 @@ def search_timesteps(
                 scores[places] = ask([*(levels[place] for place in places), schedule.end])
                 advance()
 
-        even = _rising(np.arange(steps) * len(levels) // steps)
+        even = _even(schedule, levels, steps)
         score(dict.fromkeys([even, *(_places(guess, levels, steps, schedule.end, kept) for guess in first)]))
         score(unseen(lambda: filled(()), max(population - len(scores), 0)))
         for _ in range(generations):
@@ -319,6 +320,16 @@ def _levels(schedule: Schedule, candidates: Sequence[float] | None) -> list[floa
         return spaced_times(schedule, schedule.num_steps if isinstance(schedule, VPSchedule) else 1000)[:-1]
     levels = {float(t) for t in candidates} - {schedule.end}
     return sorted(levels, key=schedule.log_snr)
+
+
+def _even(schedule: Schedule, levels: list[float], steps: int) -> _Places:
+    """The places of the default spacing where its levels are candidates, else evenly spaced ones."""
+    place = {level: index for index, level in enumerate(levels)}
+    if not isinstance(schedule, VPSchedule) or steps <= schedule.num_steps:
+        named = spaced_times(schedule, int(steps))[:-1]
+        if place.keys() >= set(named) and place[named[0]] == 0:
+            return _rising(map(place.__getitem__, named))
+    return _rising(np.arange(steps) * len(levels) // steps)
 
 
 def _check(available: int, steps: int, parents: int, mutation_rate: float, counts: dict[str, int]) -> None:

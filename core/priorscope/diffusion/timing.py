@@ -23,8 +23,8 @@ class StepTiming:
     Parameters
     ----------
     network : Module, optional
-        Its forward passes are counted too: guidance in two passes is one model call and two passes, and a cache saves
-        passes.
+        Its forward passes are counted too: guidance in two passes is one model call and two passes. A pass that a cache
+        makes cheaper is a pass as well; :class:`~priorscope.caching.CachedRun` counts those apart.
     device : str or torch.device
         Where the run works. On a GPU times are those of events in its stream: nothing waits until they are read.
 
@@ -45,12 +45,16 @@ class StepTiming:
         self._network = network
         self._device = torch.device(device)
         self._hook: Any = None
+        self._runs = False
         self._marks: list[Any] = []
         self.calls: list[int] = []
         self.passes = 0
         self.items = 0
 
     def __enter__(self) -> StepTiming:
+        if self._runs:
+            raise InputError("the clock runs already", remedy="Use a StepTiming of its own for an inner block.")
+        self._runs = True
         self._marks, self.calls, self.passes, self.items = [], [], 0, 0
         if self._network is not None:
             self._hook = self._network.register_forward_hook(self._count, with_kwargs=True)
@@ -60,12 +64,13 @@ class StepTiming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._runs = False
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
 
     def __call__(self, info: StepInfo, x: torch.Tensor, s: float) -> None:
-        if not self._marks:
+        if not self._runs:
             raise InputError("the clock does not run", remedy="Write `with StepTiming() as timing:` around the run.")
         if x.device.type != self._device.type:
             raise InputError(f"the run works on {x.device.type}, the clock on {self._device}", remedy="Give device=.")

@@ -8,6 +8,8 @@ from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Level, Model, Prediction, StepInfo
 from priorscope.errors import InputError
 
+_OUTSIDE = "Watch the model that sample() is given, outside InBatches and guidance."
+
 
 class TrajectoryVariance:
     """A model that watches its own x0 while a run goes on; afterwards it tells which samples to doubt.
@@ -42,6 +44,7 @@ class TrajectoryVariance:
 
     def _forget(self) -> None:
         self.steps = 0
+        self._index = -1
         self._mean: torch.Tensor | None = None
         self._spread: torch.Tensor | None = None
 
@@ -58,12 +61,14 @@ class TrajectoryVariance:
             self._forget()
         prediction = self.model(x, t, condition, info)
         if info.call == 0 and info.total - info.index <= self.last:
-            self._add(prediction.x0.detach())
+            self._add(prediction.x0.detach(), info.index)
         return prediction
 
-    def _add(self, x0: torch.Tensor) -> None:
+    def _add(self, x0: torch.Tensor, index: int) -> None:
         """Welford's running mean and sum of squared deviations: the spread may be a small part of the values."""
-        x0 = x0.double()
+        if index == self._index:
+            raise InputError(f"step {index} of a trajectory was watched twice", remedy=_OUTSIDE)
+        x0, self._index = x0.double(), index
         self.steps += 1
         if self._mean is None or self._spread is None:
             self._mean, self._spread = x0.clone(), torch.zeros_like(x0)
@@ -71,7 +76,7 @@ class TrajectoryVariance:
         if x0.shape != self._mean.shape:
             raise InputError(
                 f"a trajectory of shape {tuple(self._mean.shape)} went on with {tuple(x0.shape)}",
-                remedy="Watch the model that sample() is given, outside InBatches and guidance.",
+                remedy=_OUTSIDE,
             )
         step = x0 - self._mean
         self._mean += step / self.steps
