@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
@@ -114,8 +115,6 @@ class Student(nn.Module):
 
     def __init__(self):
         super().__init__()
-        from diffusers.models.attention_processor import Attention
-
         self.block = nn.Conv2d(2, 8, 3, padding=1)
         self.attention = Attention(8, heads=4, dim_head=2)
         self.last = nn.Linear(8, 2)
@@ -223,6 +222,9 @@ def test_what_is_refused():
         alignment(0, student(X), features=FEATURES)
     with pytest.raises(InputError, match="attention of shape"):
         alignment(0, student(X), features=FEATURES, attention=[LOGITS[..., :8]])
+    normed = Attention(8, heads=2, dim_head=4, qk_norm="layer_norm")  # whose logits are not those of its projections
+    with pytest.raises(InputError, match="normalised queries"):
+        Alignment(AlignmentConfig(attention=0.5), student.block, 8, 5, attentions=[normed])
     with pytest.raises(InputError, match="no layer was given"):
         Alignment(AlignmentConfig(attention=0.5), student.block, 8, 5)
     for bad in (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -123,6 +125,21 @@ def test_a_dit_is_routed_trained_saved_and_loaded(dit, tmp_path):
         assert torch.equal(loaded(x, t, labels).sample, routed)
 
 
+def test_two_passes_before_one_backward_with_checkpointing(dit):
+    """What is computed again belongs to the levels of its own pass, not to those of the last."""
+    x, t, labels = torch.randn(2, 2, 4, 4), torch.tensor([[3, 900], [700, 20]]), torch.tensor([0, 5])
+    add_routing(dit, RoutingConfig(0.5, 2.0))
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            dit.enable_gradient_checkpointing()
+        dit.train().zero_grad()
+        torch.manual_seed(0)  # of the label dropout
+        sum(dit(x, levels, labels).sample.square().mean() for levels in t).backward()
+        gradients.append([weight.grad.clone() for weight in dit.parameters() if weight.grad is not None])
+    torch.testing.assert_close(*gradients)
+
+
 def test_few_steps_are_told_as_steps_of_training():
     """A run of 4 steps takes the routes of the steps it stands at, not those of 0 ... 3."""
     schedule = VPSchedule.from_betas()
@@ -153,9 +170,13 @@ def test_what_is_refused(dit):
     with pytest.raises(InputError, match="is none"):
         network(x, 1)
     alone = Block(torch.eye(8))
-    add_routing(Chain(alone), RoutingConfig())
-    with pytest.raises(InputError, match="outside its network"):
-        alone(x)
+    network = Chain(alone)
+    add_routing(network, RoutingConfig())
+    for before in ((), (4,), (2000,)):  # also after a pass, and after one that failed
+        with contextlib.suppress(InputError):
+            network(torch.zeros(1, 5, 8), *before)
+        with pytest.raises(InputError, match="outside its network"):
+            alone(x)
     wider = Chain(nn.Linear(8, 9))
     add_routing(wider, RoutingConfig())
     with pytest.raises(InputError, match="keep the shape"):

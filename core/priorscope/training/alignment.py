@@ -98,7 +98,7 @@ class Alignment(nn.Module):
         Whose output (B, N, width), or (B, width, H, W), is aligned; REPA takes the 8th block.
     width, teacher_width : int
     attentions : sequence of Module, optional
-        diffusers ``Attention`` layers whose weights are aligned.
+        diffusers ``Attention`` layers whose weights are aligned: without normalised queries or fused projections.
     hidden : int
         Width of the head.
 
@@ -109,8 +109,8 @@ class Alignment(nn.Module):
 
     Notes
     -----
-    Between calls nothing is kept. In steps in which the alignment does not count, the head gets gradients of zero:
-    processes that train together expect some of every weight.
+    Between calls nothing is kept, but for what gradient checkpointing computes again. In steps in which the alignment
+    does not count, the head gets gradients of zero: processes that train together expect some of every weight.
     """
 
     def __init__(
@@ -217,6 +217,11 @@ class _Attention:
     """The logits of an attention layer, computed only where they are taken."""
 
     def __init__(self, layer: Any) -> None:
+        if getattr(layer, "norm_q", None) is not None or getattr(layer, "fused_projections", False):
+            raise InputError(
+                "attention with normalised queries or fused projections cannot be aligned",
+                remedy="Align other layers, or call unfuse_qkv_projections().",
+            )
         self._heads = int(layer.heads)
         self._query, self._key = _Caught(layer.to_q), _Caught(layer.to_k)
 

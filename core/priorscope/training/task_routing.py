@@ -74,17 +74,33 @@ class Routing:
                 f"noise levels {level.min()} ... {level.max()} in a network with routes for {self.config.tasks}",
                 remedy="Tell it steps of the training schedule, or give `level` to add_routing.",
             )
-        self._now = level.reshape(-1)
+        # an index below 0 would count from the end
+        self._now = torch.where(level < 0, self.config.tasks, level).reshape(-1)
+
+    def _leave(self, network: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._now = None
+
+    def _levels_of(self, x: torch.Tensor) -> torch.Tensor:
+        """The levels of the pass under way; or of that which gave ``x``, where gradient checkpointing repeats it."""
+        if self._now is not None:
+            x._routed = self, self._now  # type: ignore[attr-defined]
+            return self._now
+        routing, levels = getattr(x, "_routed", (None, None))
+        if routing is not self:
+            raise InputError(
+                "a block with task routing ran outside its network",
+                remedy="Gradient checkpointing must be the kind that is not reentrant.",
+            )
+        return levels  # type: ignore[no-any-return]
 
     def _mask(self, x: torch.Tensor) -> torch.Tensor:
         """The masks of the present levels, shaped to multiply ``x``."""
-        if self._now is None:
-            raise InputError("a block with task routing ran outside its network")
+        levels = self._levels_of(x)
         channels = x.shape[-1] if x.ndim == 3 else x.shape[1]
         key = (channels, x.device)
         if key not in self._masks:
             self._masks[key] = routing_masks(channels, self.config).to(x.device)
-        mask = self._masks[key][self._now.to(x.device)].to(x.dtype)  # 1 or B rows
+        mask = self._masks[key][levels.to(x.device)].to(x.dtype)  # 1 or B rows
         return mask[:, None] if x.ndim == 3 else mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
 
 
@@ -163,6 +179,7 @@ def add_routing(
         raise InputError(f"{type(network).__name__} has no transformer_blocks to route", remedy="Give the blocks.")
     routing = Routing(config, level or (lambda told: told.round().long() if told.is_floating_point() else told))
     routing._hooks.append(network.register_forward_pre_hook(routing._enter, with_kwargs=True))
+    routing._hooks.append(network.register_forward_hook(routing._leave, always_call=True))
     for block in found:
         routed = _Routed(routing)
         routing._hooks.append(block.register_forward_pre_hook(routed.before))
