@@ -26,10 +26,17 @@ def test_public_names(name):
 
 def test_what_medical_needs_is_public():
     from priorscope.backbones import NCSNpp, load_ncsnpp, ncsnpp_denoiser
-    from priorscope.diffusion import InBatches, langevin, reverse_diffusion, score_matching_loss, ve_times
+    from priorscope.diffusion import (
+        InBatches,
+        langevin,
+        predictor_corrector,
+        reverse_diffusion,
+        score_matching_loss,
+        ve_times,
+    )
     from priorscope.evaluation import hfen, nrmse, over_slices, psnr, ssim
 
     for public in (NCSNpp, load_ncsnpp, ncsnpp_denoiser, InBatches, langevin, reverse_diffusion, score_matching_loss):
         assert callable(public)
-    for public in (ve_times, hfen, nrmse, over_slices, psnr, ssim):
+    for public in (ve_times, predictor_corrector, hfen, nrmse, over_slices, psnr, ssim):
         assert callable(public)

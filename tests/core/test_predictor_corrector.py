@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.noise import Noise
-from priorscope.diffusion.predictor_corrector import (
+from priorscope.diffusion.sampling import sample
+from priorscope.diffusion.schedule import EDMSchedule, VESchedule, VPSchedule
+from priorscope.diffusion.solvers import ddpm_ancestral
+from priorscope.diffusion.variance_exploding import (
     discrete_sigmas,
     langevin,
     predictor_corrector,
@@ -21,9 +24,6 @@ from priorscope.diffusion.predictor_corrector import (
     scale_index,
     ve_times,
 )
-from priorscope.diffusion.sampling import sample
-from priorscope.diffusion.schedule import EDMSchedule, VESchedule, VPSchedule
-from priorscope.diffusion.solvers import ddpm_ancestral
 from priorscope.errors import InputError
 
 MEAN, VARIANCE = 0.4, 0.04

@@ -13,9 +13,9 @@ import torch
 
 from priorscope.diffusion.denoiser import Model, StepInfo
 from priorscope.diffusion.noise import Noise, item_seed
-from priorscope.diffusion.predictor_corrector import predictor_corrector, ve_times
 from priorscope.diffusion.sampling import sample
 from priorscope.diffusion.schedule import VESchedule
+from priorscope.diffusion.variance_exploding import predictor_corrector, ve_times
 from priorscope.errors import InputError
 from priorscope.inverse.admm import ADMMTV
 from priorscope.inverse.mbir_ct import OfficialParallelBeam
@@ -68,7 +68,7 @@ def diffusion_mbir(
     weight, rho : float
         lambda and ADMM's penalty. 0.04 and 10 for tomography; DiffusionMBIR's MRI has 0.005 and 0.01.
     snr : float
-        Of the corrector (:func:`priorscope.diffusion.predictor_corrector.langevin`).
+        Of the corrector (:func:`~priorscope.diffusion.langevin`).
     data_weight : float, optional
         Factor on A^T A and A^T y, which balances them against rho. For parallel beams the default is the operator's
         ``mbir_weight``, pi / (2 views) in pixels, times 256 / side, for fan beams what has the same norm: published

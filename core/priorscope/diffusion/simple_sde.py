@@ -55,8 +55,8 @@ def euler_maruyama(
 ) -> tuple[torch.Tensor, Any]:
     """Solver: x + g(t)^2 score dt + g(t) sqrt(dt) z, Euler-Maruyama's step of the reverse SDE.
 
-    g is taken at ``t`` only; :func:`~priorscope.diffusion.predictor_corrector.reverse_diffusion` takes what the level
-    loses exactly, which matters for few steps.
+    g is taken at ``t`` only; :func:`~priorscope.diffusion.reverse_diffusion` takes what the level loses exactly, which
+    matters for few steps.
 
     Parameters
     ----------
