@@ -13,29 +13,29 @@ import torch
 from priorscope.backbones import PatchSpace
 from priorscope.diffusion import Denoiser, VPSchedule
 from priorscope.errors import InputError
-from priorscope.features import AtLevels, FeatureCache, FeatureExtractor, Tap
+from priorscope.features import AtLevels, FeatureExtractor, Tap, TensorFolder
 from priorscope.features.cache import content_hash, fingerprint
 
 MAPS = {"b": torch.arange(24.0).reshape(2, 3, 4), "a": torch.tensor([1, 2])}
 
 
 def test_what_is_kept_comes_back(tmp_path):
-    cache = FeatureCache(tmp_path, {"t": 261})
+    cache = TensorFolder(tmp_path, {"t": 261})
     assert cache.get("photo") is None
     cache.put("photo", MAPS)
-    kept = FeatureCache(tmp_path, {"t": 261}).get("photo")
+    kept = TensorFolder(tmp_path, {"t": 261}).get("photo")
     assert list(kept) == ["b", "a"]
     assert all(torch.equal(kept[name], value) for name, value in MAPS.items())
     assert cache.get("other") is None
-    assert FeatureCache(tmp_path, {"t": 262}).get("photo") is None
-    half = FeatureCache(tmp_path, {"t": 261}, dtype=torch.float16)
+    assert TensorFolder(tmp_path, {"t": 262}).get("photo") is None
+    half = TensorFolder(tmp_path, {"t": 261}, dtype=torch.float16)
     assert half.get("photo") is None
     assert half.put("photo", MAPS)["b"].dtype == torch.float16
     assert half.get("photo")["a"].dtype == torch.int64
 
 
 def test_maps_are_mapped_not_read(tmp_path):
-    cache = FeatureCache(tmp_path, {})
+    cache = TensorFolder(tmp_path, {})
     cache.put("photo", {"x": torch.zeros(8_000_000)})
     cache.get("photo")  # verified now
 
@@ -64,7 +64,7 @@ def truncate(path):
     [damage_byte, truncate, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"\xff" * 400)],
 )
 def test_a_damaged_file_is_noticed_and_made_again(tmp_path, damage):
-    cache = FeatureCache(tmp_path, {})
+    cache = TensorFolder(tmp_path, {})
     cache.put("photo", MAPS)
     assert cache.get("photo") is not None
     damage(cache.path("photo"))
@@ -77,7 +77,7 @@ def test_a_damaged_file_is_noticed_and_made_again(tmp_path, damage):
 def write_and_read(folder, rounds):
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    cache = FeatureCache(folder, {})
+    cache = TensorFolder(folder, {})
     for index in range(rounds):
         key = str(index % 5)
         kept = cache.get(key)
@@ -98,7 +98,7 @@ def test_several_processes_write_at_once(tmp_path):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 5  # nothing was left aside
     for key in range(5):
-        assert bool((FeatureCache(tmp_path, {}).get(str(key))["x"] == key).all())
+        assert bool((TensorFolder(tmp_path, {}).get(str(key))["x"] == key).all())
 
 
 class Network(torch.nn.Module):
@@ -220,9 +220,9 @@ def test_latents_of_other_statistics_are_not_taken(tmp_path):
 def test_nothing_wrong_is_kept(tmp_path):
     """Values beyond the cache's dtype, maps with NaN, a full disk: an error, and no file."""
     with pytest.raises(InputError, match=r"cache of torch.int8"):
-        FeatureCache(tmp_path, {}, dtype=torch.int8)
+        TensorFolder(tmp_path, {}, dtype=torch.int8)
     with pytest.raises(InputError, match=r"x holds values too large for torch.float16"):
-        FeatureCache(tmp_path, {}, dtype=torch.float16).put("photo", {"x": torch.tensor([7e4])})
+        TensorFolder(tmp_path, {}, dtype=torch.float16).put("photo", {"x": torch.tensor([7e4])})
     network = Network()
     torch.nn.init.constant_(network.first.bias, torch.nan)
     with pytest.raises(InputError, match="NaN or infinite values at first"):
@@ -238,7 +238,7 @@ def test_a_full_disk(tmp_path, fork):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         with pytest.raises(InputError, match="cannot be written"):
-            FeatureCache(tmp_path, {}).put("photo", {"x": torch.zeros(10_000)})
+            TensorFolder(tmp_path, {}).put("photo", {"x": torch.zeros(10_000)})
         return 0
 
     assert fork(work) == 0
@@ -272,7 +272,7 @@ def test_half_precision_rounds_the_same_at_first_and_later(tmp_path):
 def test_a_cache_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file, a folder for the cache"):
-        FeatureCache(tmp_path / "file", {})
+        TensorFolder(tmp_path / "file", {})
 
 
 def test_hashes_see_shape_and_dtype():

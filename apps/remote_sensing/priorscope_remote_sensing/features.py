@@ -10,7 +10,7 @@ import torch
 
 from priorscope.backbones.latents import LatentDistribution
 from priorscope.errors import InputError
-from priorscope.features.cache import FeatureCache, content_hash
+from priorscope.features.cache import TensorFolder, content_hash
 from priorscope.features.extractor import FeatureExtractor
 from priorscope.features.store import describe_space, describe_viewer, kept_posterior
 from priorscope_remote_sensing.backbone import DiffusionSat
@@ -60,12 +60,12 @@ class KeptFeatures:
         if folder is not None and keep != "none":
             encoder = describe_space(backbone.latents)
             if hasattr(backbone.latents, "vae"):  # cutting images into patches is quicker than reading a file
-                self._latents = FeatureCache(folder / "latents", encoder)
+                self._latents = TensorFolder(folder / "latents", encoder)
             if keep == "maps":
                 extractor = self.extractor(None)
                 settings = {"mode": repr(extractor.mode), "posterior": extractor.posterior, "seed": seed}
                 described = {**encoder, **describe_viewer(extractor.viewer), **settings}
-                self._maps = FeatureCache(folder / "maps", described, dtype=torch.float16)
+                self._maps = TensorFolder(folder / "maps", described, dtype=torch.float16)
 
     def extractor(self, metadata: Metadata | None) -> FeatureExtractor:
         """The extractor for images with this metadata; all share the network."""

@@ -14,10 +14,7 @@ from priorscope.errors import InputError
 
 
 class FeatureCache(Protocol):
-    """The one thing that all caches ask: whether to compute, and what to give where not.
-
-    Not to be confused with :class:`priorscope.features.FeatureCache`, which keeps extracted features on disk.
-    """
+    """The one thing that all caches ask: whether to compute, and what to give where not."""
 
     def should_compute(self, info: StepInfo, residual: torch.Tensor | None = None) -> bool:
         """Whether the pass at ``info`` is full; ``residual`` is the first block's, for policies that look at it."""

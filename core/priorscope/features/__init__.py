@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "attention_map": "attention",
         "FeatureExtractor": "extractor",
         "FeatureTransformer": "transformer",
-        "FeatureCache": "cache",
+        "TensorFolder": "cache",
         "DDAEUNet": "ddae",
         "ddae_denoiser": "ddae",
         "nearest": "correspondence",

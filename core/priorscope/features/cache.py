@@ -23,7 +23,7 @@ _FORMAT = "priorscope-features-1"
 _SAMPLES = 256
 
 
-class FeatureCache:
+class TensorFolder:
     """Named tensors of many items in a folder, one safetensors file an item.
 
     A file's name is the hash of the item's content and of all settings, so other settings never meet these files.

@@ -57,7 +57,7 @@ class FeatureExtractor:
         Images are resized to this height and width in pixels, an int to a square (DIFT's way). Default: each image's
         own size, rounded to what the latent space divides.
     cache : path-like, optional
-        Folder that keeps latents and maps (:class:`FeatureCache`).
+        Folder that keeps latents and maps (:class:`TensorFolder`).
     cache_dtype : torch.dtype, optional
         What maps are kept as there. Default: float32, exact.
     name : str

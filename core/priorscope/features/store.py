@@ -15,7 +15,7 @@ from torch import nn
 from priorscope.backbones.latents import LatentDistribution, LatentSpace
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.errors import InputError
-from priorscope.features.cache import FeatureCache, content_hash, fingerprint
+from priorscope.features.cache import TensorFolder, content_hash, fingerprint
 from priorscope.features.forward import Features
 from priorscope.features.modes import Key, Viewer
 
@@ -48,8 +48,8 @@ class FeatureStore:
         dtype: torch.dtype | None = None,
     ) -> None:
         encoder = {**describe_space(latents), "size": size}
-        self.latents = FeatureCache(Path(folder) / "latents", encoder)
-        self._maps = FeatureCache(
+        self.latents = TensorFolder(Path(folder) / "latents", encoder)
+        self._maps = TensorFolder(
             Path(folder) / "maps", {**encoder, **describe_viewer(viewer), **settings}, dtype=dtype
         )
 
@@ -95,7 +95,7 @@ def kept_posterior(
     space: LatentSpace,
     hashes: Sequence[str],
     images: Callable[[list[int]], torch.Tensor],
-    cache: FeatureCache | None,
+    cache: TensorFolder | None,
     device: torch.device,
 ) -> LatentDistribution:
     """What a latent space says about images: read where it is kept, the rest encoded in one call and kept.
@@ -107,7 +107,7 @@ def kept_posterior(
         What each image's latents are kept under.
     images : callable
         Gives the images at these places (B, C, H, W), as `space` takes them.
-    cache : FeatureCache, optional
+    cache : TensorFolder, optional
     device : torch.device
         Where the latents shall be.
 
