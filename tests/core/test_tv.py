@@ -187,6 +187,26 @@ def test_admm_tv_reaches_the_minimum(dims, isotropic, boundary):
             assert lowest < objective(operator, y, torch.lerp(found[0], target, step), **settings)
 
 
+def test_each_dimension_can_have_a_weight_of_its_own():
+    operator, y = Matrix(randn(20, 12) / 3), randn(4, 20, seed=1)
+    weights = {0: 0.5, 2: 0.1, 3: 0.2}
+    solver = ADMMTV(
+        operator, y, weight=tuple(weights.values()), rho=1.0, dims=tuple(weights), steps=600, cg_iterations=30
+    )
+    found = solver(randn(4, 1, 3, 4))
+
+    def value(x):
+        parts = [objective(operator, y, x, one, (dim,), False, "neumann") for dim, one in weights.items()]
+        return sum(parts) - len(parts[1:]) * objective(operator, y, x, 0.0, (0,), False, "neumann")
+
+    for seed in range(30):
+        for step in (0.3, 0.03, 0.01):
+            assert value(found) < value(torch.lerp(found, randn(*found.shape, seed=seed), step))
+    alike, one = (ADMMTV(operator, y, weight=w, rho=1.0, dims=(0, 3)) for w in ((0.3, 0.3), 0.3))
+    x = randn(4, 1, 3, 4, seed=2)
+    assert torch.equal(alike(alike(x)), one(one(x)))
+
+
 def test_data_weight_scales_the_measurement():
     operator, y = Matrix(randn(20, 12)), randn(3, 20, seed=1)
     scaled = Matrix(operator.matrix * 0.5)
@@ -219,6 +239,9 @@ def test_duals_go_on_after_a_restart():
     [
         {"rho": 0.0},
         {"weight": -1.0},
+        {"weight": (0.1, 0.1)},
+        {"weight": (0.1, -0.1), "dims": (0, 2)},
+        {"weight": (0.1, 0.1), "dims": (0, 2), "isotropic": True},
         {"data_weight": 0.0},
         {"dims": ()},
         {"dims": (0, 0)},

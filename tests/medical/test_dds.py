@@ -138,6 +138,19 @@ def test_variation_between_slices_falls_with_its_weight(problem):
     assert found[0] > found[1] > found[2]
 
 
+def test_variation_within_slices_falls_with_its_weight_alone(problem):
+    operator, y = problem
+    found = []
+    for in_plane in (0.0, 3.0, 100.0):
+        x = dds(Gaussian(), operator, y.float(), noise=0.3, steps=20, in_plane=in_plane)
+        within = float((x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean())
+        found.append((within, x))
+    assert found[0][0] > found[1][0] > found[2][0]
+    # slices do not know of each other: without the first the others stay as they are, but for rounding
+    rest = dds(Gaussian(), operator, y[1:].float(), noise=0.3, steps=20, in_plane=3.0, slices=range(1, 6))
+    torch.testing.assert_close(rest, found[1][1][1:], atol=1e-5, rtol=0)
+
+
 def test_quadratic_levels_are_distinct_and_reach_both_ends():
     for steps in (1, 2, 5, 40, 400, 1000):
         times = spaced_times(SCHEDULE, steps, "quadratic")
@@ -153,6 +166,8 @@ def test_wrong_input_is_refused(problem):
     y = y.float()
     with pytest.raises(InputError, match="noise 0"):
         dds(Gaussian(), operator, y, noise=0.0)
+    with pytest.raises(InputError, match=r"weights 0.0 and -1.0"):
+        dds(Gaussian(), operator, y, noise=0.1, in_plane=-1.0)
     with pytest.raises(InputError, match="2 names for 6 slices"):
         dds(Gaussian(), operator, y, noise=0.1, slices=["a", "b"])
     with pytest.raises(InputError):

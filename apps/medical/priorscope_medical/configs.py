@@ -123,6 +123,8 @@ class SolverConfig:
     weight: float | None = None
     """Of the variation between slices; 0 takes each slice by itself. Default: 5 (dds), 0.04 or for MRI 0.005
     (mbir)."""
+    in_plane: float = 2.0
+    """dds: of the variation within slices."""
     rho: float | None = None
     """ADMM's penalty; default: 1 (dds), 10 or for MRI 0.01 (mbir)."""
     eta: float = 0.85

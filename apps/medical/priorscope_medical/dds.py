@@ -1,7 +1,7 @@
 """Decomposed diffusion sampling of a volume: tens of network calls a slice. For research use only.
 
 At every noise level the network says what each slice looks like without noise; a few conjugate-gradient iterations
-bring all of them nearer to the measurement, with total variation between slices.
+bring all of them nearer to the measurement, with total variation between slices and, less of it, within them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from priorscope_medical.volume_state import VolumeState, slice_names
 
 
 class MeasuredVolume:
-    """Constraint: x0 becomes the minimiser of misfit, distance from the network's x0, and variation between slices.
+    """Constraint: x0 becomes the minimiser of misfit, distance from the network's x0, and variation.
 
-    It minimises |A x - y|^2 / (2 noise^2) + |x - x0|^2 / (2 r^2) + weight |D_z x|_1 by one ADMM step whose duals live
-    as long as the run. r^2 is the variance that x0 has at the level, given the noisy sample, for Gaussian data of
+    It minimises |A x - y|^2 / (2 noise^2) + |x - x0|^2 / (2 r^2) + weight |D_z x|_1 + in_plane |D_xy x|_1 by one ADMM
+    step whose duals live as long as the run. r^2 is the variance that x0 has at the level, given the noisy sample, for Gaussian data of
     standard deviation ``prior_std``; so early levels follow the measurement, late ones the network.
 
     Parameters
@@ -41,9 +41,9 @@ class MeasuredVolume:
     schedule : Schedule
     noise : float
         Standard deviation of the measurement's noise; it must be positive.
-    weight, rho : float
-        Of the variation between slices, and ADMM's penalty relative to 1 / r^2. With weight 0 each slice is solved for
-        itself.
+    weight, in_plane, rho : float
+        Of the variation between slices, of that within them, and ADMM's penalty relative to 1 / r^2. With weight 0
+        slices do not know of each other.
     prior_std : float
         Of the network's numbers.
     cg_iterations : int
@@ -60,16 +60,28 @@ class MeasuredVolume:
         *,
         noise: float,
         weight: float,
+        in_plane: float = 0.0,
         rho: float,
         prior_std: float,
         cg_iterations: int,
         boundary: Boundary,
     ) -> None:
-        self.schedule, self.prior_std, self.noise, self.weight = schedule, prior_std, noise, weight
+        self.schedule, self.prior_std, self.noise = schedule, prior_std, noise
+        weights = {0: weight, 2: in_plane, 3: in_plane}
+        if min(weights.values()) < 0:
+            raise InputError(f"weights {weight} and {in_plane} of the variation", remedy="Use 0 or more.")
+        self.weights = {dim: one for dim, one in weights.items() if one}
         self.coupled: ADMMTV | None = None
-        if weight:
+        if self.weights:
             self.coupled = ADMMTV(
-                operator, y, weight=weight, rho=rho, boundary=boundary, cg_iterations=cg_iterations, anchor=1.0
+                operator,
+                y,
+                weight=tuple(self.weights.values()),
+                rho=rho,
+                dims=tuple(self.weights),
+                boundary=boundary,
+                cg_iterations=cg_iterations,
+                anchor=1.0,
             )
             self.backprojection = self.coupled.backprojection
         else:
@@ -83,7 +95,7 @@ class MeasuredVolume:
         if admm is None:
             self.alone.gamma = share
             return self.alone(x, t, prediction, info)
-        admm.data_weight, admm.weight = share, self.weight * variance
+        admm.data_weight, admm.weight = share, [one * variance for one in self.weights.values()]
         admm.backprojection = share * self.backprojection
         # ADMM sees the objective times r^2: between calls the dual is that of the objective itself
         if admm.dual is not None:
@@ -94,7 +106,7 @@ class MeasuredVolume:
         return Prediction(x0, prediction.eps)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The duals, for a run to go on from; empty where slices are not coupled."""
+        """The duals, for a run to go on from; empty where no variation is weighed."""
         return {} if self.coupled is None else self.coupled.state_dict()
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -111,6 +123,7 @@ def dds(
     noise: float,
     steps: int | Sequence[float] = 40,
     weight: float = 0.0,
+    in_plane: float = 0.0,
     rho: float = 1.0,
     eta: float = 0.85,
     cg_iterations: int = 15,
@@ -136,7 +149,7 @@ def dds(
         Standard deviation of the noise in y.
     steps : int or sequence of float
         Network calls a slice, at levels that come closer to each other towards the clean end, or these levels.
-    weight, rho, cg_iterations, prior_std, boundary
+    weight, in_plane, rho, cg_iterations, prior_std, boundary
         See :class:`MeasuredVolume`.
     eta : float
         Share of fresh noise in what a step adds: 0 is deterministic.
@@ -166,7 +179,8 @@ def dds(
     One sample has about twice the squared error of the posterior's mean; the mean of a few samples comes near it.
 
     Source: Chung et al. 2024 (DDS), whose data term has a fixed weight and few conjugate-gradient iterations; weights
-    that follow the level are DiffPIR's (Zhu et al. 2023).
+    that follow the level are DiffPIR's (Zhu et al. 2023). Variation within slices beside the prior is ours: where the
+    prior was not trained on such bodies, it keeps flat what is flat.
     """
     operator.check_measurement(y)
     names = slice_names(slices, y)
@@ -177,6 +191,7 @@ def dds(
         *(operator, y, model.schedule),
         noise=noise,
         weight=weight,
+        in_plane=in_plane,
         rho=rho,
         prior_std=prior_std,
         cg_iterations=cg_iterations,

@@ -182,6 +182,7 @@ def diffusion(
             noise=problem.noise * noise_factor / values.scale,
             steps=steps,
             weight=5.0 if config.weight is None else config.weight,
+            in_plane=config.in_plane,
             rho=1.0 if config.rho is None else config.rho,
             eta=config.eta,
             cg_iterations=config.cg_iterations,

@@ -252,8 +252,9 @@ def check_solver(config: SolverConfig, method: Method) -> None:
         raise InputError(f"--seed {config.seed}", remedy="Use 0 or more.")
     if not 0 <= config.eta <= 1:
         raise InputError(f"--eta {config.eta}", remedy="Use 0 to 1.")
-    if config.weight is not None and not 0 <= config.weight < math.inf:
-        raise InputError(f"--weight {config.weight}", remedy="Use 0 or more.")
+    for name, value in (("weight", config.weight), ("in-plane", config.in_plane)):
+        if value is not None and not 0 <= value < math.inf:
+            raise InputError(f"--{name} {value}", remedy="Use 0 or more.")
     if method in DIFFUSION:
         steps_of(method, config)
 

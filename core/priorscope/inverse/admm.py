@@ -38,8 +38,9 @@ class ADMMTV:
         ``forward`` (B, \\*domain) -> (B, \\*range) and ``adjoint``; real images.
     y : Tensor of shape (B, \\*range)
         The measurement of the whole stack.
-    weight : float
-        Of the total variation; lambda in the papers. 0 leaves the measurement and rho's smoothing.
+    weight : float or sequence of float
+        Of the total variation; lambda in the papers. 0 leaves the measurement and rho's smoothing. One for each of
+        ``dims`` where it is not isotropic.
     rho : float
         ADMM's penalty, positive: it decides how fast, not where to.
     dims : sequence of int
@@ -70,7 +71,7 @@ class ADMMTV:
         operator: Operator,
         y: torch.Tensor,
         *,
-        weight: float,
+        weight: float | Sequence[float],
         rho: float,
         dims: Sequence[int] = (0,),
         isotropic: bool = False,
@@ -82,7 +83,13 @@ class ADMMTV:
         anchor: float = 0.0,
         aliased: bool = False,
     ) -> None:
-        if weight < 0 or rho <= 0 or data_weight <= 0 or anchor < 0:
+        weights = (weight,) if isinstance(weight, int | float) else tuple(weight)
+        if len(weights) not in (1, len(dims)) or (isotropic and len(weights) > 1):
+            raise InputError(
+                f"{len(weights)} weights for the dimensions {tuple(dims)}",
+                remedy="Give one number, or one for each dimension of a variation that is not isotropic.",
+            )
+        if min(weights) < 0 or rho <= 0 or data_weight <= 0 or anchor < 0:
             raise InputError(
                 f"weight {weight}, rho {rho}, data weight {data_weight}, anchor {anchor}",
                 remedy="rho and the data weight must be positive, the others not negative.",
@@ -91,7 +98,8 @@ class ADMMTV:
             raise InputError(f"{steps} steps of {cg_iterations} CG iterations", remedy="Both must be at least 1.")
         check_values(y, "measurement")
         self.operator = operator
-        self.weight, self.rho, self.data_weight, self.anchor = weight, rho, data_weight, anchor
+        self.weight: float | Sequence[float] = weight
+        self.rho, self.data_weight, self.anchor = rho, data_weight, anchor
         self.dims, self.isotropic, self.boundary = tuple(dims), isotropic, boundary
         self.steps, self.cg_iterations, self.cg_tolerance, self.aliased = steps, cg_iterations, cg_tolerance, aliased
         self.backprojection = data_weight * operator.adjoint(y)
@@ -147,10 +155,15 @@ class ADMMTV:
             check=False,
         )
         slope = gradient(x, self.dims, self.boundary)
-        shrink = group_soft_threshold if self.isotropic else soft_threshold
-        self.split = shrink(slope + self.dual, self.weight / self.rho)
+        self.split = self._shrunk(slope + self.dual)
         self.dual = self.dual + slope - self.split
         return x
+
+    def _shrunk(self, q: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.weight, int | float):
+            threshold = self.weight / self.rho
+            return group_soft_threshold(q, threshold) if self.isotropic else soft_threshold(q, threshold)
+        return torch.stack([soft_threshold(part, one / self.rho) for part, one in zip(q, self.weight, strict=True)])
 
     def _system(self, v: torch.Tensor) -> torch.Tensor:
         data = self.data_weight * self.operator.adjoint(self.operator.forward(v))
