@@ -31,8 +31,8 @@ class MeasuredVolume:
     """Constraint: x0 becomes the minimiser of misfit, distance from the network's x0, and variation.
 
     It minimises |A x - y|^2 / (2 noise^2) + |x - x0|^2 / (2 r^2) + weight |D_z x|_1 + in_plane |D_xy x|_1 by one ADMM
-    step whose duals live as long as the run. r^2 is the variance that x0 has at the level, given the noisy sample, for Gaussian data of
-    standard deviation ``prior_std``; so early levels follow the measurement, late ones the network.
+    step whose duals live as long as the run. r^2 is the variance that x0 has at the level, given the noisy sample, for
+    Gaussian data of standard deviation ``prior_std``; so early levels follow the measurement, late ones the network.
 
     Parameters
     ----------
