@@ -539,6 +539,12 @@ def test_networks_that_are_not_known(small_unet):
         DeepCache(2).on(strange, network=nn.Linear(1, 1))
     with pytest.raises(InputError, match="wraps no Denoiser"):
         DeepCache(2).on(lambda x, t: x)
+    for method in (DeepCache(2), TaylorSeer(2, modules=["mid_block"])):
+        with pytest.raises(InputError, match="not the one that the denoiser asks"):
+            method.on(Denoiser(Plain(pixel_unet()), VP), network=pixel_unet())
+    two = nn.ModuleList([pixel_unet(), pixel_unet()])
+    experts = Denoiser(Plain(two), VP)
+    assert all(DeepCache(2).on(experts, network=one).network is one for one in two)
     closed = Denoiser(lambda x, label: case.network(x, label, TEXT.expand(len(x), -1, -1)).sample, VP)
     with DeepCache(2).on(closed, network=case.network) as run:
         sample(closed, x, TIMES)
@@ -548,7 +554,7 @@ def test_networks_that_are_not_known(small_unet):
     with pytest.raises(InputError, match="no module of the UNet2DModel is called 'nowhere'"):
         TaylorSeer(2, modules=["nowhere"]).on(Denoiser(Plain(pixel_unet()), VP))
     with pytest.raises(InputError, match="3 first blocks of 3"):
-        FirstBlockCache(2, blocks=3).on(Denoiser(dit(), VP), network=dit())
+        FirstBlockCache(2, blocks=3).on(Denoiser(dit(), VP))
     net = score_net()
     with pytest.raises(InputError, match=r"branch 6 of an NCSN\+\+ with 6"):
         DeepCache(2, branch=6).on(ncsnpp_denoiser(net))

@@ -45,8 +45,9 @@ def test_noise_is_drawn_for_one_window_an_item():
     order = frame_order(20, window=8, stride=4, seed=1)
     assert torch.equal(noise[:, :, 13], noise[:, :, order[13]])
     assert torch.equal(draw([3], frames=5), Noise.per_item([3]).draw((1, 2, 5, 3)))
-    with pytest.raises(InputError, match="along the batch"):
-        rescheduled_noise(Noise.per_item([0]), (1, 20), axis=-2)
+    for axis in (0, -2, 2, -3):
+        with pytest.raises(InputError, match=f"along axis {axis}"):
+            rescheduled_noise(Noise.per_item([0]), (1, 20), axis=axis)
 
 
 @pytest.mark.parametrize("frames", [5, 16, 22, 24])
@@ -74,7 +75,7 @@ def test_fusion_is_the_weighted_mean_of_the_windows():
 
 
 def test_what_is_refused():
-    for frames, window, stride in ((0, 16, 4), (20, 16, 0), (20, 16, 17), (20, 0, 0)):
+    for frames, window, stride in ((0, 16, 4), (20, 16, 0), (20, 16, 17), (20, 0, 0), (20, 16.0, 4), (20, 16, 0.5)):
         with pytest.raises(InputError, match="strides"):
             windows(frames, window=window, stride=stride)
         with pytest.raises(InputError, match="strides"):

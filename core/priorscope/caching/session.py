@@ -128,8 +128,15 @@ class CachedRun:
         self.method = method
         self.denoiser = _denoiser_of(model)
         self.network = method.find(self.denoiser.network) if network is None else network
+        name = type(self.network).__name__
         if not method.knows(self.network):
-            raise InputError(f"{type(method).__name__} does not know {type(self.network).__name__}: {method.known}")
+            raise InputError(f"{type(method).__name__} does not know {name}: {method.known}")
+        alike = [module for module in candidates(self.denoiser.network) if type(module) is type(self.network)]
+        if alike and not any(module is self.network for module in alike):
+            raise InputError(
+                f"the {name} that is to be cut is not the one that the denoiser asks",
+                remedy="Name that, or leave network= out.",
+            )
         self.cut = method.cut(self.network)
         self.full = self.partial = 0
         self._info: StepInfo | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 
@@ -65,8 +66,11 @@ def rescheduled_noise(
     Tensor of shape ``shape``
         On the CPU, in float32.
     """
-    if axis % len(shape) == 0:
-        raise InputError("the frames lie along the batch", remedy="Give the axis of the frames.")
+    if not -len(shape) < axis < len(shape) or axis == 0:
+        raise InputError(
+            f"the frames lie along axis {axis}, the batch or none of {len(shape)}",
+            remedy="Give the axis of the frames.",
+        )
     order = frame_order(shape[axis], window=window, stride=stride, seed=seed)
     drawn = list(shape)
     drawn[axis] = min(window, shape[axis])
@@ -129,8 +133,9 @@ def fused_windows(
 
 
 def _check_window(frames: int, window: int, stride: int) -> None:
-    if not (frames >= 1 and 1 <= stride <= window):
+    whole = all(isinstance(count, Integral) for count in (frames, window, stride))
+    if not (whole and frames >= 1 and 1 <= stride <= window):
         raise InputError(
             f"{frames} frames in windows of {window} by strides of {stride}",
-            remedy="Use a stride from 1 to the window.",
+            remedy="Use whole numbers, and a stride from 1 to the window.",
         )
