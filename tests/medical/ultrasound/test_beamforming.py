@@ -22,26 +22,9 @@ from priorscope_medical.ultrasound.beamforming import (
 from priorscope_medical.ultrasound.channel_data import ChannelData, Transmit, checked, linear_array
 from priorscope_medical.ultrasound.demodulation import pass_band, to_iq
 
-CARRIER, SPEED, BANDWIDTH = 5e6, 1540.0, 0.5
+CARRIER, SPEED = 5e6, 1540.0
 ELEMENTS = linear_array(64, 0.3e-3)
 POINT = np.array([2e-3, 0.0, 20e-3])
-
-
-def pulse(time):
-    """A Gaussian pulse whose spectrum is at -6 dB at the edges of the band."""
-    width = math.sqrt(2 * math.log(2)) / (math.pi * BANDWIDTH * CARRIER)
-    return np.exp(-(time**2) / (2 * width**2)) * np.cos(2 * np.pi * CARRIER * time)
-
-
-def echoes(waves, *, point=POINT, sampling=4 * CARRIER, duration=40e-6, elements=ELEMENTS):
-    """What the elements record of one point: the pulse, delayed by the way there and back."""
-    count = round(duration * sampling)
-    back = np.linalg.norm(point - elements, axis=1) / SPEED
-    samples = []
-    for wave in waves:
-        time = wave.start + np.arange(count)[:, None] / sampling
-        samples.append(pulse(time - float(transmit_delay(wave, point, SPEED)) - back))
-    return ChannelData(np.stack(samples)[None].astype(np.float32), sampling, CARRIER, elements, tuple(waves), SPEED)
 
 
 WAVES = {
@@ -55,7 +38,7 @@ WAVES = {
 
 @pytest.mark.parametrize("window", ["boxcar", "hann", "tukey"])
 @pytest.mark.parametrize("name", WAVES)
-def test_a_point_appears_where_it_is(name, window):
+def test_a_point_appears_where_it_is(name, window, echoes):
     x, z = np.linspace(0, 4e-3, 41), np.linspace(18e-3, 22e-3, 81)
     image = beamform(echoes(WAVES[name]), linear_grid(x, z), f_number=1.0, window=window).abs()[0]
     row, column = np.unravel_index(int(image.argmax()), image.shape)
@@ -67,7 +50,7 @@ def test_a_point_appears_where_it_is(name, window):
     assert abs(math.degrees(torch.angle(at_point))) < 5
 
 
-def test_the_width_of_a_point_is_that_of_its_aperture():
+def test_the_width_of_a_point_is_that_of_its_aperture(echoes):
     """A boxcar aperture gives a sinc of width 0.886 lambda F on transmit-less focusing; -6 dB is 1.206 lambda F."""
     f_number, wavelength = 2.0, SPEED / CARRIER
     x = np.linspace(0.5e-3, 3.5e-3, 601)
@@ -78,7 +61,7 @@ def test_the_width_of_a_point_is_that_of_its_aperture():
     assert above[-1] - above[0] == pytest.approx(1.206 * wavelength * f_number, rel=0.1)
 
 
-def test_band_pass_sampling_changes_nothing():
+def test_band_pass_sampling_changes_nothing(echoes):
     """At 4/3 of the carrier the samples alias, but the band is narrow enough."""
     wave = [Transmit(1.3e-6)]
     full = to_iq(replace(echoes(wave, sampling=4 * CARRIER), bandwidth=0.15))
@@ -93,7 +76,7 @@ def test_band_pass_sampling_changes_nothing():
     assert abs(grid[row, column] - POINT).max() < 0.15e-3
 
 
-def test_iq_is_the_envelope_and_gives_back_the_band():
+def test_iq_is_the_envelope_and_gives_back_the_band(echoes):
     data = echoes(WAVES["plane"])
     iq = to_iq(data)
     time = iq.times(0)[:, None]
@@ -118,7 +101,7 @@ def test_pass_bands():
         pass_band(5.2e6, 5e6, 0.5)
 
 
-def test_lines_are_those_of_their_own_transmit():
+def test_lines_are_those_of_their_own_transmit(echoes):
     waves = [
         Transmit(1e-6, source=(x, 0.0, 25e-3), origin=(x, 0.0, 0.0)) for x in np.linspace(0.5e-3, 3.5e-3, 7).tolist()
     ]
@@ -167,7 +150,7 @@ def test_apertures():
     assert aperture_weights(lateral, depth, 0, "hann").tolist() == [[1, 1, 1, 1]]
 
 
-def test_dead_elements_are_left_out():
+def test_dead_elements_are_left_out(echoes):
     data = echoes(WAVES["plane"])
     broken = data.samples.copy()
     broken[..., 30:40] = 7.0
@@ -220,12 +203,12 @@ def test_real_plane_waves_agree_with_their_stored_image(shared_data):
         (lambda d: checked(replace(d, samples=d.samples * np.nan)), "not finite"),
     ],
 )
-def test_data_that_cannot_be_right_is_refused(change, fact):
+def test_data_that_cannot_be_right_is_refused(change, fact, echoes):
     with pytest.raises(InputError, match=fact):
         beamform(change(echoes(WAVES["plane"])), POINT[None])
 
 
-def test_points_that_cannot_be_right_are_refused():
+def test_points_that_cannot_be_right_are_refused(echoes):
     data = echoes(WAVES["plane"])
     with pytest.raises(InputError, match="millimetres"):
         beamform(data, 1000 * POINT[None])
@@ -235,7 +218,7 @@ def test_points_that_cannot_be_right_are_refused():
         Transmit(source=(0.0, 0.0, 0.0))
 
 
-def test_a_little_clipping_is_noted():
+def test_a_little_clipping_is_noted(echoes):
     data = echoes(WAVES["plane"], duration=30e-6)
     top = np.sort(np.abs(data.samples).ravel())[-round(0.005 * data.samples.size)]
     noted = checked(replace(data, samples=np.clip(data.samples, -top, top)))
