@@ -85,13 +85,13 @@ class Routing:
         if self._now is not None:
             x._routed = self, self._now  # type: ignore[attr-defined]
             return self._now
-        routing, levels = getattr(x, "_routed", (None, None))
-        if routing is not self:
+        routed: tuple[Routing, torch.Tensor] | None = getattr(x, "_routed", None)
+        if routed is None or routed[0] is not self:
             raise InputError(
                 "a block with task routing ran outside its network",
                 remedy="Gradient checkpointing must be the kind that is not reentrant.",
             )
-        return levels  # type: ignore[no-any-return]
+        return routed[1]
 
     def _mask(self, x: torch.Tensor) -> torch.Tensor:
         """The masks of the present levels, shaped to multiply ``x``."""
