@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except ImportError as error:
         raise InputError("reading HDF5 needs h5py", path=path, remedy="pip install 'priorscope[medical]'") from error
     with suppress(ImportError):
-        import hdf5plugin  # noqa: F401  # registers the compressions that zea's files may have
+        importlib.import_module("hdf5plugin")  # registers the compressions that zea's files have
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -74,8 +74,13 @@ def read_channel_data(
         raise InputError(
             "is neither HDF5 nor a MATLAB file", path=path, remedy="Give PICMUS or zea .hdf5, .uff, or .mat."
         )
-    given = {"carrier": carrier, "bandwidth": bandwidth, "speed": speed}
-    data = checked(replace(data, **{name: value for name, value in given.items() if value is not None}))
+    data = replace(
+        data,
+        carrier=data.carrier if carrier is None else carrier,
+        bandwidth=data.bandwidth if bandwidth is None else bandwidth,
+        speed=data.speed if speed is None else speed,
+    )
+    data = checked(data)
     latest = max(abs(wave.start) for wave in data.transmits)
     if latest > LATEST:
         raise InputError(
