@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from priorscope.diffusion.denoiser import Denoiser
-from priorscope.diffusion.warm_start import late_start
 from priorscope.diffusion.noise import Noise
 from priorscope.diffusion.sampling import sample
 from priorscope.diffusion.schedule import VPSchedule
 from priorscope.diffusion.simple_sde import SimpleVESchedule, euler_maruyama
 from priorscope.diffusion.spacing import spaced_times
+from priorscope.diffusion.warm_start import late_start
 from priorscope.errors import InputError
 
 SIMPLE = SimpleVESchedule()

@@ -92,6 +92,10 @@ def companded_sum(parts: Parts, gamma: float, *, mu: float = MU) -> PixelwiseMea
         In the type of the state, computed in float64, where (1 + mu)^|x| of noisy states does not overflow up to
         |x| = 120.
 
+    Notes
+    -----
+    Its slopes are as different as echoes are loud, up to 1 + mu where two loud ones cancel. A plain gradient step on
+    the misfit, DPS or the published one, must be small to be stable; JointProjection and JointPiGDM divide by them.
     Source: Stevens et al. 2024 (dehazing ultrasound using diffusion models), as the CREATIS review reports it; the
     sampler was not released.
     """

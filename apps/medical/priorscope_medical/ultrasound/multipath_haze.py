@@ -132,4 +132,5 @@ def _patches(columns: int, draw: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _complex_noise(shape: tuple[int, int], draw: np.random.Generator) -> Complex:
-    return (draw.normal(size=shape) + 1j * draw.normal(size=shape)) / math.sqrt(2)
+    parts = draw.normal(size=(2, *shape))
+    return np.asarray(parts[0] + 1j * parts[1], dtype=np.complex128) / math.sqrt(2)
