@@ -56,7 +56,7 @@ def read_uff(file: Any, path: Path, *, frames: slice, max_gigabytes: float) -> C
             f"probe/geometry has shape {list(geometry.shape)}, 7 numbers an element were expected", path=path
         )
     start = number(group, "initial_time", path)
-    waves = tuple(_wave(wave, start, path) for wave in _sequence(item(group, "sequence", path), samples.shape[1]))
+    waves = tuple(_wave(wave, start, path) for wave in _sequence(item(group, "sequence", path)))
     notes: tuple[str, ...] = ()
     carrier = optional_number(group, "modulation_frequency", path)
     if carrier is None and "pulse" in group:
@@ -77,15 +77,9 @@ def read_uff(file: Any, path: Path, *, frames: slice, max_gigabytes: float) -> C
     )
 
 
-def _sequence(group: Any, waves: int) -> list[Any]:
+def _sequence(group: Any) -> list[Any]:
     """The waves: children in the order of their numbers, or the one that the group itself is."""
-    if "source" in group:
-        return [group]
-    return (
-        [group[name] for name in sorted(group)][:waves]
-        if waves <= len(group)
-        else [group[name] for name in sorted(group)]
-    )
+    return [group] if "source" in group else [group[name] for name in sorted(group)]
 
 
 def _wave(group: Any, start: float, path: Path) -> Transmit:
