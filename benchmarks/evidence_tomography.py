@@ -47,16 +47,21 @@ HERE = Path(__file__).parent
 ROWS = HERE / "evidence_tomography.jsonl"
 HEAD = HERE.parents[1] / "shared/data/medical/cranium_ct_hu.nii.gz"
 _CT = ("sv-ct-8", "sv-ct-4", "la-ct-90")
-TASKS = {"head": _CT, "mni": _CT, "mri": ("cs-mri-4", "cs-mri-8")}
+TASKS = {"head": _CT, "mni": _CT, "mni-in-plane": _CT, "mri": ("cs-mri-4", "cs-mri-8")}
 METHODS = ("dds", "dds-2d", "tv", "sirt", "cgls", "fbp", "zero-filled")
+#: Weight of the variation within slices in ``mni-in-plane``.
+IN_PLANE = 0.5
 #: Weights of total variation, in units of its default.
 SWEEP = (0.1, 0.3, 1.0, 3.0, 10.0)
-SAMPLES = 1
+SAMPLES = 2
 
 
 def config_of(part: str, task: str, out: Path, precision: Any) -> EvaluateConfig:
     """What ``priorscope medical evaluate`` is told."""
     solver = SolverConfig(size=64, precision=precision, device="cpu")
+    methods, folder = METHODS, out / f"{part}-{task}"
+    if part == "mni-in-plane":
+        part, methods, solver = "mni", ("dds",), replace(solver, in_plane=IN_PLANE)
     unit: Any = {"head": "HU", "mni": "attenuation", "mri": "intensity"}[part]
     if part == "mni":
         solver = replace(solver, prior=str(as_attenuation_prior(out)))
@@ -64,10 +69,10 @@ def config_of(part: str, task: str, out: Path, precision: Any) -> EvaluateConfig
     return EvaluateConfig(
         volumes=(path,),
         tasks=(task,),
-        methods=METHODS,
+        methods=methods,
         samples=SAMPLES,
         tv_sweep=SWEEP,
-        out=out / f"{part}-{task}",
+        out=folder,
         resume=True,
         solver=solver,
         volume=VolumeConfig(unit=unit, slices="axial"),
@@ -108,6 +113,8 @@ def keep(part: str, config: EvaluateConfig) -> None:
     made = [{"part": part, **row} for row in read_jsonl(config.out / "items.jsonl")]
     for row in made:
         row.pop("measurement", None)
+        if part == "mni-in-plane":
+            row |= {"part": "mni", "method": "dds-in-plane", "key": row["key"] + "-in-plane"}
     done = {(row["part"], row["key"]) for row in made}
     others = [row for row in read_rows() if (row["part"], row["key"]) not in done]
     ROWS.write_text("".join(json.dumps(row) + "\n" for row in others + made))
@@ -123,7 +130,7 @@ def show() -> None:
     for part, task in dict.fromkeys((row["part"], row["task"]) for row in rows):
         own = [row for row in rows if (row["part"], row["task"]) == (part, task)]
         print(f"\n{part}, {task}: {own[0]['slices']} slices of {own[0]['size']} px, {own[0]['pixel']:.3g} mm")
-        shown = ("method", *(f"{name}_{plane}" for name in ("psnr", "ssim") for plane in planes))
+        shown = ("method", *(f"psnr_{where}" for where in (*planes, "volume")), *(f"ssim_{plane}" for plane in planes))
         print_table([{name.replace("_", " "): row[name] for name in shown} for row in own], ".3f")
         for row in own:
             if "tv_sweep" in row:
@@ -132,9 +139,12 @@ def show() -> None:
         if not {"dds", "dds-2d"} <= set(of):
             continue
         classical = [row for row in own if not row["method"].startswith("dds")]
-        for title, others in (("best classical", classical), ("dds-2d", [of["dds-2d"]])):
-            gains = [of["dds"][f"psnr_{plane}"] - max(row[f"psnr_{plane}"] for row in others) for plane in planes]
-            print(f"dds above {title} (dB): " + ", ".join(f"{p} {g:+.2f}" for p, g in zip(planes, gains, strict=True)))
+        measured = (*planes, "volume")
+        for name in [name for name in of if name.startswith("dds") and name != "dds-2d"]:
+            for title, others in (("best classical", classical), ("dds-2d", [of["dds-2d"]])):
+                gains = [of[name][f"psnr_{where}"] - max(row[f"psnr_{where}"] for row in others) for where in measured]
+                told = ", ".join(f"{where} {gain:+.2f}" for where, gain in zip(measured, gains, strict=True))
+                print(f"{name} above {title} (dB): {told}")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from priorscope_medical.score_prior import load_prior
 from priorscope_medical.scores import mean_psnr, plane_scores
 from priorscope_medical.tasks import open_volume, simulated_problem
 
-STEPS: dict[Method, tuple[int, ...]] = {"dds": (10, 20, 40), "mbir": (50, 100, 200, 500, 1000, 2000)}
+STEPS: dict[Method, tuple[int, ...]] = {"dds": (10, 20, 40, 80), "mbir": (50, 100, 200, 500, 1000, 2000)}
 SLICES, SIZE, EQUAL = 24, 64, 0.5
 
 

@@ -49,7 +49,7 @@ def check_method(method: Method, modality: Modality) -> None:
 
 def steps_of(method: Method, config: SolverConfig) -> int:
     """Steps of a diffusion method, as asked for or by default."""
-    steps = config.steps if config.steps is not None else {"dds": 40}.get(method, 2000)
+    steps = config.steps if config.steps is not None else {"dds": 80}.get(method, 2000)
     if steps < 2:
         raise InputError(f"--steps {steps}", remedy="Use 2 or more.")
     return steps
