@@ -1,8 +1,8 @@
 """What makes a run of the sampling loop cheaper, and what it costs in accuracy.
 
-    python benchmarks/acceleration.py [--only front|helper|loop] [--repeats 12] [--small]
+    python benchmarks/acceleration.py [--only front|helper|loop] [--repeats 15] [--small]
 
-One process, one U-Net with random weights (about 80 million; ``--small``: a toy), one noise. Evidence on a network that
+One process, one U-Net with random weights (109 million; ``--small``: a toy), one noise. Evidence on a network that
 has learned something is in evidence_acceleration.py.
 
 front: DDIM, DPM-Solver++(2M) and GHVB at 5, 10, 20 and 50 steps, each without a cache and with DeepCache, encoder
@@ -268,7 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["front", "helper", "loop"])
     parser.add_argument("--small", action="store_true", help="a toy network, to try the script")
-    parser.add_argument("--repeats", type=int, default=12, help="of helper; of loop, four times as many")
+    parser.add_argument("--repeats", type=int, default=15, help="of helper; of loop, four times as many")
     given = parser.parse_args()
     setting = Setting.of(given.small)
     if given.only in (None, "front"):
