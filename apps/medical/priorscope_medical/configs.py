@@ -121,12 +121,12 @@ class SolverConfig:
     steps: int | None = None
     """dds: network calls a slice (80). mbir: noise levels, two calls each (2000)."""
     weight: float | None = None
-    """Of the variation between slices; 0 takes each slice by itself. Default: 5 (dds), 0.04 or for MRI 0.005
-    (mbir)."""
+    """Of the variation between slices; 0 takes each slice by itself. Default: 0.5 or for MRI 5 (dds), 0.04
+    or for MRI 0.005 (mbir)."""
     in_plane: float = 0.0
     """dds: of the variation within slices. Some (0.5) helps where the prior knows little of such volumes."""
     rho: float | None = None
-    """ADMM's penalty; default: 1 (dds), 10 or for MRI 0.01 (mbir)."""
+    """ADMM's penalty; default: 0.3 or for MRI 1 (dds), 10 or for MRI 0.01 (mbir)."""
     eta: float = 1.0
     """dds: share of fresh noise in a step; the published 0.85 suits few steps."""
     cg_iterations: int = 40

@@ -181,9 +181,9 @@ def diffusion(
             y,
             noise=problem.noise * noise_factor / values.scale,
             steps=steps,
-            weight=5.0 if config.weight is None else config.weight,
+            weight=(5.0 if mri else 0.5) if config.weight is None else config.weight,
             in_plane=config.in_plane,
-            rho=1.0 if config.rho is None else config.rho,
+            rho=(1.0 if mri else 0.3) if config.rho is None else config.rho,
             eta=config.eta,
             cg_iterations=config.cg_iterations,
             # what is in 0 ... 1 spreads by a half at most
