@@ -186,7 +186,6 @@ def train(
     asked = {"aid": repr(aid), "widths": widths, "loop": vars(config)}
     run = RunFolder.create(out, asked, resume=True, may_differ=differ)
     task = GalaxyTask(GalaxyNetwork(widths, config.seed), aid, teacher)
-    task.model.to(memory_format=torch.channels_last)
     result = fit(task, GalaxyFeed(galaxies, config.batch_size, config.seed), config, run, make_accelerator(config))
     return Trained(result.finished, run.history(), task.curriculum.joined)
 
@@ -197,7 +196,7 @@ def trained(out: Path, widths: tuple[int, ...], aid: Aid) -> Denoiser:
     network.load_state_dict(torch.load(out / "model/network.pt", weights_only=True))
     if aid.routing is not None:
         add_routing(network.unet, aid.routing, blocks=routed_blocks(network.unet))
-    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
     return denoiser_of(network)
 
 
