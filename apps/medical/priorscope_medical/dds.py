@@ -125,7 +125,7 @@ def dds(
     weight: float = 0.0,
     in_plane: float = 0.0,
     rho: float = 1.0,
-    eta: float = 1.0,
+    eta: float = 0.85,
     cg_iterations: int = 40,
     prior_std: float = 1.0,
     boundary: Boundary = "neumann",
