@@ -128,8 +128,8 @@ class SolverConfig:
     rho: float | None = None
     """ADMM's penalty; default: 0.3 or for MRI 1 (dds), 10 or for MRI 0.01 (mbir)."""
     eta: float = 1.0
-    """dds: share of fresh noise in a step. 1 comes nearer to the truth at 90 degrees, the published 0.85 spreads samples
-    more."""
+    """dds: share of fresh noise in a step. 1 comes nearer to the truth at 90 degrees, the published 0.85 spreads
+    samples more."""
     cg_iterations: int = 40
     """dds: conjugate-gradient iterations a step."""
     noise: float | None = None
