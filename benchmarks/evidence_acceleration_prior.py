@@ -16,7 +16,7 @@ from evidence_acceleration_galaxies import KINDS, SHAPE, SIDE, Galaxies
 from torch import nn
 from torch.nn import functional
 
-from priorscope.diffusion import Condition, Denoiser, VPSchedule, denoising_loss
+from priorscope.diffusion import Condition, Denoiser, VPSchedule, annealed_noise, denoising_loss
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training import (
     MAY_DIFFER,
@@ -53,6 +53,8 @@ class Aid:
     routing: RoutingConfig | None = None
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
+    coarse_noise: float = 0.0
+    """Strength of the noise's coarse levels at the highest level (annealed multi-resolution noise)."""
 
 
 def aids(steps: int) -> dict[str, Aid]:
@@ -63,7 +65,11 @@ def aids(steps: int) -> dict[str, Aid]:
         "curriculum": Aid(curriculum=CurriculumConfig(clusters=5, patience=2)),
         "task routing": Aid(routing=RoutingConfig()),
         "alignment": Aid(alignment=AlignmentConfig(features=0.5, stop=round(0.6 * steps))),
+        "alignment first": Aid(
+            alignment=AlignmentConfig(features=0.5, warmup=round(0.1 * steps), stop=round(0.6 * steps))
+        ),
         "perturbation": Aid(perturbation=PerturbationConfig("gaussian")),
+        "coarse noise": Aid(coarse_noise=0.9),
     }
 
 
@@ -125,6 +131,9 @@ class GalaxyTask(Task):
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         x0 = batch["image"]
         t, eps = self.curriculum.draw(len(x0)), torch.randn(x0.shape)
+        if self.aid.coarse_noise:
+            draws = np.random.default_rng(int(torch.randint(2**31, ()))).spawn(len(x0))
+            eps = annealed_noise(x0, (t / SCHEDULE.start).tolist(), draws, strength=self.aid.coarse_noise)
         loss = denoising_loss(self.denoiser, x0, eps, t, told(batch["kind"]), weighting=self.aid.weighting)
         if self.alignment is None:
             return {"loss": loss}
