@@ -85,6 +85,8 @@ def test_dds_writes_a_volume_in_its_place(tiny_volume: Path, tiny_prior: Make, t
     rows = RunFolder(out).history()
     assert [row["step"] for row in rows] == list(range(1, 13))
     assert rows[3]["residual"] < rows[0]["residual"]
+    assert all(row["seconds_per_step"] > 0 for row in rows)
+    assert sum(row["seconds_per_step"] for row in rows) < metrics["seconds"]
     report = (out / "report.html").read_text()
     for text in ("SIMULATED MEASUREMENTS", "for research use only", "Convergence", "Standard deviation", "coronal"):
         assert text in report

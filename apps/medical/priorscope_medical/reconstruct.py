@@ -166,15 +166,21 @@ def _sample(config: ReconstructConfig, problem: Problem, prior: Prior, run: RunF
     if state is not None:
         print(f"going on after step {state.step} of {steps}")
     rows = max(1, steps // _ROWS)
+    begin, noted = time.perf_counter(), 0 if state is None else state.step
 
     def watch(state: VolumeState, estimate: torch.Tensor) -> None:
+        nonlocal begin, noted
         if state.step % rows == 0 or state.step == steps:
+            if estimate.is_cuda:
+                torch.cuda.synchronize(estimate.device)
             row: dict[str, Any] = {"step": number * steps + state.step, "sample": number, "sample_step": state.step}
+            row["seconds_per_step"] = (time.perf_counter() - begin) / (state.step - noted)
             row["residual"] = float(problem.residuals(estimate).mean())
             if problem.truth is not None:
                 error = float((estimate.cpu() - problem.truth).double().square().mean())
                 row["psnr"] = 10 * math.log10(DATA_RANGE[problem.modality] ** 2 / max(error, 1e-30))
             run.log(row)
+            begin, noted = time.perf_counter(), state.step
         if state.step % config.checkpoint_every == 0 and state.step < steps:
             save_state(state_path, state)
 
