@@ -127,22 +127,26 @@ class CachedRun:
     def __init__(self, method: Method, model: Model, network: nn.Module | None) -> None:
         self.method = method
         self.denoiser = _denoiser_of(model)
-        self.network = method.find(self.denoiser.network) if network is None else network
-        name = type(self.network).__name__
-        if not method.knows(self.network):
-            raise InputError(f"{type(method).__name__} does not know {name}: {method.known}")
-        alike = [module for module in candidates(self.denoiser.network) if type(module) is type(self.network)]
-        if alike and not any(module is self.network for module in alike):
-            raise InputError(
-                f"the {name} that is to be cut is not the one that the denoiser asks",
-                remedy="Name that, or leave network= out.",
-            )
+        self.network = method.find(self.denoiser.network) if network is None else self._named(network)
         self.cut = method.cut(self.network)
         self.full = self.partial = 0
         self._info: StepInfo | None = None
         self._storing: TaylorMemory | None = None
         self._exit: ExitStack | None = None
         self.reset()
+
+    def _named(self, network: nn.Module) -> nn.Module:
+        """``network``, if it is known and the one that the denoiser asks."""
+        name = type(network).__name__
+        if not self.method.knows(network):
+            raise InputError(f"{type(self.method).__name__} does not know {name}: {self.method.known}")
+        alike = [module for module in candidates(self.denoiser.network) if type(module) is type(network)]
+        if alike and not any(module is network for module in alike):
+            raise InputError(
+                f"the {name} that is to be cut is not the one that the denoiser asks",
+                remedy="Name that, or leave network= out.",
+            )
+        return network
 
     def __enter__(self) -> CachedRun:
         if self.denoiser.cache is not None:
