@@ -1,0 +1,55 @@
+"""Noise that belongs to environments, so that what one does changes nothing for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from priorscope.diffusion.noise import Noise, item_seed
+from priorscope.errors import InputError
+
+
+class EnvironmentNoise(Noise):
+    """One generator an environment; a part of the environments can be asked for.
+
+    Parameters
+    ----------
+    seeds : iterable of int
+        One an environment; drawn on the CPU, so that CPU and GPU start alike.
+    """
+
+    def __init__(self, seeds: Iterable[int]) -> None:
+        self._generators = [torch.Generator().manual_seed(item_seed(int(seed), "policy")) for seed in seeds]
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def draw(
+        self, shape: Sequence[int], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        if shape[0] != len(self._generators):
+            raise InputError(f"noise for {shape[0]} environments was asked of {len(self._generators)} seeds")
+        rows = [torch.randn(tuple(shape[1:]), generator=generator) for generator in self._generators]
+        return torch.stack(rows).to(device, dtype)
+
+    def select(self, index: Sequence[int]) -> EnvironmentNoise:
+        """Of some environments; their generators go on here and there alike."""
+        part = EnvironmentNoise(())
+        part._generators = [self._generators[place] for place in index]
+        return part
+
+
+def part_of(noise: Noise | None, index: Sequence[int], count: int) -> Noise | None:
+    """``noise`` for some of ``count`` environments.
+
+    Raises
+    ------
+    InputError
+        For noise that cannot be divided among environments.
+    """
+    if noise is None or len(index) == count:
+        return noise
+    if not isinstance(noise, EnvironmentNoise):
+        raise InputError("this noise cannot be divided among environments", remedy="Use EnvironmentNoise(seeds).")
+    return noise.select(index)

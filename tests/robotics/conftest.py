@@ -1,0 +1,47 @@
+"""Helpers of the robotics tests: golden cases with their tolerances, and small policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+@pytest.fixture(scope="session")
+def golden_cases(golden_files, read_json) -> Callable[[str], list[tuple[str, dict[str, Any], dict[str, torch.Tensor]]]]:
+    """``golden_cases(pattern)``: (name, JSON, tensors) of each case."""
+
+    def find(pattern: str) -> list[tuple[str, dict[str, Any], dict[str, torch.Tensor]]]:
+        paths = [path for path in golden_files("robotics_detection", f"{pattern}.*") if path.suffix == ".safetensors"]
+        return [(path.stem, read_json(path.with_suffix(".json")), load_file(path)) for path in paths]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def weights_of() -> Callable[..., dict[str, torch.Tensor]]:
+    """``weights_of(tensors, prefix)``: the entries below ``w.`` and the prefix, without both."""
+
+    def pick(tensors: dict[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
+        start = f"w.{prefix}"
+        return {key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)}
+
+    return pick
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def robotics_golden(golden_files) -> Path:
+    """The folder of the golden cases."""
+    return golden_files("robotics_detection", "rti_*.json")[0].parent
