@@ -167,7 +167,7 @@ class PolicyModel(nn.Module):
 
 
 def _network(spec: PolicySpec) -> nn.Module:
-    settings = dict(spec.network_settings)
+    settings: dict[str, Any] = dict(spec.network_settings)
     if spec.network == "transformer":
         return TransformerForDiffusion(
             spec.trajectory_dim,
@@ -194,6 +194,7 @@ def _encoder(spec: PolicySpec, entry: Observation) -> ImageEncoder:
         keypoints=image.keypoints,
         random_crop=image.random_crop,
         norm=image.norm,
+        centre=image.centre,
     )
 
 

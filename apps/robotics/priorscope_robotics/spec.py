@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from priorscope.errors import InputError
 
 Conditioning = Literal["global", "local", "inpaint", "memory"]
+Setting = bool | int | float | list[int]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class ImageSettings:
     """One encoder for all cameras."""
     random_crop: bool = True
     norm: Literal["group", "batch"] = "group"
+    centre: Literal["floor", "round"] = "floor"
+    """Where the middle crop of an odd remainder lies: robomimic's or torchvision's way."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class PolicySpec:
     """How a plan is conditioned on observations: as one vector, step by step, as known entries of the trajectory, or
     as the memory of a transformer."""
     network: Literal["unet", "transformer"] = "unet"
-    network_settings: dict[str, Any] = field(default_factory=dict)
+    network_settings: dict[str, Setting] = field(default_factory=dict)
     diffusion: Diffusion = field(default_factory=Diffusion)
     image: ImageSettings = field(default_factory=ImageSettings)
     normalizer: Literal["linear", "lerobot", "lerobot-old"] = "linear"
@@ -116,7 +119,8 @@ class PolicySpec:
                 remedy="Use fewer action steps or a longer horizon.",
             )
         if self.network == "unet":
-            stride = 2 ** (len(self.network_settings.get("down_dims", (0, 0, 0))) - 1)
+            widths = self.network_settings.get("down_dims", [0, 0, 0])
+            stride = 2 ** (len(widths) - 1) if isinstance(widths, list | tuple) else 1
             if self.horizon % stride:
                 raise InputError(
                     f"a horizon of {self.horizon} does not fit a U-Net that halves it to a {stride}th",

@@ -92,6 +92,9 @@ class ImageEncoder(nn.Module):
         Otherwise the middle is looked at in training too.
     norm : {"group", "batch"}
         "batch" is torchvision's ResNet.
+    centre : {"floor", "round"}
+        Where the middle crop begins: half the remainder rounded down (robomimic), or to the nearest even number
+        (torchvision).
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class ImageEncoder(nn.Module):
         keypoints: int = 32,
         random_crop: bool = True,
         norm: Norm = "group",
+        centre: Literal["floor", "round"] = "floor",
     ) -> None:
         super().__init__()
         channels, height, width = shape
@@ -111,6 +115,7 @@ class ImageEncoder(nn.Module):
         self.shape = (channels, height, width)
         self.crop = crop
         self.random_crop = random_crop
+        self.centre = centre
         height, width = crop or (height, width)
         self.backbone = resnet18_trunk(channels, norm)
         self.pool = SpatialSoftmax(512, -(-height // 32), -(-width // 32), keypoints)
@@ -129,8 +134,8 @@ class ImageEncoder(nn.Module):
         if self.training and self.random_crop:
             tops, lefts = (torch.randint(0, room + 1, (len(x),)).tolist() for room in free)
         else:
-            tops, lefts = ([room // 2] * len(x) for room in free)
-            return x[:, :, tops[0] : tops[0] + self.crop[0], lefts[0] : lefts[0] + self.crop[1]]
+            top, left = (round(room / 2) if self.centre == "round" else room // 2 for room in free)
+            return x[:, :, top : top + self.crop[0], left : left + self.crop[1]]
         rows = [
             image[:, top : top + self.crop[0], left : left + self.crop[1]]
             for image, top, left in zip(x, tops, lefts, strict=True)

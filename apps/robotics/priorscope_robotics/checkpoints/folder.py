@@ -1,0 +1,103 @@
+"""Our model folder: config.json and model.safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from priorscope.backbones.loading import read_config
+from priorscope.data.files import writing
+from priorscope.errors import InputError
+from priorscope.evaluation.config import config_from_plain, plain
+from priorscope_robotics.model import PolicyModel
+from priorscope_robotics.spec import PolicySpec
+
+WEIGHTS = "model.safetensors"
+#: What tells our folder from LeRobot's.
+KIND = "priorscope-robotics-policy"
+
+
+def save_model(model: PolicyModel, folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a model folder; ``dtype`` is what weights are stored in (the normaliser stays in float32)."""
+    state = {
+        key: value.detach().cpu().to(torch.float32 if key.startswith("normalizer.") else dtype).contiguous()
+        for key, value in model.state_dict().items()
+    }
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(state, folder / WEIGHTS, {"format": "pt"})
+        text = json.dumps({"kind": KIND, **plain(model.spec)}, indent=2)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def load_folder(folder: Path) -> PolicyModel:
+    """Read a model folder.
+
+    Raises
+    ------
+    InputError
+        Files are missing or damaged, or the weights do not fit to the last key.
+    """
+    config = read_config(folder)
+    if config.pop("kind", None) != KIND:
+        raise InputError("is no policy of priorscope", path=folder / "config.json")
+    spec = config_from_plain(PolicySpec, config, path=folder / "config.json")
+    return filled(spec, read_weights(folder / WEIGHTS), folder)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A safetensors file, in float32.
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged.
+    """
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise InputError("is missing", path=path, remedy="Was the download complete?") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"cannot be read: {error}", path=path, remedy="Download it again.") from None
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def filled(spec: PolicySpec, state: Mapping[str, torch.Tensor], path: Path) -> PolicyModel:
+    """A model of ``spec`` with these weights, in evaluation mode, without gradients.
+
+    Raises
+    ------
+    InputError
+        A key is missing, unexpected or of another shape.
+    """
+    try:
+        with torch.device("meta"):
+            model = PolicyModel(spec)
+    except InputError as error:
+        raise InputError(error.fact, path=path, remedy=error.remedy) from None
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    wrong = [
+        f"{key} {tuple(state[key].shape)} instead of {shape}"
+        for key, shape in wanted.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    kinds = {
+        "missing": [key for key in wanted if key not in state],
+        "unexpected": [key for key in state if key not in wanted],
+        "wrongly shaped": wrong,
+    }
+    facts = [
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''})"
+        for kind, keys in kinds.items()
+        if keys
+    ]
+    if facts:
+        raise InputError(f"the weights do not fit: {'; '.join(facts)}", path=path, remedy="Was the download complete?")
+    model.load_state_dict(dict(state), assign=True)
+    return model.eval().requires_grad_(False)

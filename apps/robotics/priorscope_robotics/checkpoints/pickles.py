@@ -1,0 +1,103 @@
+"""Reading files that ``torch.save`` wrote with dill and OmegaConf, without running anything that is in them."""
+
+from __future__ import annotations
+
+import codecs
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from priorscope.data.safe_pickle import CONTAINERS, Stub, fresh, stub_type
+from priorscope.errors import InputError
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if type(text) is not str or encoding != "latin1":
+        raise InputError(f"its pickle encodes as {encoding!r}")
+    return codecs.encode(text, "latin1")
+
+
+def _defaults(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+#: What tensors, plain containers and bytes are rebuilt by; torch itself handles storages.
+_TRUSTED: dict[tuple[str, str], Any] = {
+    **CONTAINERS,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch", "Size"): torch.Size,
+    ("torch.serialization", "_get_layout"): _defaults,
+    ("_codecs", "encode"): _encode,
+    ("collections", "defaultdict"): _defaults,
+}
+#: Described, not loaded: the settings, and the types that they name.
+_STUBBED = ("omegaconf", "typing", "dill._dill._load_type")
+
+
+def read_pickled(path: Path) -> dict[str, Any]:
+    """The content of a ``torch.save`` file: tensors (mapped, on the CPU), plain values, and stubs for settings.
+
+    Raises
+    ------
+    InputError
+        No such file, a damaged one, or one that names a class or function which is neither a tensor's, a plain
+        container's nor OmegaConf's: pickles can run code, so it is refused before that.
+    """
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if (module, name) in _TRUSTED:
+                trusted = _TRUSTED[module, name]
+                return trusted if isinstance(trusted, type) else fresh(trusted)
+            if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
+                return vars(torch)[name]
+            whole = f"{module}.{name}"
+            if any(whole == allowed or whole.startswith(f"{allowed}.") for allowed in _STUBBED):
+                return stub_type(module, name)
+            raise InputError(
+                f"its pickle asks for {whole}, which is not loaded: pickles can run code",
+                path=path,
+                remedy="Use the published file; if this is it, report the class.",
+            )
+
+    def load(file: Any, **kwargs: Any) -> Any:
+        return Unpickler(file, **kwargs).load()
+
+    module = SimpleNamespace(Unpickler=Unpickler, load=load, __name__="pickle")
+    try:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=module, mmap=True)
+        except (RuntimeError, ValueError) as error:
+            if "mmap" not in str(error):
+                raise
+            content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError("no such file", path=path) from None
+    except Exception as error:  # a damaged archive may raise anything
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(
+            f"is not a checkpoint that can be read ({reason})", path=path, remedy="Download it again."
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"holds a {type(content).__name__}, not a training checkpoint", path=path)
+    return content
+
+
+def plain_settings(value: Any, depth: int = 0) -> Any:
+    """Plain values of OmegaConf's stubs, without resolving ``${...}``; None for what is neither."""
+    if depth > 100:
+        return None
+    if isinstance(value, Stub):
+        content = vars(value)
+        return plain_settings(content["_content"] if "_content" in content else content.get("_val"), depth + 1)
+    if isinstance(value, dict):
+        return {str(plain_settings(key, depth + 1)): plain_settings(part, depth + 1) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_settings(part, depth + 1) for part in value]
+    return value if isinstance(value, str | int | float | bool | None) else None
