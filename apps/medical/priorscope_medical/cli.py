@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from priorscope.cli import parse_verbs
-from priorscope_medical.configs import DemoConfig, EvaluateConfig, ReconstructConfig, SimulateConfig, TrainConfig
+from priorscope_medical.configs import (
+    DehazeConfig,
+    DemoConfig,
+    EvaluateConfig,
+    ReconstructConfig,
+    SimulateConfig,
+    TrainConfig,
+)
 from priorscope_medical.table import MODELS
 
-SUMMARY = "volumes from few X-ray views or few k-space lines, for research use only (DiffusionMBIR, DDS)"
+SUMMARY = "volumes from few X-ray views or few k-space lines, ultrasound without haze; for research use only"
 
 __all__ = ["MODELS", "SUMMARY", "main"]
 
@@ -17,6 +24,7 @@ _VERBS = {
     "simulate": SimulateConfig,
     "evaluate": EvaluateConfig,
     "train": TrainConfig,
+    "dehaze": DehazeConfig,
     "demo": DemoConfig,
 }
 
@@ -41,6 +49,10 @@ def main(arguments: Sequence[str]) -> int:
 
         print(f"model: {train(config).model}")
         return 0
+    if isinstance(config, DehazeConfig):
+        from priorscope_medical.dehaze import dehaze
+
+        return dehaze(config)
     from priorscope_medical.demo import demo
 
     return demo(config)

@@ -223,6 +223,48 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class DehazeConfig:
+    """Take haze off an echocardiogram: DICOM cine, video, pictures. For research use only."""
+
+    input: tyro.conf.Positional[Path]
+    """DICOM (one frame or many), video, picture, folder of pictures, .npy [frames, height, width]; or channel data
+    (PICMUS, zea HDF5, UFF, MATLAB)."""
+    out: Path = Path("dehazed.dcm")
+    """.dcm, .mp4, .npy, .png (one frame), or a folder of PNG. The report is beside it, in OUT-report."""
+    method: Literal["dps", "semantic", "nuclear"] = "semantic"
+    """dps: follow the picture everywhere alike. semantic: less where it may be haze. nuclear: prior plus a background
+    that hardly changes over the frames."""
+    prior: str = "tiny-echo"
+    """The bundled prior, a folder, or a zea diffusion model: hf://tristan-deep/semantic-diffusion-echo-dehazing."""
+    strength: float = 1.0
+    """Share of the haze found that is taken off, from 0 to 2."""
+    steps: int = 20
+    """Network calls a frame."""
+    start: float | None = None
+    """Level of noise at which the run begins from the picture itself, up to 1; the higher, the more the prior decides.
+    Default: the method's."""
+    omega: float | None = None
+    """Weight of the picture against the prior; default: the method's."""
+    mask: Path | None = None
+    """semantic: a picture of the frames' size, white where there is surely tissue; default: found in the cine."""
+    frames: tuple[int, int] | None = None
+    """Only these: the first, and one after the last."""
+    size: int | None = None
+    """Side of the square that the prior works on in pixels; default: that of its training pictures."""
+    batch_size: int | None = None
+    """Frames in a network call, and for nuclear the frames that share a background; default: 10 at 128 pixels, less at
+    more."""
+    report: bool = True
+    """Write the report and a video of before and after."""
+    overwrite: bool = False
+    """Replace results that are there."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N."""
+    seed: int = 0
+    """Fixes the result."""
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Reconstruct a real brain from few k-space lines by the bundled prior, beside classical methods, with a report."""
 
