@@ -47,8 +47,8 @@ def test_min_snr_weighs_training_and_not_held_out_figures(level: int) -> None:
     with torch.no_grad():
         whole = float(plain.loss(x0, eps, t))
         assert float(weighted.loss(x0, eps, t)) == pytest.approx(min(alpha**2, 5 * sigma**2) * whole, rel=1e-4)
-        weighted.eval()
-        assert float(weighted.loss(x0, eps, t)) == whole
+        weighted.eval()  # and with it the network of both, whose last bits may differ then
+        assert float(weighted.loss(x0, eps, t)) == float(plain.loss(x0, eps, t))
 
 
 def test_levels_join_from_the_noisiest() -> None:
