@@ -1,0 +1,1 @@
+"""Demonstrations: readers of the public layouts, and the windows that training draws from them."""

@@ -1,0 +1,143 @@
+"""Push-T demonstrations in Diffusion Policy's layout: a zarr folder or archive with data/ and meta/episode_ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from priorscope.data.files import refuse_overwrite, writing
+from priorscope.errors import InputError
+from priorscope_robotics.data.episodes import Episodes, as_images
+
+#: What a recording of Push-T has beside its actions, and the width of each.
+_ARRAYS = {"state": 5, "keypoint": 2, "n_contacts": 1}
+_CHUNK = 161
+
+
+def read_pusht(path: Path, names: Sequence[str] = ()) -> Episodes:
+    """Read ``*.zarr`` (a folder) or ``*.zarr.zip``.
+
+    Parameters
+    ----------
+    path : Path
+    names : sequence of str
+        Which of ``state`` (agent x, y, block x, y, angle), ``agent_pos``, ``keypoint`` (flat: x, y, x, y, ...), ``obs``
+        (keypoints, then the agent: what low-dimensional policies see) and ``image``. Default: all but images.
+
+    Raises
+    ------
+    InputError
+        No such layout, wrong shapes, or broken episodes.
+    """
+    group = _opened(path)
+    names = list(names) or ["state", "agent_pos", *(["keypoint", "obs"] if "data/keypoint" in group else [])]
+    actions = _array(group, "data/action", path)
+    ends = _array(group, "meta/episode_ends", path)
+    needed = {"state": "state", "agent_pos": "state", "keypoint": "keypoint", "obs": "keypoint", "image": "img"}
+    unknown = [name for name in names if name not in needed]
+    if unknown:
+        raise InputError(f"no observation {', '.join(unknown)}", path=path, remedy=f"There are {', '.join(needed)}.")
+    observations: dict[str, Any] = {}
+    for name in names:
+        if name == "image":
+            observations[name] = as_images(_array(group, "data/img", path, load=False), name)
+            continue
+        values = np.asarray(_array(group, f"data/{needed[name]}", path), np.float32)
+        values = values.reshape(len(values), -1)
+        if name == "agent_pos":
+            values = values[:, :2]
+        if name == "obs":
+            state = np.asarray(_array(group, "data/state", path), np.float32)
+            values = np.concatenate([values, state[:, :2]], 1)
+        observations[name] = values
+    return Episodes(
+        observations, np.asarray(actions, np.float32), np.asarray(ends, np.int64), fps=10.0, title=path.name
+    ).check(path)
+
+
+def _opened(path: Path) -> Any:
+    import zarr
+    from zarr.storage import ZipStore
+
+    if not path.exists():
+        raise InputError("no such file or folder", path=path)
+    try:
+        if path.is_file():
+            return zarr.open_group(ZipStore(path, mode="r"), mode="r")
+        return zarr.open_group(str(path), mode="r")
+    except Exception as error:  # zarr raises many kinds
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"is no zarr group that can be read ({reason})", path=path) from None
+
+
+def _array(group: Any, name: str, path: Path, *, load: bool = True) -> Any:
+    try:
+        array = group[name]
+        return array[:] if load else array
+    except KeyError:
+        raise InputError(
+            f"has no {name}", path=path, remedy="The layout is data/{action, state, keypoint, img}, meta/episode_ends."
+        ) from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{name} cannot be read ({reason})", path=path) from None
+
+
+class PushTRecorder:
+    """Write demonstrations in that layout (zarr version 2, as published), episode by episode.
+
+    Parameters
+    ----------
+    path : Path
+        A folder that does not exist yet; it is complete after every :meth:`add`.
+    images : bool
+        Whether there are images.
+    """
+
+    def __init__(self, path: Path, *, images: bool = False) -> None:
+        import zarr
+
+        self.path = refuse_overwrite(path)
+        with writing(path):
+            self._root = zarr.open_group(str(path), mode="w", zarr_format=2)
+        data, meta = self._root.create_group("data"), self._root.create_group("meta")
+        shapes: dict[str, tuple[tuple[int, ...], int]] = {
+            "action": ((2,), _CHUNK),
+            "state": ((5,), _CHUNK),
+            "keypoint": ((9, 2), _CHUNK),
+            "n_contacts": ((1,), _CHUNK),
+        }
+        if images:
+            shapes["img"] = ((96, 96, 3), _CHUNK)
+        self._arrays = {
+            name: data.create_array(name, shape=(0, *shape), chunks=(chunk, *shape), dtype="float32")
+            for name, (shape, chunk) in shapes.items()
+        }
+        self._ends = meta.create_array("episode_ends", shape=(0,), chunks=(1000,), dtype="int64")
+        self.steps = 0
+        self.episodes = 0
+
+    def add(self, rows: dict[str, Any]) -> None:
+        """Add one episode.
+
+        Parameters
+        ----------
+        rows : dict of str to array
+            ``action`` (T, 2), ``state`` (T, 5), ``keypoint`` (T, 9, 2), ``n_contacts`` (T, 1) and, with images, ``img``
+            (T, 96, 96, 3) of 0 ... 255.
+        """
+        count = len(rows["action"])
+        with writing(self.path):
+            for name, array in self._arrays.items():
+                value = np.asarray(rows[name], np.float32)
+                if value.shape != (count, *array.shape[1:]):
+                    raise InputError(f"{name!r} has shape {value.shape}, not {(count, *array.shape[1:])}")
+                array.resize((self.steps + count, *array.shape[1:]))
+                array[self.steps :] = value
+            self.steps += count
+            self._ends.resize((self.episodes + 1,))
+            self._ends[self.episodes :] = np.array([self.steps], np.int64)  # last: what has no end is no episode
+            self.episodes += 1
