@@ -161,10 +161,11 @@ def test_a_killed_search_goes_on_from_its_memory(tmp_path):
     assert len(lines) == 9
     path.write_text("".join(lines)[:-7])  # the last line was not written to its end
     assert search_timesteps(dies, VP, 5, **SMALL, memory=path) == whole
-    assert len(calls) == 10 + len((tmp_path / "whole.jsonl").read_text().splitlines()) - 8
+    # one list is asked about again, to see that the scores are of this metric
+    assert len(calls) == 10 + len((tmp_path / "whole.jsonl").read_text().splitlines()) - 8 + 1
     before, calls[:] = path.read_bytes(), []
     assert search_timesteps(dies, VP, 5, **SMALL, memory=path) == whole
-    assert not calls
+    assert calls == [spaced_times(VP, 5)]
     assert path.read_bytes() == before
 
 
@@ -177,9 +178,30 @@ def test_runs_that_diverge_are_bad_and_remembered(tmp_path):
     assert found[1] <= 700
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     assert any(entry["score"] is None for entry in entries)
-    assert search_timesteps(lambda times: 1 / 0, VP, 5, **SMALL, memory=path) == found
-    with pytest.raises(InputError, match="infinite"):
-        search_timesteps(lambda times: math.inf, VP, 5, **SMALL)
+    calls = []
+    assert search_timesteps(lambda times: calls.append(times) or metric(times), VP, 5, **SMALL, memory=path) == found
+    assert len(calls) == 1
+
+
+def test_a_metric_that_is_never_finite_is_given_up_after_the_first_generation():
+    calls = []
+    with pytest.raises(InputError, match="all 8 lists"):
+        search_timesteps(lambda times: calls.append(times) or math.nan, VP, 5, **SMALL)
+    assert len(calls) == 8
+
+
+def test_a_memory_of_another_metric_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "memory.jsonl"
+    found = search_timesteps(rough, VP, 5, **SMALL, memory=path)
+    before = path.read_bytes()
+    for other in (lambda times: 1.01 * rough(times), lambda times: math.nan):
+        for settings in (SMALL, {**SMALL, "candidates": range(0, 1000, 3)}):  # another even spacing
+            with pytest.raises(InputError, match=r"memory\.jsonl.*another metric"):
+                search_timesteps(other, VP, 5, **settings, memory=path)
+    assert path.read_bytes() == before
+    # rounding, as on another machine, is no other metric
+    assert search_timesteps(lambda times: (1 + 1e-5) * rough(times), VP, 5, **SMALL, memory=path) == found
+    assert search_timesteps(lambda times: -rough(times), VP, 6, **SMALL, memory=path)  # scores nothing of 5 levels
 
 
 @pytest.mark.parametrize("text", ["no scores", "[1, 2]\n", '{"times": 3, "score": 1}\n', '{"score": 1}\n', "\n"])

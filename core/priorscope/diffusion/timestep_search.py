@@ -92,8 +92,8 @@ def search_timesteps(
         Fixes the whole search, given a metric that is not random.
     memory : path-like, optional
         A file of scores, one JSON line each. A search that was stopped, or is repeated with other settings, takes
-        the scores from there instead of asking the metric. It holds the scores of one metric: use another file for
-        another.
+        the scores from there instead of asking the metric. It holds the scores of one metric: the metric is asked
+        about one of its lists again, and must agree to a thousandth.
     progress : bool
         Show a bar.
 
@@ -105,8 +105,8 @@ def search_timesteps(
     Raises
     ------
     InputError
-        Settings that contradict each other; a metric that gives no number, or no finite one for any list; a memory
-        that cannot be read or written.
+        Settings that contradict each other; a metric that gives no number, or no finite one for any list of the first
+        generation; a memory that cannot be read or written, or holds another metric's scores.
 
     Notes
     -----
@@ -157,19 +157,19 @@ def search_timesteps(
                 advance()
 
         even = _even(schedule, levels, steps)
+        ask.compare([*(levels[place] for place in even), schedule.end])
         score(dict.fromkeys([even, *(_places(guess, levels, steps, schedule.end, kept) for guess in first)]))
         score(unseen(lambda: filled(()), max(population - len(scores), 0)))
+        if not any(map(math.isfinite, scores.values())):
+            raise InputError(
+                f"the metric of all {len(scores)} lists of {steps} levels is infinite or NaN",
+                remedy="Try it on spaced_times(schedule, steps).",
+            )
         for _ in range(generations):
             elite = best(parents)
             score(unseen(partial(crossed, elite), crossovers))
             score(unseen(partial(mutated, elite), mutations))
-    winner = best(1)[0]
-    if not math.isfinite(scores[winner]):
-        raise InputError(
-            f"the metric of all {len(scores)} lists of {steps} levels is infinite or NaN",
-            remedy="Try it on spaced_times(schedule, steps).",
-        )
-    return [*(levels[place] for place in winner), schedule.end]
+    return [*(levels[place] for place in best(1)[0]), schedule.end]
 
 
 class DistanceToReference:
@@ -281,18 +281,35 @@ class _Scores:
             remedy="Give a file that search_timesteps wrote, or a new one.",
         )
 
-    def __call__(self, times: list[float]) -> float:
-        key = tuple(times)
-        if key in self.known:
-            return self.known[key]
-        value = self.metric(list(times))
+    def compare(self, times: list[float]) -> None:
+        """Refuse a memory in which ``times``, or else its first list of as many, has a score of another metric."""
+        alike = [known for known in self.known if len(known) == len(times)]
+        if not alike:
+            return
+        chosen = tuple(times) if tuple(times) in self.known else alike[0]
+        known, score = self.known[chosen], self._measure(list(chosen))
+        if not math.isclose(score, known, rel_tol=1e-3):
+            raise InputError(
+                f"holds {known:g} for the levels from {chosen[0]:g}, {chosen[1]:g}, ... on; the metric gives {score:g}",
+                path=self.path,
+                remedy="Use another file for another metric, and a metric that is not random.",
+            )
+
+    def _measure(self, times: list[float]) -> float:
+        value = self.metric(times)
         try:
             score = float(value)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"the metric gave {str(value)[:80]!r} for {len(times) - 1} levels", remedy="Return one number."
             ) from error
-        self.known[key] = score if math.isfinite(score) else math.inf
+        return score if math.isfinite(score) else math.inf
+
+    def __call__(self, times: list[float]) -> float:
+        key = tuple(times)
+        if key in self.known:
+            return self.known[key]
+        self.known[key] = score = self._measure(list(times))
         if self.path is not None:
             line = {"times": times, "score": score if math.isfinite(score) else None}
             with writing(self.path):
