@@ -1,0 +1,1 @@
+"""Environments that policies act in, and experts that show how."""
