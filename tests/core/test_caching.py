@@ -276,6 +276,23 @@ def test_odd_sizes(small_unet, sides):
         assert (run.full, run.partial) == (1, 2)
 
 
+@pytest.mark.parametrize("kind", ["pixel", "dit"])
+def test_sides_that_a_network_cannot_divide_are_refused(kind, small_unet):
+    case = make(kind, small_unet)
+    methods = [TaylorSeer(2, modules=["conv_in" if kind == "pixel" else "transformer_blocks.*.ff"])]
+    methods += [DeepCache(2), EncoderPropagation(2)] if kind == "pixel" else [FirstBlockCache(2)]
+    for method in methods:
+        for sides in ((13, 13), (8, 13)):
+            refused = pytest.raises(InputError, match=f"samples of {sides[0]} x 13.*multiples of 2")
+            with method.on(case.denoiser), refused:
+                case.sample(draw(1, 1, *sides))
+    if kind == "pixel":  # on a coarser grid every upsampling is told where to go back to
+        with DeepCache(2).on(case.denoiser) as run:
+            model = ResolutionAware(case.denoiser, case.network, [(1.0, 2)])
+            assert case.sample(draw(1, 1, 13, 13), model).shape == (1, 1, 13, 13)
+        assert (run.full, run.partial) == (3, 3)
+
+
 def hooks(network):
     kinds = ("_forward_hooks", "_forward_pre_hooks")
     return sum(len(getattr(m, kind)) for m in network.modules() for kind in kinds)
@@ -459,7 +476,7 @@ def test_gradients_are_refused(small_unet, policy):
 
 
 def test_policies_that_mean_nothing():
-    for wrong in (0, -1, 2.5, True, None, object(), [], [-1], [0.5], ["a"], "75ls", "often", {}):
+    for wrong in (0, -1, 2.5, True, None, object(), [], [-1], [0.5], ["a"], "75ls", "often", {}, Every):
         with pytest.raises(InputError):
             DeepCache(wrong)
     with pytest.raises(InputError, match=r"no set of key steps is called '75ls'\. Use an interval.*50ls"):

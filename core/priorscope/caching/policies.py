@@ -163,7 +163,8 @@ _REMEDY = f"Use an interval, Every, Threshold, a list of steps, or one of {', '.
 
 
 def _is_policy(value: object) -> TypeGuard[Policy]:
-    return callable(getattr(value, "should_compute", None)) and hasattr(value, "by_change")
+    known = callable(getattr(value, "should_compute", None)) and hasattr(value, "by_change")
+    return known and not isinstance(value, type)  # Every, where Every(3) is meant
 
 
 def is_whole(value: object) -> bool:

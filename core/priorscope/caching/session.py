@@ -13,6 +13,7 @@ from torch import nn
 
 from priorscope.caching.memory import TaylorMemory, checked_order
 from priorscope.caching.policies import Policy, as_policy
+from priorscope.caching.unet import check_sides
 from priorscope.diffusion.denoiser import Denoiser, Model, StepInfo
 from priorscope.errors import InputError
 
@@ -229,6 +230,7 @@ class CachedRun:
         if info is None:
             return self._forward(*args, **kwargs)
         self._refuse_gradients(args, kwargs)
+        check_sides(self.network, args, kwargs)
         self.cut.check(args, kwargs)
         memory = self._memory(info, args, kwargs)
         if not self.method.policy.by_change and not memory.should_compute(info):

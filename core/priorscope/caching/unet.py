@@ -91,6 +91,29 @@ def check_arguments(kwargs: dict[str, Any]) -> None:
         raise InputError(f"a U-Net with a feature cache was given {given[0]}", remedy="Run it without the cache.")
 
 
+def check_sides(network: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Refuse samples whose sides a UNet2DModel or a DiT cannot divide; UNet2DConditionModel takes any.
+
+    On a coarser grid (:class:`~priorscope.diffusion.ResolutionAware`) a UNet2DModel takes any sides too.
+    """
+    from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    if type(network).forward is UNet2DModel.forward:
+        steps = strides(network)
+        multiple = 2 ** len(steps) if all(step in ((2, 2), None) for step in steps) else 1
+    elif type(network).forward is DiTTransformer2DModel.forward:
+        multiple = network.config.patch_size
+    else:
+        return
+    sides = (args[0] if args else next(iter(kwargs.values()))).shape[-2:]
+    if any(side % multiple for side in sides):
+        raise InputError(
+            f"samples of {sides[0]} x {sides[1]} in a {type(network).__name__} that divides their sides by {multiple}",
+            remedy=f"Pad them to multiples of {multiple}.",
+        )
+
+
 def strides(unet: Any) -> list[Any]:
     """How far each level goes down; :class:`~priorscope.diffusion.ResolutionAware` changes it from step to step."""
     parts = [part for block in unet.down_blocks for part in block.downsamplers or ()]
