@@ -80,5 +80,9 @@ def test_what_is_refused():
             windows(frames, window=window, stride=stride)
         with pytest.raises(InputError, match="strides"):
             frame_order(frames, window=window, stride=stride)
-    with pytest.raises(InputError, match="4 frames became 2"):
+    with pytest.raises(InputError, match=r"shape \(1, 4\) became \(1, 2\)"):
         fused_windows(lambda part: part[:, ::2], torch.zeros(1, 8), axis=1, window=4, stride=2)
+    with pytest.raises(InputError, match=r"shape \(3, 4\) became \(1, 4\)"):  # would fit, by broadcasting
+        fused_windows(lambda part: part.mean(0, keepdim=True), torch.zeros(3, 8), axis=1, window=4, stride=2)
+    with pytest.raises(InputError, match="axis 2 of 2"):
+        fused_windows(torch.sin, torch.zeros(1, 8), axis=2, window=4, stride=2)

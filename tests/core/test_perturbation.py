@@ -49,3 +49,5 @@ def test_what_is_refused():
     for config in (PerturbationConfig("cauchy"), PerturbationConfig("uniform", -1.0)):  # type: ignore[arg-type]
         with pytest.raises(InputError, match="perturbation"):
             Perturbation(config)
+    with pytest.raises(InputError, match="int64"):  # noise would be cut to whole numbers
+        Perturbation(PerturbationConfig("gaussian"))(torch.arange(4))

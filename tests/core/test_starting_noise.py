@@ -127,9 +127,13 @@ def test_mistakes_are_one_line_errors(tmp_path):
         lambda: StartingNoise(torch.empty(2, 0)),
         lambda: noise.draw((1, 3, 3, 4)),
         lambda: noise.draw((1, 2, 3)),
+        lambda: noise.draw((1,)),
         lambda: choose_starting_noise(generate, [], distance, SHAPE),
         lambda: choose_starting_noise(generate, pairs(), distance, SHAPE, candidates=0),
         lambda: choose_starting_noise(generate, pairs(), distance, SHAPE, candidates=1.5),
+        lambda: choose_starting_noise(generate, pairs(), distance, SHAPE, candidates=math.nan),
+        lambda: choose_starting_noise(generate, pairs(), distance, 4),
+        lambda: choose_starting_noise(generate, pairs(), distance, (2, -1)),
         lambda: choose_starting_noise(generate, pairs(), lambda result, wanted: result, SHAPE),
         lambda: choose_starting_noise(generate, pairs(), lambda result, wanted: -1.0, SHAPE),
     ):

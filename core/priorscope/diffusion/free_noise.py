@@ -114,7 +114,14 @@ def fused_windows(
     -------
     Tensor of the shape of ``x``
         Weighted by :func:`window_weights`.
+
+    Raises
+    ------
+    InputError
+        A function that changes the shape, an axis that ``x`` does not have, a window or stride that makes no sense.
     """
+    if not -x.ndim <= axis < x.ndim:
+        raise InputError(f"the frames lie along axis {axis} of {x.ndim}", remedy="Give the axis of the frames.")
     spans = windows(x.shape[axis], window=window, stride=stride)
     if len(spans) == 1:
         return function(x)
@@ -123,9 +130,10 @@ def fused_windows(
     shape[axis] = window
     total, weight = torch.zeros_like(x), x.new_zeros(x.shape[axis])
     for start, end in spans:
-        part = function(x.narrow(axis, start, window))
-        if part.shape[axis] != window:
-            raise InputError(f"{window} frames became {part.shape[axis]} in a window")
+        given = x.narrow(axis, start, window)
+        part = function(given)
+        if part.shape != given.shape:
+            raise InputError(f"a window of shape {tuple(given.shape)} became {tuple(part.shape)}")
         total.narrow(axis, start, window).add_(part * weights.reshape(shape))
         weight[start:end] += weights
     shape[axis] = x.shape[axis]

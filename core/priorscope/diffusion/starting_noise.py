@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,14 @@ class StartingNoise(Noise):
         self, shape: Sequence[int], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> torch.Tensor:
         """The noise for a batch of ``shape`` (B, C, ...): the same for all items."""
-        batch, channels, *sizes = shape
-        if channels != self.values.shape[0] or len(sizes) != self.values.ndim - 1:
+        batch, *item = shape
+        if len(item) != self.values.ndim or item[0] != self.values.shape[0]:
             raise InputError(
                 f"a starting noise of shape {tuple(self.values.shape)} was asked for items of {tuple(shape[1:])}",
                 remedy="Choose one with the model's number of channels and axes.",
             )
         values = self.values
-        for axis, size in enumerate(sizes, 1):
+        for axis, size in enumerate(item[1:], 1):
             values = values.index_select(axis, torch.arange(size) % values.shape[axis])
         return values.to(device, dtype).expand(batch, *values.shape).clone()
 
@@ -137,8 +138,8 @@ def choose_starting_noise(
     Raises
     ------
     InputError
-        An empty calibration set, no candidates, distances that are negative or no numbers, no candidate with finite
-        ones.
+        An empty calibration set, no candidates, a shape that is none, distances that are negative or no numbers, no
+        candidate with finite ones.
 
     Notes
     -----
@@ -149,8 +150,10 @@ def choose_starting_noise(
     pairs = list(calibration)
     if not pairs:
         raise InputError("an empty calibration set", remedy="Give pairs of an input and the result it should have.")
-    if candidates < 1 or candidates != int(candidates):
-        raise InputError(f"{candidates} candidates", remedy="Use 1 or more.")
+    if not isinstance(candidates, Integral) or candidates < 1:
+        raise InputError(f"{candidates} candidates", remedy="Use a whole number of 1 or more.")
+    if not isinstance(shape, Sequence) or not shape or not all(isinstance(n, Integral) and n > 0 for n in shape):
+        raise InputError(f"a starting noise of shape {shape!r}", remedy="Give (C, ...) of one item.")
     best, least = None, math.inf
     for candidate in _track(int(candidates), progress):
         noise = Noise.per_item([item_seed(seed, candidate)]).draw((1, *shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from priorscope.errors import InputError
 from priorscope.training.aids import PerturbationConfig
 
 
@@ -28,7 +29,15 @@ class Perturbation(nn.Module):
         self.config = config
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Embeddings (..., d), perturbed by draws from torch's global CPU generator, which the loop seeds."""
+        """Embeddings (..., d), perturbed by draws from torch's global CPU generator, which the loop seeds.
+
+        Raises
+        ------
+        InputError
+            Whole numbers: those are classes or tokens, not their embeddings.
+        """
+        if not embedding.is_floating_point():
+            raise InputError(f"embeddings of {embedding.dtype} cannot be perturbed", remedy="Embed them first.")
         if not self.training or self.config.kind == "none":
             return embedding
         if self.config.kind == "uniform":
