@@ -87,6 +87,19 @@ def test_images_and_one_level_for_all_items():
         assert torch.equal(network(x, 7), block(x))
 
 
+def test_sequences_whose_channels_come_first():
+    """A temporal U-Net's blocks: channels are the second axis there, also where there are as many time steps."""
+    config, block = RoutingConfig(0.5, 1.0, 10), nn.Conv1d(8, 8, 3, padding=1)
+    network = Chain(block)
+    add_routing(network, config)
+    mask = routing_masks(8, config)[[2, 7]][:, :, None]
+    for length in (5, 8):
+        x = torch.randn(2, 8, length)
+        with torch.no_grad():
+            expected = nn.functional.conv1d(mask * x, block.weight, block.bias, padding=1) + (1 - mask) * x
+            torch.testing.assert_close(network(x, torch.tensor([2, 7])), expected)
+
+
 def test_all_channels_for_every_level_is_the_plain_network(dit):
     x, t, labels = torch.randn(2, 2, 4, 4), torch.tensor([3, 900]), torch.tensor([0, 5])
     with torch.no_grad():

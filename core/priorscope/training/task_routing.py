@@ -93,29 +93,30 @@ class Routing:
             )
         return routed[1]
 
-    def _mask(self, x: torch.Tensor) -> torch.Tensor:
-        """The masks of the present levels, shaped to multiply ``x``."""
+    def _mask(self, x: torch.Tensor, tokens: bool) -> torch.Tensor:
+        """The masks of the present levels, shaped to multiply ``x``: (B, N, C) of ``tokens``, else (B, C, ...)."""
         levels = self._levels_of(x)
-        channels = x.shape[-1] if x.ndim == 3 else x.shape[1]
+        channels = x.shape[-1] if tokens else x.shape[1]
         key = (channels, x.device)
         if key not in self._masks:
             self._masks[key] = routing_masks(channels, self.config).to(x.device)
         mask = self._masks[key][levels.to(x.device)].to(x.dtype)  # 1 or B rows
-        return mask[:, None] if x.ndim == 3 else mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
+        return mask[:, None] if tokens else mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
 
 
 class _Routed:
     """The two hooks of one block: f(x) becomes f(m x) + (1 - m) x."""
 
-    def __init__(self, routing: Routing) -> None:
+    def __init__(self, routing: Routing, block: nn.Module) -> None:
         self.routing = routing
+        self.sequences = any(isinstance(module, nn.Conv1d) for module in block.modules())
         self.held: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def before(self, block: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if not args or not isinstance(args[0], torch.Tensor):
             raise InputError(f"a {type(block).__name__} is not given its features first", remedy="Choose other blocks.")
         x = args[0]
-        mask = self.routing._mask(x)
+        mask = self.routing._mask(x, x.ndim == 3 and not self.sequences)
         self.held = x, mask
         return mask * x, *args[1:]
 
@@ -149,8 +150,9 @@ def add_routing(
         Default: what the network's own configuration holds as ``task_routing``, where this function notes it. So a
         model folder keeps it; after ``from_pretrained``, call ``add_routing(network)`` again.
     blocks : iterable of Module, optional
-        Residual blocks, each with its own addition inside, whose input and output are alike: (B, N, C) or (B, C, ...).
-        Default: ``network.transformer_blocks``, as for DiT; the final layer is not routed.
+        Residual blocks, each with its own addition inside, whose input and output are alike: (B, N, C), or (B, C, ...)
+        where there are more axes or the block convolves sequences (``Conv1d``). Default:
+        ``network.transformer_blocks``, as for DiT; the final layer is not routed.
     level : callable, optional
         From what the network is told to its place 0 ... tasks - 1 on the training schedule. Default: the told step,
         rounded. A run with few steps must still tell the steps of the training schedule, as
@@ -181,7 +183,7 @@ def add_routing(
     routing._hooks.append(network.register_forward_pre_hook(routing._enter, with_kwargs=True))
     routing._hooks.append(network.register_forward_hook(routing._leave, always_call=True))
     for block in found:
-        routed = _Routed(routing)
+        routed = _Routed(routing, block)
         routing._hooks.append(block.register_forward_pre_hook(routed.before))
         routing._hooks.append(block.register_forward_hook(routed.after))
     note: Any = getattr(network, "register_to_config", None)
