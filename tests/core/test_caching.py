@@ -581,6 +581,26 @@ def test_networks_that_are_not_known(small_unet):
         EncoderPropagation(2).on(ncsnpp_denoiser(net))
 
 
+def test_a_network_is_found_without_a_look_into_it(small_unet):
+    """Entering a cache must cost nothing beside a pass; a network that is shared is one."""
+
+    class Counting(DeepCache):
+        def knows(self, network):
+            asked.append(network)
+            return super().knows(network)
+
+    asked: list = []
+    case = make("text", small_unet)
+    assert Counting(2).on(case.denoiser).network is case.network
+    assert asked == [case.network]
+    shared = Plain(case.network)
+    shared.also = nn.Sequential(case.network)
+    assert DeepCache(2).on(Denoiser(shared, VP)).network is case.network
+    inner = nn.Sequential(nn.Linear(2, 2))
+    nested = Denoiser(nn.Sequential(inner), VP)
+    assert TaylorSeer(2, modules=["0"]).on(nested, network=inner).network is inner
+
+
 def test_unets_that_cannot_be_cut(small_unet):
     from diffusers.models.unets.unet_2d import UNet2DModel
 

@@ -12,7 +12,7 @@ from torch import nn
 from priorscope.caching.first_block import is_dit
 from priorscope.caching.ncsnpp import is_ncsnpp
 from priorscope.caching.policies import Every, Policy, is_whole
-from priorscope.caching.session import Arguments, CachedRun, Cut, Method, candidates, replace_forward
+from priorscope.caching.session import Arguments, CachedRun, Cut, Method, known_within, replace_forward
 from priorscope.caching.unet import is_unet, strides
 from priorscope.errors import InputError
 from priorscope.features.tap import Tap
@@ -67,7 +67,7 @@ class TaylorSeer(Method):
     def find(self, network: Any) -> nn.Module:
         if self.modules is None:
             return super().find(network)
-        found = [module for module in candidates(network) if is_unet(module) or is_dit(module) or is_ncsnpp(module)]
+        found = known_within(network, lambda module: is_unet(module) or is_dit(module) or is_ncsnpp(module))
         if len(found) != 1 and isinstance(network, nn.Module):
             return network
         if len(found) != 1:
