@@ -14,6 +14,11 @@ from priorscope_medical.configs import (
     TrainConfig,
 )
 from priorscope_medical.table import MODELS
+from priorscope_medical.ultrasound_configs import (
+    EvaluateUltrasoundConfig,
+    SimulateUltrasoundConfig,
+    TrainUltrasoundConfig,
+)
 
 SUMMARY = "volumes from few X-ray views or few k-space lines, ultrasound without haze; for research use only"
 
@@ -25,6 +30,9 @@ _VERBS = {
     "evaluate": EvaluateConfig,
     "train": TrainConfig,
     "dehaze": DehazeConfig,
+    "simulate-ultrasound": SimulateUltrasoundConfig,
+    "train-ultrasound": TrainUltrasoundConfig,
+    "evaluate-ultrasound": EvaluateUltrasoundConfig,
     "demo": DemoConfig,
 }
 
@@ -53,6 +61,19 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_medical.dehaze import dehaze
 
         return dehaze(config)
+    if isinstance(config, SimulateUltrasoundConfig):
+        from priorscope_medical.simulate_ultrasound import simulate_ultrasound
+
+        return simulate_ultrasound(config)
+    if isinstance(config, TrainUltrasoundConfig):
+        from priorscope_medical.ultrasound.train_rf import train_rf
+
+        print(f"model: {train_rf(config).model}")
+        return 0
+    if isinstance(config, EvaluateUltrasoundConfig):
+        from priorscope_medical.evaluate_ultrasound import evaluate_ultrasound
+
+        return evaluate_ultrasound(config)
     from priorscope_medical.demo import demo
 
     return demo(config)

@@ -64,6 +64,7 @@ def simulate_cine(
     haze: Haze | None = None,
     noise: float = -50.0,
     density: float = 8e6,
+    begin: float = 0.0,
 ) -> SimulatedCine:
     """A beating ventricle behind haze.
 
@@ -82,6 +83,8 @@ def simulate_cine(
         RMS of the electronic noise in dB relative to the wall.
     density : float
         Scatterers a square metre.
+    begin : float
+        Time of the first frame in s; the ventricle is relaxed, and at rest, at 0.
     """
     if frames < 1 or not 0 < frame_rate < math.inf or not -math.inf <= noise < math.inf:
         raise InputError(f"{frames} frames at {frame_rate} Hz, noise of {noise} dB")
@@ -93,7 +96,7 @@ def simulate_cine(
     x, z = scan.points
     tissue, regions = [], []
     for index in range(frames):
-        time = index / frame_rate
+        time = begin + index / frame_rate
         tissue.append(rf_of(scan, gain[:, None] * iq_lines(scan, *heart.at(time, blood))))
         regions.append(ventricle.regions(x, z, time))
     clutter = rf_of(scan, haze_lines(scan, haze, frames, frame_rate, hazes))
