@@ -138,6 +138,26 @@ def test_a_dit_is_routed_trained_saved_and_loaded(dit, tmp_path):
         assert torch.equal(loaded(x, t, labels).sample, routed)
 
 
+def test_a_routing_that_is_removed_is_forgotten(dit, tmp_path):
+    """A model that was made plain again must not be saved as a routed one; one that was loaded as such stays one."""
+    from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+
+    routing = add_routing(dit, RoutingConfig(0.5, 2.0))
+    with pytest.raises(InputError, match="have a task routing already"):
+        add_routing(dit, RoutingConfig(0.7))
+    routing.remove()
+    dit.save_pretrained(tmp_path / "plain")
+    with pytest.raises(InputError, match="not trained with task routing"):
+        add_routing(DiTTransformer2DModel.from_pretrained(tmp_path / "plain"))
+    add_routing(dit, RoutingConfig(0.5, 2.0))
+    dit.save_pretrained(tmp_path / "routed")
+    loaded = DiTTransformer2DModel.from_pretrained(tmp_path / "routed")
+    for _ in range(2):
+        routing = add_routing(loaded)
+        assert routing.config == RoutingConfig(0.5, 2.0)
+        routing.remove()
+
+
 def test_two_passes_before_one_backward_with_checkpointing(dit):
     """What is computed again belongs to the levels of its own pass, not to those of the last."""
     x, t, labels = torch.randn(2, 2, 4, 4), torch.tensor([[3, 900], [700, 20]]), torch.tensor([0, 5])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,12 +57,16 @@ class Routing:
         self._now: torch.Tensor | None = None
         self._masks: dict[tuple[int, torch.device], torch.Tensor] = {}
         self._hooks: list[Any] = []
+        self._forget: Callable[[], Any] | None = None
 
     def remove(self) -> None:
-        """Make the network plain again."""
+        """Make the network plain again; its configuration says again what it said before."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
 
     def _enter(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the levels that a forward pass is told."""
@@ -162,16 +167,17 @@ def add_routing(
     Raises
     ------
     InputError
-        Without a configuration or blocks; while the network runs, for levels out of range.
+        Without a configuration or blocks, for blocks that have a routing already; while the network runs, for levels
+        out of range.
 
     Notes
     -----
     Not for fine-tuning: weights that were trained without routing answer nonsense. Source: Park et al. 2024 (Denoising
     Task Routing), with their beta = 0.8 and alpha = 4.
     """
+    noted = getattr(network, "config", None)
+    held = noted.get("task_routing") if isinstance(noted, dict) else None
     if config is None:
-        noted = getattr(network, "config", None)
-        held = noted.get("task_routing") if isinstance(noted, dict) else None
         if held is None:
             raise InputError(f"{type(network).__name__} was not trained with task routing", remedy="Give a config.")
         config = RoutingConfig(**held)
@@ -179,6 +185,10 @@ def add_routing(
     found = list(getattr(network, "transformer_blocks", ()) if blocks is None else blocks)
     if not found:
         raise InputError(f"{type(network).__name__} has no transformer_blocks to route", remedy="Give the blocks.")
+    if any(isinstance(getattr(hook, "__self__", None), _Routed) for b in found for hook in b._forward_hooks.values()):
+        raise InputError(
+            f"blocks of the {type(network).__name__} have a task routing already", remedy="Remove it first."
+        )
     routing = Routing(config, level or (lambda told: told.round().long() if told.is_floating_point() else told))
     routing._hooks.append(network.register_forward_pre_hook(routing._enter, with_kwargs=True))
     routing._hooks.append(network.register_forward_hook(routing._leave, always_call=True))
@@ -189,4 +199,5 @@ def add_routing(
     note: Any = getattr(network, "register_to_config", None)
     if note is not None:
         note(task_routing=asdict(config))
+        routing._forget = partial(note, task_routing=held)
     return routing
