@@ -226,6 +226,7 @@ def test_a_memory_of_something_else_is_refused_and_left_alone(tmp_path, text):
         {"mutation_rate": math.nan},
         {"candidates": [900.0, 1000.0]},
         {"candidates": [900.0, math.nan]},
+        {"candidates": [0.9, 0.5, 0.3, math.nan], "schedule": FlowSchedule()},
         {"candidates": [900.0, 900.0, 5.0]},
         {"first": [[999.0, 5.0]]},
         {"first": [[999.0, 5.5, 1.0]]},

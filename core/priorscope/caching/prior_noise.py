@@ -19,7 +19,7 @@ class PriorNoise:
     scale : float
         Of what is added.
     below : float
-        Levels under this one are late: 500 of 1000 training steps, as published.
+        Levels of the schedule under this one are late: 500 of 1000 training steps, as published.
 
     Notes
     -----

@@ -336,6 +336,8 @@ def _levels(schedule: Schedule, candidates: Sequence[float] | None) -> list[floa
     if candidates is None:
         return spaced_times(schedule, schedule.num_steps if isinstance(schedule, VPSchedule) else 1000)[:-1]
     levels = {float(t) for t in candidates} - {schedule.end}
+    if any(math.isnan(t) for t in levels):
+        raise InputError("NaN among the candidates", remedy="Give levels of the schedule.")
     return sorted(levels, key=schedule.log_snr)
 
 

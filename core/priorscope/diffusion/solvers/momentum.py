@@ -155,6 +155,7 @@ def split_order(order: float) -> tuple[int, float]:
     InputError
         An order that is not above 0, or above 6.
     """
+    order = round(order, 9)  # 3.0000000000000004 is 3, not 4 with a damping that divides by nothing
     if not 0 < order <= 6:
         raise InputError(f"a momentum sampler of order {order}", remedy="Use a number above 0, at most 6.")
     whole = math.ceil(order)
