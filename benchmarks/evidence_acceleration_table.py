@@ -106,6 +106,8 @@ def draw(floor: list[Row], made: list[Row], helped: list[Row], path: Path) -> No
         _line(left, own, marker=mark, color="tab:red", label=f"{solver}, searched levels", linestyle="none")
     left.axhline(1e3 * max(row["encoder"] for row in floor), color="0.6", linewidth=0.8, linestyle=":")
     left.set(xscale="log", yscale="log", xlabel="processor time of a galaxy (ms)", ylabel="MMD to held-out, x 1000")
+    left.set_xticks([3, 5, 10, 20, 50], ["3", "5", "10", "20", "50"])
+    left.set_xticks([], minor=True)
     left.legend(fontsize=6, ncol=2)
     names = list(dict.fromkeys(row["aid"] for row in helped))
     for place, name in enumerate(names):
@@ -140,6 +142,6 @@ def draw_galaxies(out: Path, path: Path) -> None:
     for axis, (title, images) in zip(axes, lines, strict=True):
         axis.imshow(np.concatenate(list(images), 1), cmap="gray", vmin=-0.67, vmax=4.9)
         axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
-        axis.set(xticks=[], yticks=[])
+        axis.set(xticks=[], yticks=[], anchor="E")
     figure.savefig(path, dpi=120)
     print(f"figure: {path}")
