@@ -419,7 +419,7 @@ def test_folders_of_lerobot_that_do_not_fit(tmp_path):
 
 
 def test_our_folder_keeps_everything(tmp_path):
-    spec = replace(small(dp_specs()["lowdim-lift_abs-cnn-global"]), largest_move=0.25, trained_on="a test")
+    spec = replace(small(dp_specs()["lowdim-lift_abs-cnn-global"]), largest_moves=(0.25, 0.5), trained_on="a test")
     model = fill(spec)
     save_model(model, tmp_path / "model")
     loaded = load_folder(tmp_path / "model")

@@ -250,9 +250,9 @@ def test_plans_move_by_what_was_executed():
 
 
 def test_a_jump_of_the_observation_asks_for_a_full_plan():
-    model = gaussian_model(largest_move=0.1)
+    model = gaussian_model(largest_moves=(0.1, 0.2))
     policy = RtiPolicy(model, [1, 0])
-    assert policy.jump == pytest.approx(0.3)  # 1.5 x 0.1 a step x 2 steps
+    assert policy.jump == pytest.approx(0.3)  # 1.5 times the farthest move in the two steps that are executed
     state, noise = policy.start(2), EnvironmentNoise([0, 1])
     policy.act(seen(0.0, 0.0), state, noise)
     assert policy.act(seen(0.2, 0.5), state, noise).calls == [2, 100]

@@ -94,9 +94,12 @@ class PolicySpec:
     normalizer: Literal["linear", "lerobot", "lerobot-old"] = "linear"
     normalizer_modes: dict[str, str] = field(default_factory=dict)
     """LeRobot's modes by field."""
+    objective: Literal["diffusion", "streaming", "consistency"] = "diffusion"
+    """What the network was trained to say."""
     discrete: tuple[DiscreteAction, ...] = ()
-    largest_move: float = 0.0
-    """The largest change of a normalised observation between two steps of the training data; 0: not known."""
+    largest_moves: tuple[float, ...] = ()
+    """How far observations moved in 1, 2, ... steps of the training data at most
+    (:func:`priorscope_robotics.policies.rti.move_size`); empty: not known."""
     family: str = "priorscope"
     """Whose checkpoint it was."""
     trained_on: str = ""

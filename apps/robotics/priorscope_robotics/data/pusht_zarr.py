@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,8 +12,6 @@ from priorscope.data.files import refuse_overwrite, writing
 from priorscope.errors import InputError
 from priorscope_robotics.data.episodes import Episodes, as_images
 
-#: What a recording of Push-T has beside its actions, and the width of each.
-_ARRAYS = {"state": 5, "keypoint": 2, "n_contacts": 1}
 _CHUNK = 161
 
 
@@ -58,7 +56,7 @@ def read_pusht(path: Path, names: Sequence[str] = ()) -> Episodes:
     ).check(path)
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, mode: Literal["r", "a"] = "r") -> Any:
     import zarr
     from zarr.storage import ZipStore
 
@@ -67,7 +65,7 @@ def _opened(path: Path) -> Any:
     try:
         if path.is_file():
             return zarr.open_group(ZipStore(path, mode="r"), mode="r")
-        return zarr.open_group(str(path), mode="r")
+        return zarr.open_group(str(path), mode=mode)
     except Exception as error:  # zarr raises many kinds
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"is no zarr group that can be read ({reason})", path=path) from None
@@ -95,32 +93,44 @@ class PushTRecorder:
         A folder that does not exist yet; it is complete after every :meth:`add`.
     images : bool
         Whether there are images.
+    resume : bool
+        Add to a recording that is there.
+
+    Attributes
+    ----------
+    steps, episodes : int
+        What it holds.
+    next_seed : int
+        What the last :meth:`add` was told; 0 before.
     """
 
-    def __init__(self, path: Path, *, images: bool = False) -> None:
+    def __init__(self, path: Path, *, images: bool = False, resume: bool = False) -> None:
         import zarr
 
-        self.path = refuse_overwrite(path)
+        self.path = path
+        shapes: dict[str, tuple[int, ...]] = {"action": (2,), "state": (5,), "keypoint": (9, 2), "n_contacts": (1,)}
+        if images:
+            shapes["img"] = (96, 96, 3)
+        if resume and path.exists():
+            self._root = _opened(path, mode="a")
+            self._arrays = {name: _array(self._root, f"data/{name}", path, load=False) for name in shapes}
+            self._ends = _array(self._root, "meta/episode_ends", path, load=False)
+            self.episodes = int(self._ends.shape[0])
+            self.steps = int(self._ends[-1]) if self.episodes else 0
+            self.next_seed = int(self._root.attrs.get("next_seed", 0))
+            return
+        refuse_overwrite(path)
         with writing(path):
             self._root = zarr.open_group(str(path), mode="w", zarr_format=2)
         data, meta = self._root.create_group("data"), self._root.create_group("meta")
-        shapes: dict[str, tuple[tuple[int, ...], int]] = {
-            "action": ((2,), _CHUNK),
-            "state": ((5,), _CHUNK),
-            "keypoint": ((9, 2), _CHUNK),
-            "n_contacts": ((1,), _CHUNK),
-        }
-        if images:
-            shapes["img"] = ((96, 96, 3), _CHUNK)
         self._arrays = {
-            name: data.create_array(name, shape=(0, *shape), chunks=(chunk, *shape), dtype="float32")
-            for name, (shape, chunk) in shapes.items()
+            name: data.create_array(name, shape=(0, *shape), chunks=(_CHUNK, *shape), dtype="float32")
+            for name, shape in shapes.items()
         }
         self._ends = meta.create_array("episode_ends", shape=(0,), chunks=(1000,), dtype="int64")
-        self.steps = 0
-        self.episodes = 0
+        self.steps = self.episodes = self.next_seed = 0
 
-    def add(self, rows: dict[str, Any]) -> None:
+    def add(self, rows: dict[str, Any], *, next_seed: int = 0) -> None:
         """Add one episode.
 
         Parameters
@@ -128,6 +138,8 @@ class PushTRecorder:
         rows : dict of str to array
             ``action`` (T, 2), ``state`` (T, 5), ``keypoint`` (T, 9, 2), ``n_contacts`` (T, 1) and, with images, ``img``
             (T, 96, 96, 3) of 0 ... 255.
+        next_seed : int
+            Where a resumed recording goes on.
         """
         count = len(rows["action"])
         with writing(self.path):
@@ -139,5 +151,8 @@ class PushTRecorder:
                 array[self.steps :] = value
             self.steps += count
             self._ends.resize((self.episodes + 1,))
-            self._ends[self.episodes :] = np.array([self.steps], np.int64)  # last: what has no end is no episode
+            self._ends[self.episodes :] = np.array(
+                [self.steps], np.int64
+            )  # after the rows: what has no end is no episode
+            self._root.attrs["next_seed"] = next_seed
             self.episodes += 1

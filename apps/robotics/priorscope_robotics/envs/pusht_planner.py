@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,19 @@ class PlannerSettings:
 
     samples: int = 64
     """Plans that are tried each time."""
-    horizon: int = 8
+    horizon: int = 10
     """Actions of a plan."""
-    executed: int = 2
+    executed: int = 3
     """Actions that are done before it plans anew."""
-    reach: float = 90.0
-    """How far from the block's centre pushes begin, pixels."""
-    spread: float = 20.0
-    """Deviation by which the last best plan is varied, pixels."""
+    varied: float = 0.3
+    """Share of the plans that vary the last best one."""
 
 
 class PushTPlanner:
     """Sampling model-predictive control on a copy of the physics.
 
-    A third of the plans vary the last best one, the others go to a random place by the block and push from there. The
-    cost is the mean distance of the block's corners from where they should be, at the end, plus a little for the way.
+    Most plans go to a place beside the block and push from there towards where that part of the block should be; the
+    others vary the last best plan. The cost is the mean distance of the block's corners from their places.
 
     Parameters
     ----------
@@ -47,63 +46,110 @@ class PushTPlanner:
         self._goal = _corners_at(self._copy.physics, GOAL)
         self._last: NDArray[np.float64] | None = None
         self._queue: list[NDArray[np.float64]] = []
+        self._stuck = 0
 
     def begin(self) -> None:
         """Forget the last plan: a new episode."""
-        self._last, self._queue = None, []
+        self._last, self._queue, self._stuck = None, [], 0
 
     def act(self, environment: PushT) -> NDArray[np.float32]:
         """Where the finger should go next."""
         if not self._queue:
-            plan = self._best(environment.physics)
-            done = self.settings.executed
+            physics = environment.physics
+            error = self._distance(physics)
+            plan, cost = self._best(physics, error)
+            stuck = cost > 0.98 * error
+            self._stuck = self._stuck + 1 if stuck else 0
+            # a long way round is worth going only to its end
+            done = len(plan) if self._stuck else self.settings.executed
             self._queue = list(plan[:done])
-            self._last = np.concatenate([plan[done:], np.repeat(plan[-1:], done, 0)])
+            rest = np.concatenate([plan[done:], np.repeat(plan[-1:], self.settings.horizon, 0)])
+            self._last = None if stuck else rest[: self.settings.horizon]
         return self._queue.pop(0).astype(np.float32)
 
-    def _best(self, physics: Any) -> NDArray[np.float64]:
+    def _best(self, physics: Any, error: float) -> tuple[NDArray[np.float64], float]:
         state = _snapshot(physics)
-        plans = self._proposals(physics)
-        costs = [self._cost(state, plan) for plan in plans]
-        return plans[int(np.argmin(costs))]
+        plans = self._proposals(physics, error)
+        costs = np.array([self._cost(state, plan) for plan in plans])
+        chosen = int(np.argmin(costs))
+        if self._stuck > 2:  # nothing helps: move the block a little, at random
+            chosen = int(self._random.choice(np.argsort(costs)[: max(1, len(plans) // 4)]))
+        return plans[chosen], float(costs[chosen])
 
-    def _proposals(self, physics: Any) -> list[NDArray[np.float64]]:
+    def _proposals(self, physics: Any, error: float) -> list[NDArray[np.float64]]:
         choose, settings = self._random, self.settings
         agent = np.array(physics.agent.position)
-        centre = np.array(physics.block.local_to_world(physics.block.center_of_gravity))
-        plans = [np.repeat(agent[None], settings.horizon, 0)]
+        plans: list[NDArray[np.float64]] = []
         if self._last is not None:
             plans.append(self._last)
+            for _ in range(int(settings.varied * settings.samples)):
+                steps = choose.normal(0, 2 + min(error, 60) / 6, (settings.horizon, 2))
+                plans.append(np.clip(self._last + steps.cumsum(0) / 2, 10, 500))
+        horizon = settings.horizon * (2 if self._stuck else 1)
         while len(plans) < settings.samples:
-            if self._last is not None and choose.random() < 1 / 3:
-                drift = choose.normal(0, settings.spread, (settings.horizon, 2)).cumsum(0) / 2
-                plans.append(np.clip(self._last + drift, 10, 500))
-                continue
-            if choose.random() < 0.5:  # push on from here
-                start, way = agent, 0
-            else:
-                angle, radius = choose.uniform(0, 2 * np.pi), settings.reach * choose.uniform(0.4, 1.2)
-                start = centre + radius * np.array([np.cos(angle), np.sin(angle)])
-                way = int(choose.integers(1, settings.horizon - 1))
-            target = centre + choose.normal(0, 40, 2) - start
-            push = start + target / max(float(np.linalg.norm(target)), 1e-6) * choose.uniform(20, 160)
-            first = np.linspace(agent, start, way + 1)[1:]
-            rest = np.linspace(start, push, settings.horizon - way + 1)[1:]
-            plans.append(np.clip(np.concatenate([first, rest]), 10, 500))
+            plans.append(self._push(physics, agent, error, horizon))
         return plans
+
+    def _push(self, physics: Any, agent: NDArray[np.float64], error: float, horizon: int) -> NDArray[np.float64]:
+        """Go to a place beside the block, around it where it is in the way, and push."""
+        choose = self._random
+        point, outward, home = self._surface(physics)
+        beside = point + outward * choose.uniform(17, 30)
+        direction = home - point + choose.normal(0, 3 + 0.2 * error, 2)
+        length = float(np.linalg.norm(direction))
+        inward = -outward if choose.random() < 0.5 or length < 1e-6 else direction / length
+        end = point + inward * (length * choose.uniform(0.3, 1.3) - 15)  # the finger has a radius of 15
+        way = [agent]
+        centre = np.array(physics.block.local_to_world(physics.block.center_of_gravity))
+        if _passes(agent, beside, centre, 75):
+            aside = beside - agent
+            across = np.array([-aside[1], aside[0]]) / max(float(np.linalg.norm(aside)), 1e-6)
+            way.append(centre + across * choose.choice([-1, 1]) * choose.uniform(90, 130))
+        way.append(beside)
+        paces = [max(1, round(float(np.linalg.norm(b - a)) / 60)) for a, b in pairwise(way)]
+        points = [np.linspace(a, b, count + 1)[1:] for (a, b), count in zip(pairwise(way), paces, strict=True)]
+        left = max(horizon - sum(paces), 1)
+        pace = min(left, max(1, int(choose.integers(1, 5))))
+        points.append(np.linspace(beside, end, pace + 1)[1:])
+        plan = np.concatenate(points)[:horizon]
+        plan = np.concatenate([plan, np.repeat(plan[-1:], horizon - len(plan), 0)])
+        return np.clip(plan, 10, 500)
+
+    def _surface(self, physics: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """A point of the block's outline, the way out there, and where that point should be."""
+        corners = _corners(physics).reshape(2, 4, 2)
+        goals = self._goal.reshape(2, 4, 2)
+        best: tuple[float, Any] = (-np.inf, None)
+        for _ in range(3):  # of three, the one whose push goes most nearly its way
+            part, edge, share = self._random.integers(2), self._random.integers(4), self._random.random()
+            a, b = corners[part, edge], corners[part, (edge + 1) % 4]
+            point = a + share * (b - a)
+            home = goals[part, edge] + share * (goals[part, (edge + 1) % 4] - goals[part, edge])
+            outward = np.array([b[1] - a[1], a[0] - b[0]])
+            outward = outward / max(float(np.linalg.norm(outward)), 1e-6)
+            if outward @ (point - corners[part].mean(0)) < 0:
+                outward = -outward
+            value = float(-outward @ (home - point))
+            if value > best[0]:
+                best = value, (point, outward, home)
+        return best[1]
 
     def _cost(self, state: dict[str, Any], plan: NDArray[np.float64]) -> float:
         physics = self._copy.physics
         _restore(physics, state)
-        total = 0.0
-        for place, action in enumerate(plan):
+        for action in plan:
             _advance(physics, action)
-            if place % 2:
-                total += 0.1 * self._distance(physics)
-        return total + self._distance(physics) + 0.02 * _gap(physics)
+        return self._distance(physics) + 0.01 * _gap(physics)
 
     def _distance(self, physics: Any) -> float:
         return float(np.linalg.norm(_corners(physics) - self._goal, axis=1).mean())
+
+
+def _passes(a: NDArray[np.float64], b: NDArray[np.float64], centre: NDArray[np.float64], radius: float) -> bool:
+    """Whether the way from a to b comes nearer to the centre than that."""
+    along = b - a
+    share = np.clip((centre - a) @ along / max(float(along @ along), 1e-9), 0, 1)
+    return float(np.linalg.norm(a + share * along - centre)) < radius
 
 
 def _corners(physics: Any) -> NDArray[np.float64]:

@@ -33,6 +33,10 @@ class EnvironmentNoise(Noise):
         rows = [torch.randn(tuple(shape[1:]), generator=generator) for generator in self._generators]
         return torch.stack(rows).to(device, dtype)
 
+    def renew(self, place: int, seed: int) -> None:
+        """Give one environment the noise of another episode, from its beginning."""
+        self._generators[place] = torch.Generator().manual_seed(item_seed(int(seed), "policy"))
+
     def select(self, index: Sequence[int]) -> EnvironmentNoise:
         """Of some environments; their generators go on here and there alike."""
         part = EnvironmentNoise(())

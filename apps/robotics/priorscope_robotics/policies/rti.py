@@ -51,6 +51,16 @@ def shifted(plan: torch.Tensor, steps: int) -> torch.Tensor:
     return torch.cat([plan[:, steps:], plan[:, -1:].expand(-1, steps, -1)], 1)
 
 
+def move_size(now: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """How far normalised vectors (B, D) by name have moved: root mean square over all their numbers, (B,).
+
+    Numbers are cut at +-1.5 first: one that hardly varies in the training data is normalised by a large factor, and
+    would outvote all others where it leaves its range.
+    """
+    moves = [now[name].clamp(-1.5, 1.5) - before[name].clamp(-1.5, 1.5) for name in now]
+    return torch.cat(moves, -1).square().mean(-1).sqrt()
+
+
 class RtiPolicy(Policy):
     """Warm-started denoising.
 
@@ -72,8 +82,8 @@ class RtiPolicy(Policy):
     shift : int, optional
         By how much plans move between calls; the number of executed actions by default (published: always 1).
     jump : float, optional
-        A normalised observation that changed by more since the last call asks for a full plan. Default: 1.5 times the
-        largest change of a step in the training data, where the model knows it, times the executed steps. 0: never.
+        Observations that moved farther since the last call (:func:`move_size`) ask for a full plan. Default: 1.5 times
+        the farthest move in as many steps of the training data, where the model knows it. 0: never.
     full : FullPolicy, optional
         For full plans; all DDPM steps by default.
     """
@@ -104,7 +114,8 @@ class RtiPolicy(Policy):
         published: Solver = "ddpm-published" if jumps == "official" else "ddpm"
         self.step = solver_named(model, "ddim" if deterministic else published, schedule)
         self.shift = self.n_action_steps if shift is None else shift
-        self.jump = 1.5 * model.spec.largest_move * self.n_action_steps if jump is None else jump
+        moves = model.spec.largest_moves[: self.n_action_steps]
+        self.jump = jump if jump is not None else 1.5 * moves[-1] if moves else 0.0
         self.full = full or FullPolicy(model, solver=published, schedule=schedule, n_action_steps=self.n_action_steps)
 
     def start(self, count: int) -> WarmStart:
@@ -151,6 +162,5 @@ class RtiPolicy(Policy):
     def _jumped(self, now: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Where an observation has changed by more than a step can do; bool (B,) on the CPU."""
         if not self.jump or not now:
-            return torch.zeros(len(next(iter(before.values()))) if before else 1, dtype=torch.bool)
-        moves = [(now[name] - before[name]).abs().flatten(1).amax(1) for name in now]
-        return (torch.stack(moves).amax(0) > self.jump).cpu()
+            return torch.zeros(1, dtype=torch.bool)
+        return (move_size(now, before) > self.jump).cpu()

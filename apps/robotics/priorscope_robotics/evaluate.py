@@ -1,0 +1,214 @@
+"""``priorscope robotics evaluate``: success, score and latency, of several policies on the same episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from priorscope.errors import InputError
+from priorscope.evaluation.run_folder import RunFolder
+from priorscope.evaluation.tables import print_table
+from priorscope_robotics.checkpoints.load import load_policy
+from priorscope_robotics.configs import EvaluateConfig
+from priorscope_robotics.envs.environment import Environment, make_environment
+from priorscope_robotics.episodes_run import CallTime, check_environment, run_episodes
+from priorscope_robotics.evaluation_report import Contestant, write_report
+from priorscope_robotics.latency import summarise, time_calls
+from priorscope_robotics.model import ACTION, PolicyModel
+from priorscope_robotics.paired import paired_difference
+from priorscope_robotics.policies.full import FullPolicy
+from priorscope_robotics.policies.named import discrete_dimensions, make_policy
+from priorscope_robotics.policies.policy import Output, Policy
+from priorscope_robotics.policies.start_level import propose_start
+
+#: Seeds of the episodes from which ``rti:auto`` learns its level: none of those that are evaluated.
+_TRIAL_SEEDS = range(7_000_000, 7_000_004)
+_TRIAL_CALLS = 12
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Evaluate, write the run folder, print the table; returns the exit status."""
+    _check(config)
+    texts = config.compare or (config.policy,)
+    models = {source: load_policy(source, device=config.device) for source in {_split(t, config)[1] for t in texts}}
+    first = models[_split(texts[0], config)[1]]
+    environments = _environments(config, first)
+    policies = [_policy(text, config, models, environments) for text in texts]
+    run = RunFolder.create(
+        config.out, config, resume=config.resume, may_differ=("resume", "out", "device", "batch_size", "films")
+    )
+    done = {(row["policy"], row["seed"]): row for row in run.history() if "seed" in row}
+    contestants = [
+        _contest(text, policy, config, environments, run, done) for text, policy in zip(texts, policies, strict=True)
+    ]
+    rows = _table(contestants)
+    run.write_metrics({"rows": rows})
+    write_report(run, config, contestants, rows)
+    print_table([{name: row.get(name) for name in _PRINTED if any(name in r for r in rows)} for row in rows], ".4g")
+    print(f"report: {run.report_path}")
+    for environment in environments:
+        environment.close()
+    return 0
+
+
+_PRINTED = (
+    *("policy", "calls", "success", "score", "max_coverage", "mean_coverage"),
+    *("p50_ms_1", "p95_ms_1", "encoder_p50_ms_1", "denoiser_p50_ms_1", "speedup_1", "difference", "lower_95"),
+)
+
+
+def _split(text: str, config: EvaluateConfig) -> tuple[str, str]:
+    """A policy's text and its model."""
+    text, _, source = text.partition("@")
+    return text, source or config.model
+
+
+def _environments(config: EvaluateConfig, model: PolicyModel) -> list[Environment]:
+    names = [entry.name for entry in model.spec.observations]
+    count = min(config.batch_size, config.episodes)
+    found = [make_environment(config.environment, names) for _ in range(count)]
+    for environment in found:
+        environment.max_steps = config.max_steps or environment.max_steps
+    check_environment(model.spec, found[0])
+    return found
+
+
+def _policy(
+    text: str, config: EvaluateConfig, models: dict[str, PolicyModel], environments: list[Environment]
+) -> Policy:
+    text, source = _split(text, config)
+    model = models[source]
+    check_environment(model.spec, environments[0])
+    steps = config.n_action_steps or None
+    discrete = discrete_dimensions(config.discrete, model.spec.action_dim)
+    return make_policy(
+        model,
+        text,
+        n_action_steps=steps,
+        discrete=discrete,
+        start_level=_level_from_trials(model, environments, steps),
+    )
+
+
+def _level_from_trials(
+    model: PolicyModel, environments: list[Environment], n_action_steps: int | None
+) -> Callable[[], int]:
+    def level() -> int:
+        plans: list[torch.Tensor] = []
+        steps = min(20, model.spec.diffusion.steps)
+        policy = FullPolicy(model, solver="ddim", steps=steps, n_action_steps=n_action_steps)
+        seeds = list(_TRIAL_SEEDS)[: len(environments)]
+
+        def keep(output: Output, _: Any) -> None:
+            plans.append(model.normalizer.normalize(ACTION, output.plan).cpu())
+            if len(plans) == _TRIAL_CALLS:
+                raise _Enough
+
+        try:
+            for _ in run_episodes(environments[: len(seeds)], policy, seeds, on_output=keep):
+                break  # plans of an ended episode and of the next must not be compared
+        except _Enough:
+            pass
+        found = propose_start(torch.stack(plans), model.schedule(), shift=policy.n_action_steps)
+        print(
+            f"rti:auto starts at level {found.level}: shifted plans err by {found.error:.3g} in normalised units "
+            f"(the paper's rule says {found.published_level})"
+        )
+        return found.level
+
+    return level
+
+
+class _Enough(Exception):
+    pass
+
+
+def _contest(
+    text: str,
+    policy: Policy,
+    config: EvaluateConfig,
+    environments: list[Environment],
+    run: RunFolder,
+    done: dict[tuple[str, int], dict[str, Any]],
+) -> Contestant:
+    seeds = list(range(config.first_seed, config.first_seed + config.episodes))
+    filmed = set(seeds[: config.films])
+    films: dict[int, list[Any]] = {}
+    left = [seed for seed in seeds if (text, seed) not in done]
+    times: list[CallTime] = []
+    last: dict[str, torch.Tensor] = {}
+
+    def draw(seed: int, environment: Environment) -> None:
+        if seed in filmed and (picture := environment.picture()) is not None:
+            films.setdefault(seed, []).append(picture)
+
+    def keep(_: Output, observations: Any) -> None:
+        last.update(observations)
+
+    rows = {seed: done[text, seed] for seed in seeds if (text, seed) in done}
+    results = run_episodes(
+        environments, policy, left, noise_seed=config.seed, times=times, on_step=draw, on_output=keep
+    )
+    for number, result in enumerate(results, start=1):
+        row = {"policy": text, **asdict(result)}
+        rows[result.seed] = row
+        run.log(row)
+        if number % max(1, config.episodes // 5) == 0:
+            print(f"{text}: {number} of {len(left)} episodes", flush=True)
+    if not last:  # all was done already
+        last.update(_first_observation(environments[0], policy, seeds[0]))
+    latencies = {"in_episodes": summarise(times[1:])}  # the first call warms up
+    if config.latency_calls:
+        for batch in sorted({1, len(environments)}):
+            observations = {name: value[:1].expand(batch, *value.shape[1:]) for name, value in last.items()}
+            latencies[str(batch)] = summarise(time_calls(policy, observations, config.latency_calls))
+    return Contestant(text, [rows[seed] for seed in seeds], latencies, films, environments[0].fps)
+
+
+def _first_observation(environment: Environment, policy: Policy, seed: int) -> dict[str, torch.Tensor]:
+    from priorscope_robotics.episodes_run import History, stack_histories
+
+    return stack_histories(policy.spec, [History(policy.spec.n_obs_steps, environment.reset(seed))])
+
+
+def _table(contestants: list[Contestant]) -> list[dict[str, Any]]:
+    rows = []
+    first = contestants[0]
+    for contestant in contestants:
+        scores = [row["score"] for row in contestant.rows]
+        calls, steps = (sum(row[name] for row in contestant.rows) for name in ("calls", "steps"))
+        row: dict[str, Any] = {
+            "policy": contestant.name,
+            "episodes": len(scores),
+            "calls": calls / max(steps, 1),
+            "success": float(np.mean([row["success"] for row in contestant.rows])),
+            "score": float(np.mean(scores)),
+        }
+        for name in sorted({name for one in contestant.rows for name in one["measures"]}):
+            row[name] = float(np.mean([one["measures"][name] for one in contestant.rows]))
+        for batch, found in contestant.latencies.items():
+            row |= {f"{name}_{batch}": value for name, value in found.items()}
+        if contestant is not first:
+            difference = paired_difference([one["score"] for one in first.rows], scores)
+            row |= {"difference": difference.mean, "lower_95": difference.low, "upper_95": difference.high}
+            success = paired_difference(*([float(o["success"]) for o in c.rows] for c in (first, contestant)))
+            row |= {"success_difference": success.mean, "success_lower_95": success.low}
+            if first.latencies.get("1"):
+                row["speedup_1"] = first.latencies["1"]["p50_ms"] / contestant.latencies["1"]["p50_ms"]
+        rows.append(row)
+    return rows
+
+
+def _check(config: EvaluateConfig) -> None:
+    for name in ("episodes", "batch_size"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")
+    for name in ("n_action_steps", "max_steps", "films", "latency_calls", "first_seed"):
+        if getattr(config, name) < 0:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
+    if len(set(config.compare)) < len(config.compare):
+        raise InputError(f"--compare {' '.join(config.compare)}", remedy="Name each policy once.")

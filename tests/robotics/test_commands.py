@@ -1,0 +1,384 @@
+"""The commands, on small data and quick environments: what they write, how they resume, what they refuse."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from priorscope.cli import main
+from priorscope.errors import InputError
+from priorscope.evaluation.run_folder import read_jsonl
+from priorscope.training.settings import LoopConfig
+from priorscope_robotics import load_policy
+from priorscope_robotics.collect import collect
+from priorscope_robotics.configs import CollectConfig, EvaluateConfig, TrainConfig
+from priorscope_robotics.data.arrays import write_arrays
+from priorscope_robotics.data.episodes import Episodes
+from priorscope_robotics.data.open import open_episodes
+from priorscope_robotics.data.pusht_zarr import PushTRecorder
+from priorscope_robotics.envs.environment import Environment, Outcome
+from priorscope_robotics.episodes_run import run_episodes
+from priorscope_robotics.evaluate import evaluate
+from priorscope_robotics.paired import paired_difference
+from priorscope_robotics.policies.named import discrete_dimensions, make_policy
+from priorscope_robotics.train import train
+
+HEAVY = ("torch", "diffusers", "matplotlib", "scipy", "numpy", "gymnasium", "metaworld", "h5py")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["collect", "--help"]])
+def test_help_imports_nothing_heavy(words):
+    code = f"""
+import json, sys
+from priorscope.cli import main
+try:
+    main(["robotics", *{words!r}])
+except SystemExit:
+    pass
+print(json.dumps([name for name in {HEAVY[:-4]!r} if name in sys.modules]), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = json.loads(done.stderr.splitlines()[-1])
+    assert "torch" not in found
+    assert "robotics" in done.stdout
+
+
+def write_data(path, *, episodes=4, length=20, obs=3, action=1, seed=0):
+    """A pendulum's worth of numbers: actions follow observations."""
+    rng = np.random.default_rng(seed)
+    seen = np.cumsum(rng.normal(size=(episodes * length, obs)) * 0.05, 0).astype(np.float32)
+    acts = np.tanh(seen[:, :1] @ np.ones((1, action))).astype(np.float32)
+    ends = np.arange(1, episodes + 1) * length
+    write_arrays(path, Episodes({"obs": seen}, acts, ends, fps=20.0, title="test"))
+    return path
+
+
+def small_config(data, out, *, steps=4, **changes):
+    loop = LoopConfig(
+        **{"steps": steps, "batch_size": 8, "lr": 1e-3, "warmup": 1, "log_every": 1, "validate_every": 2},
+        **changes.pop("loop", {}),
+    )
+    settings = {"size": "tiny", "noise_steps": 8, "held_out": 0.25, "n_action_steps": 4, "horizon": 8, **changes}
+    return TrainConfig(str(data), out, loop=loop, **settings)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data") / "a.npz")
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train(small_config(data, out, steps=30))
+    return out
+
+
+def test_training_learns_and_writes_a_run_folder(trained):
+    rows = read_jsonl(trained / "metrics.jsonl")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    assert {"held_out_loss", "held_out_action_error"} <= rows[-1].keys()
+    assert (trained / "report.html").is_file()
+    model = load_policy(trained)
+    assert model.spec.largest_moves[0] > 0
+    assert len(model.spec.largest_moves) == 4
+    assert model.spec.trained_on == "a.npz"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": "transformer"},
+        {"conditioning": "inpaint"},
+        {"conditioning": "local"},
+        {"objective": "streaming", "n_action_steps": 3, "horizon": 8, "noise_steps": 8},
+        {"discrete": ("-1:-1,1",), "discrete_scale": 10.0},
+    ],
+)
+def test_other_policies_train_a_few_steps(data, tmp_path, changes):
+    train(small_config(data, tmp_path / "run", steps=2, **changes))
+    model = load_policy(tmp_path / "run")
+    text = "streaming" if model.spec.objective == "streaming" else "rti:2,1,0"
+    policy = make_policy(model, text)
+    from priorscope_robotics.policies.noise import EnvironmentNoise
+
+    out = policy.act({"obs": torch.zeros(2, 2, 3)}, policy.start(2), EnvironmentNoise([0, 1]))
+    assert bool(torch.isfinite(out.actions).all())
+    if "discrete" in changes:
+        assert set(out.actions.flatten().tolist()) <= {-1.0, 1.0}
+        field = model.normalizer.field("action")
+        assert (float(field.scale), float(field.offset)) == (1.0, 0.0)  # as it is, so that scaling can matter
+        assert float(field.input_stats.max) < 0.2  # divided by 10
+
+
+def test_one_step_student_of_a_teacher(trained, data, tmp_path):
+    train(small_config(data, tmp_path / "run", steps=3, objective="consistency", teacher=str(trained)))
+    model = load_policy(tmp_path / "run")
+    assert model.spec.objective == "consistency"
+    with pytest.raises(InputError, match="needs a model of diffusion, this one was trained for consistency"):
+        make_policy(model, "rti:2,1,0")
+    assert make_policy(model, "consistency").levels == [7]
+
+
+def test_resumed_training_is_the_same(data, tmp_path):
+    whole = tmp_path / "whole"
+    train(small_config(data, whole, steps=4, loop={"checkpoint_every": 2}))
+    part = tmp_path / "part"
+    config = small_config(data, part, steps=4, loop={"checkpoint_every": 2})
+
+    class Stop(Exception):
+        pass
+
+    from priorscope_robotics.training.feed import WindowFeed
+
+    batch = WindowFeed.batch
+
+    def stops(self, step, rows):
+        if step == 3:
+            raise Stop
+        return batch(self, step, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WindowFeed, "batch", stops)
+        with pytest.raises(Stop):
+            train(config)
+    train(small_config(data, part, steps=4, loop={"checkpoint_every": 2, "resume": True}))
+    rows = [
+        [{k: v for k, v in row.items() if k != "examples_per_second"} for row in read_jsonl(run / "metrics.jsonl")]
+        for run in (whole, part)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_going_on_from_a_policy(trained, data, tmp_path):
+    train(small_config(data, tmp_path / "run", steps=1, start=str(trained)))
+    wide = write_data(tmp_path / "wide.npz", action=2)
+    with pytest.raises(InputError, match=r"actions of wide\.npz have 2 numbers, those of the policy 1"):
+        train(small_config(wide, tmp_path / "b", start=str(trained)))
+    other = write_data(tmp_path / "other.npz", obs=4)
+    with pytest.raises(InputError, match=r"'obs' has shape \(4,\) in the data, \(3,\) in the policy"):
+        train(small_config(other, tmp_path / "c", start=str(trained)))
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"horizon": 9}, "multiple of 2"),
+        ({"n_action_steps": 8}, "do not fit a horizon of 8"),
+        ({"horizon": 64, "n_action_steps": 1}, "no episode of .* is long enough"),
+        ({"observe": ("x",)}, "no observation x"),
+        ({"objective": "consistency"}, "go together"),
+        ({"discrete": ("5:0,1",)}, "discrete dimension"),
+        ({"discrete": ("x",)}, "discrete dimension"),
+        ({"held_out": 1.0}, "--held-out"),
+        ({"crop": -1}, "--crop"),
+    ],
+)
+def test_trainings_that_make_no_sense(data, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        train(small_config(data, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+# ---- evaluation -------------------------------------------------------------------------------------------------
+
+
+def evaluation(trained, out, **changes):
+    settings = {"episodes": 3, "batch_size": 2, "max_steps": 9, "films": 0, "latency_calls": 2, "first_seed": 5}
+    return EvaluateConfig(str(trained), "gym:Pendulum-v1", out, device="cpu", **settings | changes)
+
+
+def test_comparison_on_the_same_episodes(trained, tmp_path, capsys):
+    out = tmp_path / "run"
+    texts = ("ddpm", "ddim:2:trailing", "rti:1,0", "rti:auto:2", "rti:2,0:noised:deterministic")
+    config = evaluation(trained, out, compare=texts)
+    assert evaluate(config) == 0
+    rows = {row["policy"]: row for row in json.loads((out / "metrics.json").read_text())["rows"]}
+    # nine steps are three calls: of eight levels each, of two, or a full one and two warm ones
+    assert rows["ddpm"]["calls"] == pytest.approx(24 / 9)
+    assert rows["ddim:2:trailing"]["calls"] == pytest.approx(6 / 9)
+    assert rows["rti:1,0"]["calls"] >= 12 / 9 - 1e-9
+    for name in ("rti:1,0", "ddim:2:trailing"):
+        assert {"difference", "lower_95", "p50_ms_1", "p95_ms_2", "speedup_1"} <= rows[name].keys()
+    assert "rti:auto starts at level" in capsys.readouterr().out
+    assert "lower_95" in (out / "report.html").read_text()
+    before = read_jsonl(out / "metrics.jsonl")
+    evaluate(evaluation(trained, out, compare=config.compare, resume=True))
+    assert read_jsonl(out / "metrics.jsonl") == before  # nothing was run again
+
+
+def test_results_do_not_depend_on_the_number_of_environments(trained, tmp_path):
+    found = []
+    for batch in (1, 3):
+        out = tmp_path / f"run{batch}"
+        evaluate(evaluation(trained, out, policy="rti:2,1,0", batch_size=batch, latency_calls=0))
+        found.append({row["seed"]: row["score"] for row in read_jsonl(out / "metrics.jsonl")})
+    assert found[0].keys() == found[1].keys() == {5, 6, 7}
+    for seed, score in found[0].items():
+        assert found[1][seed] == pytest.approx(score, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": "nothing"}, "no policy is called"),
+        ({"policy": "ddim:x"}, "is no number"),
+        ({"policy": "ddim:4:y"}, "spacing"),
+        ({"policy": "rti:a"}, "levels"),
+        ({"policy": "rti:1,0:fast"}, "After the levels come"),
+        ({"policy": "streaming"}, "needs a model of streaming"),
+        ({"compare": ("ddpm", "ddpm")}, "each policy once"),
+        ({"episodes": 0}, "--episodes 0"),
+        ({"n_action_steps": 8}, "8 actions from step 1 of a plan of 8"),
+    ],
+)
+def test_evaluations_that_make_no_sense(trained, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(evaluation(trained, tmp_path / "run", **changes))
+
+
+def test_action_dimensions_of_policy_and_environment(trained, tmp_path):
+    config = EvaluateConfig(str(trained), "gym:LunarLanderContinuous-v0", tmp_path / "run", device="cpu")
+    with pytest.raises(InputError, match="gymnasium cannot make"):
+        evaluate(config)
+    config = EvaluateConfig(str(trained), "metaworld:reach", tmp_path / "run", device="cpu")
+    with pytest.raises(InputError, match="have 1 numbers, metaworld:reach takes 4"):
+        evaluate(config)
+
+
+class Counter(Environment):
+    """Gives its step; done after as many steps as its seed says."""
+
+    name, fps, max_steps, action_dim, names = "counter", 1.0, 100, 1, ("obs",)
+    low, high = np.full(1, -1e9, np.float32), np.full(1, 1e9, np.float32)
+
+    def reset(self, seed):
+        self.left, self.begun = seed, seed
+        return {"obs": np.full(3, -1, np.float32)}
+
+    def advance(self, action):
+        self.left -= 1
+        seen = {"obs": np.full(3, self.begun - self.left, np.float32)}
+        return Outcome(seen, float(-self.left), self.left == 0, self.left == 0, {"left": float(self.left)})
+
+
+def test_environments_that_end_at_other_times(trained):
+    policy = make_policy(load_policy(trained), "rti:1,0", n_action_steps=4)
+    calls = []
+    seeds = [3, 9, 1, 6]
+    found = {
+        r.seed: r
+        for r in run_episodes([Counter(), Counter()], policy, seeds, on_output=lambda o, _: calls.append(o.calls))
+    }
+    assert {seed: result.steps for seed, result in found.items()} == {3: 3, 9: 9, 1: 1, 6: 6}
+    assert all(result.success and result.score == 0 for result in found.values())
+    assert found[9].measures == {"max_left": 8.0, "mean_left": 4.0, "final_left": 0.0}
+    # the first environment begins episodes 3, 1 and 6, the second goes on
+    assert [pair[0] for pair in calls[:3]] == [8, 8, 8]
+    assert calls[0][1] == 8
+
+
+def test_paired_bounds():
+    rng = np.random.default_rng(0)
+    first = rng.random(200)
+    found = paired_difference(first, first + 0.1)
+    assert found.mean == pytest.approx(found.low) == pytest.approx(0.1)
+    noisy = paired_difference(first, first + rng.normal(0, 0.5, 200))
+    # the normal approximation: 1.645 deviations of the mean
+    assert noisy.mean - noisy.low == pytest.approx(1.645 * 0.5 / np.sqrt(200), rel=0.15)
+    with pytest.raises(InputError, match="cannot be paired"):
+        paired_difference([1.0], [])
+
+
+def test_discrete_dimensions_of_the_command_line():
+    assert discrete_dimensions((), 4) is None
+    assert discrete_dimensions(("none",), 4) == ()
+    (found,) = discrete_dimensions(("-1:0,1:10:5",), 4)
+    assert (found.index, found.values, found.scale, found.guess_scale) == (-1, (0.0, 1.0), 10.0, 5.0)
+    assert [dim.index for dim in discrete_dimensions(("robomimic-clip",), 20)] == [9, 19]
+
+
+# ---- other commands ---------------------------------------------------------------------------------------------
+
+
+def test_rollout_predict_and_convert(trained, data, tmp_path, capsys):
+    words = [
+        "robotics",
+        "rollout",
+        str(trained),
+        "gym:Pendulum-v1",
+        "--out",
+        str(tmp_path / "a.npz"),
+        "--max-steps",
+        "6",
+    ]
+    assert main([*words, "--policy", "ddim:2"]) == 0
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["actions"].shape == (8, 1)
+    assert main([*words, "--policy", "ddim:2"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    plans = str(tmp_path / "p.npz")
+    assert main(["robotics", "predict", str(trained), str(data), "--out", plans, "--episode", "1"]) == 0
+    with np.load(plans) as file:
+        assert file["plans"].shape == (20, 8, 1)
+        assert file["calls"][0] == 8
+    assert main(["robotics", "predict", str(trained), str(data), "--out", plans, "--overwrite", "--episode", "9"]) == 2
+    assert main(["robotics", "convert", str(trained), str(tmp_path / "lerobot"), "--layout", "lerobot"]) == 0
+    assert load_policy(tmp_path / "lerobot").spec.family == "lerobot"
+    assert main(["robotics", "convert", str(trained), str(tmp_path / "lerobot")]) == 2
+
+
+def test_films(trained, tmp_path):
+    pytest.importorskip("pygame")
+    words = ["robotics", "rollout", str(trained), "gym:Pendulum-v1", "--max-steps", "4", "--policy", "ddim:2"]
+    for name in ("a.gif", "a.mp4"):
+        assert main([*words, "--out", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).stat().st_size > 500
+
+
+def test_collect_from_a_scripted_expert(tmp_path, capsys):
+    out = tmp_path / "reach.npz"
+    assert main(["robotics", "collect", "metaworld:reach", "--out", str(out), "--episodes", "2", "--noise", "0.1"]) == 0
+    found = open_episodes(out)
+    assert len(found) == 2
+    assert found.observations["obs"].shape[1] == 39
+    assert found.fps == 80
+    assert main(["robotics", "collect", "metaworld:reach", "--out", str(out)]) == 2
+    assert main(["robotics", "collect", "gym:Pendulum-v1", "--out", str(out)]) == 2
+    assert "there is no expert" in capsys.readouterr().err
+
+
+def test_collect_from_the_planner_keeps_successes_and_resumes(tmp_path, monkeypatch):
+    """With a goal that every push reaches, so that the test is quick."""
+    from priorscope_robotics.envs import pusht
+
+    class Easy(pusht.PushT):
+        def advance(self, action):
+            outcome = super().advance(action)
+            outcome.success = self._steps >= 3 and self.block_seed % 2 == 0
+            outcome.done = self._steps >= 3
+            return outcome
+
+        def reset(self, seed):
+            self.block_seed = seed
+            return super().reset(seed)
+
+    monkeypatch.setattr(pusht, "PushT", Easy)
+    out = tmp_path / "demo.zarr"
+    settings = {"out": out, "samples": 3, "seed": 10}
+    assert collect(CollectConfig("pusht", episodes=2, **settings)) == 0
+    found = open_episodes(out)
+    assert found.ends.tolist() == [3, 6]
+    with pytest.raises(InputError, match="exists already"):
+        collect(CollectConfig("pusht", episodes=3, **settings))
+    assert collect(CollectConfig("pusht", episodes=3, resume=True, **settings)) == 0
+    assert PushTRecorder(out, resume=True).next_seed == 15  # 10, 12 and 14 succeeded
+    with pytest.raises(InputError, match="after 1 tries of the expert there are 3"):
+        collect(CollectConfig("pusht", episodes=9, attempts=1, resume=True, **settings))
