@@ -17,8 +17,8 @@ from priorscope.evaluation.processes import process_index_and_count
 _MODULES_OF = {
     "depth": {"embreex", "trimesh", "h5py", "av", "OpenEXR"},
     "medical": {"nibabel", "pydicom", "nilearn", "h5py"},
-    "robotics": {"gymnasium", "gym_pusht", "pymunk", "metaworld", "h5py", "zarr", "pyarrow", "av"},
     "remote-sensing": {"rasterio", "pyogrio", "shapely", "h5py", "sklearn"},
+    "robotics": {"gymnasium", "gym_pusht", "pymunk", "metaworld", "h5py", "zarr", "pyarrow", "av", "shapely"},
     "log": {"tensorboard"},
 }
 

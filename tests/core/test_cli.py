@@ -180,7 +180,7 @@ def test_all_that_the_extras_bring_is_known():
     assert set(cli._MODULES_OF) <= set(extras)
     for extra, modules in cli._MODULES_OF.items():
         names = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
-        assert {{"scikit-learn": "sklearn"}.get(name, name) for name in names} == modules
+        assert {{"scikit-learn": "sklearn", "gym-pusht": "gym_pusht"}.get(name, name) for name in names} == modules
 
 
 def test_a_training_names_its_model_once(capsys, monkeypatch, tmp_path):
