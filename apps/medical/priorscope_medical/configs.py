@@ -231,9 +231,9 @@ class DehazeConfig:
     (PICMUS, zea HDF5, UFF, MATLAB)."""
     out: Path = Path("dehazed.dcm")
     """.dcm, .mp4, .npy, .png (one frame), or a folder of PNG. The report is beside it, in OUT-report."""
-    method: Literal["dps", "semantic", "nuclear"] = "semantic"
-    """dps: follow the picture everywhere alike. semantic: less where it may be haze. nuclear: prior plus a background
-    that hardly changes over the frames."""
+    method: Literal["smooth", "dps", "semantic", "nuclear"] = "smooth"
+    """smooth: follow what is finer than haze. dps: follow the picture everywhere alike. semantic: less where it may be
+    haze. nuclear: prior plus a background that hardly changes over the frames."""
     prior: str = "tiny-echo"
     """The bundled prior, a folder, or a zea diffusion model: hf://tristan-deep/semantic-diffusion-echo-dehazing."""
     strength: float = 1.0
@@ -245,6 +245,8 @@ class DehazeConfig:
     Default: the method's."""
     omega: float | None = None
     """Weight of the picture against the prior; default: the method's."""
+    dynamic_range: float = 55.0
+    """dB from black to white, as set at the scanner."""
     mask: Path | None = None
     """semantic: a picture of the frames' size, white where there is surely tissue; default: found in the cine."""
     frames: tuple[int, int] | None = None
@@ -260,6 +262,8 @@ class DehazeConfig:
     """Replace results that are there."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the network: auto is bfloat16 on a GPU and float32 on the CPU."""
     seed: int = 0
     """Fixes the result."""
 

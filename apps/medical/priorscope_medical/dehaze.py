@@ -18,6 +18,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import DehazeConfig
 from priorscope_medical.ultrasound.bmode_dehaze import DEFAULTS, BmodeSampling
+from priorscope_medical.ultrasound.bmode_gain import HazeLevel
 from priorscope_medical.ultrasound.bmode_pipeline import BmodeSettings, dehaze_frames
 from priorscope_medical.ultrasound.bmode_prior import EchoPrior, load_echo_prior
 from priorscope_medical.ultrasound.burnt_in_text import Screen, find_screen
@@ -39,7 +40,7 @@ def dehaze(config: DehazeConfig) -> int:
     check_out(config.out, len(cine.frames))
     screen = find_screen(cine)
     tissue = None if config.mask is None else _mask(config.mask, screen.sector.shape)
-    prior = load_echo_prior(config.prior, device=config.device)
+    prior = load_echo_prior(config.prior, device=config.device, precision=config.precision)
     settings = settings_of(config, prior)
     notes = [*cine.notes, *_notes(cine, screen)]
     _told(config, cine, screen, settings, notes)
@@ -79,7 +80,12 @@ def settings_of(config: DehazeConfig, prior: EchoPrior) -> BmodeSettings:
         batch_size=config.batch_size or max(1, _AT_ONCE // size**2),
         seed=config.seed,
     )
-    return BmodeSettings(sampling, strength=config.strength, size=config.size)
+    return BmodeSettings(
+        sampling,
+        strength=config.strength,
+        size=config.size,
+        level=HazeLevel(dynamic_range=config.dynamic_range),
+    )
 
 
 def taken_off(frames: NDArray[np.uint8], haze: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -175,6 +181,8 @@ def _check(config: DehazeConfig) -> None:
         raise InputError(f"--start {config.start:g}", remedy="Use a level above 0, up to 1.")
     if config.omega is not None and not 0 <= config.omega < float("inf"):
         raise InputError(f"--omega {config.omega:g}", remedy="Use 0 or more.")
+    if not 10 <= config.dynamic_range <= 200:
+        raise InputError(f"--dynamic-range {config.dynamic_range:g}", remedy="Use the scanner's, in dB: 40 to 90.")
     if config.mask is not None and config.method != "semantic":
         raise InputError(f"--mask with {config.method}", remedy="Only semantic uses one.")
     if config.seed < 0:

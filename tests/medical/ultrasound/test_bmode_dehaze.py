@@ -49,7 +49,7 @@ def pictures(frames=3, size=32, seed=0):
 def test_the_sample_follows_the_picture_more_with_more_weight(gaussian):
     y = pictures()
     errors = [
-        float((haze_free(y, gaussian, BmodeSampling("dps", steps=20, omega=omega)) - y).square().mean())
+        float((haze_free(y, gaussian, BmodeSampling("dps", steps=20, start=0.5, omega=omega)) - y).square().mean())
         for omega in (0.0, 50.0, 200.0)
     ]
     assert errors[0] > 2 * errors[1] > 20 * errors[2]
@@ -72,12 +72,12 @@ def test_trust_decides_pixel_by_pixel(gaussian):
     y = torch.full((1, 32, 32), 0.6)
     trust = torch.ones_like(y)
     trust[:, :, 16:] = 0.05
-    found = haze_free(y, gaussian, BmodeSampling("semantic", steps=20, omega=150.0), trust=trust)
+    found = haze_free(y, gaussian, BmodeSampling("semantic", steps=20, start=0.5, omega=150.0), trust=trust)
     left, right = (found[:, :, half] - y[:, :, half] for half in (slice(16), slice(16, None)))
     assert float(left.square().mean()) < 0.02 * float(right.square().mean())
 
 
-@pytest.mark.parametrize("method", ["dps", "semantic"])
+@pytest.mark.parametrize("method", ["smooth", "dps", "semantic"])
 def test_results_depend_on_the_seed_not_on_the_batch(gaussian, method):
     y = pictures(5)
     trust = torch.full_like(y, 0.7) if method == "semantic" else None

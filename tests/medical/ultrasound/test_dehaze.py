@@ -27,7 +27,7 @@ def quick(path, out, prior, **changes):
     return DehazeConfig(path, out=out, prior=str(prior), steps=2, device="cpu", **changes)
 
 
-@pytest.mark.parametrize("method", ["dps", "semantic", "nuclear"])
+@pytest.mark.parametrize("method", ["smooth", "dps", "semantic", "nuclear"])
 def test_dicom_in_dicom_and_report_out(cine_file, screen_cine, tiny_echo, tmp_path, capsys, method):
     out = tmp_path / "cleaned.dcm"
     assert dehaze(quick(cine_file, out, tiny_echo, method=method)) == 0

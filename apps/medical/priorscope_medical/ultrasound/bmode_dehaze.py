@@ -1,14 +1,15 @@
 """Haze-free B-mode by posterior sampling under a diffusion prior of haze-free pictures.
 
-``dps``: the sample follows the picture everywhere alike. ``semantic``: less where it may be haze, by a map of trust.
-``nuclear``: the picture is what the prior explains plus a background that hardly changes over the frames.
+``smooth``: the sample follows what is finer than haze, and is never brighter than the picture. ``dps``: it follows the
+picture everywhere alike. ``semantic``: less where it may be haze, by a map of trust. ``nuclear``: the picture is what
+the prior explains plus a background that hardly changes over the frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -18,9 +19,11 @@ from priorscope.diffusion.warm_start import late_start
 from priorscope.errors import InputError
 from priorscope.inverse.dps import DPS
 from priorscope.inverse.nuclear import NuclearDiffusion
+from priorscope_medical.ultrasound.bmode_guidance import SmoothHazeGuidance
 from priorscope_medical.ultrasound.bmode_prior import EchoPrior
 
-BmodeMethod = Literal["dps", "semantic", "nuclear"]
+BmodeMethod = Literal["smooth", "dps", "semantic", "nuclear"]
+Guide = DPS | NuclearDiffusion | SmoothHazeGuidance
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,15 @@ class BmodeSampling:
 
     Parameters
     ----------
-    method : {"dps", "semantic", "nuclear"}
+    method : {"smooth", "dps", "semantic", "nuclear"}
     steps : int
         Network calls a frame.
     start : float
         Level of noise at which the run begins, from the picture itself: 1 is nearly pure noise.
     omega : float
         Weight of the misfit |y - x0| of a frame. Steps of a run with fewer are larger, so that the sum stays.
+    hold : float
+        smooth: weight of slow brightness, see :class:`~.bmode_guidance.SmoothHazeGuidance`.
     gamma, share : float
         nuclear: weight of the background's rank, and the background's largest share of the picture.
     batch_size : int
@@ -44,18 +49,19 @@ class BmodeSampling:
         All frames get the same noise, so that it does not flicker.
     """
 
-    method: BmodeMethod = "semantic"
+    method: BmodeMethod = "smooth"
     steps: int = 20
-    start: float = 0.5
-    omega: float = 100.0
+    start: float = 0.8
+    omega: float = 80.0
+    hold: float = 0.1
     gamma: float = 1.0
     share: float = 0.3
     batch_size: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in ("dps", "semantic", "nuclear"):
-            raise InputError(f"method {self.method!r}", remedy="Use dps, semantic or nuclear.")
+        if self.method not in get_args(BmodeMethod):
+            raise InputError(f"method {self.method!r}", remedy=f"Use one of {', '.join(get_args(BmodeMethod))}.")
         if min(self.steps, self.batch_size) < 1 or not 0 < self.start <= 1 or min(self.omega, self.gamma) < 0:
             raise InputError(
                 f"{self.steps} steps from level {self.start} with weight {self.omega}",
@@ -63,8 +69,11 @@ class BmodeSampling:
             )
 
 
+#: Standard deviation of what may be haze, in parts of the picture's side.
+_HAZE_SIDE = 6 / 128
 #: What each method runs with unless told otherwise.
 DEFAULTS: dict[BmodeMethod, BmodeSampling] = {
+    "smooth": BmodeSampling("smooth"),
     "dps": BmodeSampling("dps"),
     "semantic": BmodeSampling("semantic"),
     "nuclear": BmodeSampling("nuclear"),
@@ -124,8 +133,10 @@ def _sampled(y: torch.Tensor, prior: EchoPrior, how: BmodeSampling, trust: torch
     noise = Noise.per_item([item_seed(how.seed, 0)] * len(y))
     x, times = late_start(y, times, schedule, times[0], noise)
     omega = how.omega / how.steps
-    guide: DPS | NuclearDiffusion
-    if how.method == "nuclear":
+    guide: Guide
+    if how.method == "smooth":
+        guide = SmoothHazeGuidance(y, omega=omega, hold=how.hold, sigma=_HAZE_SIDE * y.shape[-1])
+    elif how.method == "nuclear":
         guide = NuclearDiffusion(y, len(y), omega=omega, gamma=how.gamma, haze=how.share, weight_slope=20.0)
     elif trust is not None:
         weights = trust
@@ -136,5 +147,5 @@ def _sampled(y: torch.Tensor, prior: EchoPrior, how: BmodeSampling, trust: torch
     return sample(prior.denoiser, x, times, constraint=guide, correct=_until_clean(guide))
 
 
-def _until_clean(guide: DPS | NuclearDiffusion) -> Callable[[torch.Tensor, float], torch.Tensor]:
+def _until_clean(guide: Guide) -> Callable[[torch.Tensor, float], torch.Tensor]:
     return lambda x, s: x if s < 0 else guide.correct(x, s)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from priorscope.errors import InputError
 from priorscope_medical.ultrasound.bmode_dehaze import BmodeSampling, haze_free
 from priorscope_medical.ultrasound.bmode_frame import Smoothing, Square, guided_haze
+from priorscope_medical.ultrasound.bmode_gain import HazeLevel, haze_to_take
 from priorscope_medical.ultrasound.bmode_prior import EchoPrior
 from priorscope_medical.ultrasound.bmode_trust import from_mask, trust_map
 
@@ -25,6 +26,7 @@ class BmodeSettings:
     sampling : BmodeSampling
     strength : float
         How much of the haze that was found is taken off; 1: all of it.
+    level : HazeLevel
     smoothing : Smoothing
     size : int, optional
         Side of the prior's square in pixels; default: that of its training pictures.
@@ -32,6 +34,7 @@ class BmodeSettings:
 
     sampling: BmodeSampling = field(default_factory=BmodeSampling)
     strength: float = 1.0
+    level: HazeLevel = field(default_factory=HazeLevel)
     smoothing: Smoothing = field(default_factory=Smoothing)
     size: int | None = None
 
@@ -99,7 +102,8 @@ def dehaze_frames(
             found = from_mask((at | ~inside).numpy(), len(grey))
         trust = torch.from_numpy(found)
     estimate = haze_free(small, prior, settings.sampling, trust=trust, told=told)
-    haze = guided_haze((small - estimate).clamp(min=0) * inside, small, full, square, settings.smoothing)
+    taken = haze_to_take(small.numpy(), estimate.numpy(), inside.numpy(), settings.level)
+    haze = guided_haze(torch.from_numpy(taken), small, full, square, settings.smoothing)
     off = torch.minimum(settings.strength * haze, full).numpy()
     off[:, kept] = 0
     return Dehazed((grey - off).astype(np.float32), off, estimate.numpy(), square)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from priorscope.backbones.loading import load_component, model_folder, read_config
 from priorscope.data.files import write_text
-from priorscope.device import resolve_device
+from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.errors import InputError
 from priorscope_medical.table import MODELS
@@ -59,15 +59,26 @@ class EchoPrior:
     device : torch.device
     source : str
         Where it came from, for reports.
+    dtype : torch.dtype
+        That the network computes in; the weights stay in float32.
     """
 
-    def __init__(self, network: ZeaUNet, values: EchoValues, *, device: torch.device, source: str = "") -> None:
+    def __init__(
+        self,
+        network: ZeaUNet,
+        values: EchoValues,
+        *,
+        device: torch.device,
+        source: str = "",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         if network.config.image_channels != values.patch**2:
             raise InputError(
                 f"a network of {network.config.image_channels} channels for blocks of {values.patch} x {values.patch}",
                 remedy="B-mode pictures have one channel: the network has as many as a block has pixels.",
             )
-        self.network, self.values, self.device, self.source = network.to(device), values, device, source
+        self.network, self.values, self.device = network.to(device), values, device
+        self.source, self.dtype = source, dtype
         self.denoiser = Denoiser(self._noise, AngleSchedule(values.min_signal, values.max_signal))
 
     @classmethod
@@ -104,10 +115,15 @@ class EchoPrior:
 
     def _noise(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         blocks = functional.pixel_unshuffle(x, self.values.patch)
-        return functional.pixel_shuffle(self.network(blocks, label), self.values.patch)
+        if self.dtype != torch.float32 and not self.network.training:
+            with torch.autocast(self.device.type, self.dtype):
+                found = self.network(blocks, label).to(x.dtype)
+        else:
+            found = self.network(blocks, label)
+        return functional.pixel_shuffle(found, self.values.patch)
 
 
-def load_echo_prior(source: str, *, device: str = "auto") -> EchoPrior:
+def load_echo_prior(source: str, *, device: str = "auto", precision: Precision = "auto") -> EchoPrior:
     """A prior by its name in the model table, its folder or its hub id, in evaluation mode without gradients.
 
     Parameters
@@ -115,6 +131,8 @@ def load_echo_prior(source: str, *, device: str = "auto") -> EchoPrior:
     source : str
         A bundled prior's name, a folder that :meth:`EchoPrior.save_pretrained` wrote, or a folder or hub id
         (``hf://owner/name``, too) of a diffusion model that zea has saved.
+    device, precision : str
+        As for commands.
 
     Raises
     ------
@@ -128,22 +146,23 @@ def load_echo_prior(source: str, *, device: str = "auto") -> EchoPrior:
         parts = _ZEA
     folder = model_folder(name, parts, MODELS)
     where = resolve_device(device)
+    dtype = resolve_dtype(precision, where)
     if (folder / _ZEA[1]).exists():
-        return _of_zea(folder, where, str(source))
+        return _of_zea(folder, where, dtype, str(source))
     known = read_config(folder, _VALUES)
     try:
         values = EchoValues(**known)
     except TypeError as error:
         raise InputError(f"does not describe a prior of B-mode pictures ({error})", path=folder / _VALUES) from error
     network = load_component(ZeaUNet, folder / _UNET).eval().requires_grad_(False)
-    return EchoPrior(network, values, device=where, source=str(source))
+    return EchoPrior(network, values, device=where, source=str(source), dtype=dtype)
 
 
-def _of_zea(folder: Path, device: torch.device, source: str) -> EchoPrior:
+def _of_zea(folder: Path, device: torch.device, dtype: torch.dtype, source: str) -> EchoPrior:
     network, schedule, (low, high) = load_zea(folder)
     config = read_config(folder)["config"]
     shape = config.get("input_shape") or config.get("image_shape")
     if shape[0] != shape[1]:
         raise InputError(f"is a prior of {shape[0]} x {shape[1]} pixels; square pictures are expected", path=folder)
     values = EchoValues(int(shape[0]), low, high, 1, schedule.min_signal, schedule.max_signal)
-    return EchoPrior(network, values, device=device, source=source)
+    return EchoPrior(network, values, device=device, source=source, dtype=dtype)
