@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from priorscope.cli import main
 from priorscope.errors import InputError
 from priorscope_robotics.checkpoints.diffusion_policy import load_diffusion_policy, published_keys
 from priorscope_robotics.checkpoints.folder import load_folder, save_model
@@ -449,6 +450,10 @@ def test_full_size_checkpoint_of_diffusion_policy(tmp_path, monkeypatch, name):
     path = write_ckpt(tmp_path / "latest.ckpt", spec, fill(spec).state_dict())
     model = load_policy(path)
     acts_with_rti(model)
+    # and the command, in the environment it was trained for
+    words = ["robotics", "rollout", str(path), "pusht", "--out", str(tmp_path / "a.mp4"), "--max-steps", "3"]
+    assert main([*words, "--policy", "ddim:2", "--n-action-steps", "2"]) == 0
+    assert (tmp_path / "a.mp4").stat().st_size > 1000
     print(f"{path.stat().st_size / 1e6:.0f} MB file, {sum(w.numel() for w in model.parameters()) / 1e6:.1f} M weights,")
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB at most")
 
@@ -459,4 +464,6 @@ def test_full_size_folder_of_lerobot(tmp_path, layout):
     spec = lerobot_specs()["pusht-image"]
     write_lerobot(tmp_path / "policy", spec, layout)
     acts_with_rti(load_policy(tmp_path / "policy"))
+    words = ["robotics", "rollout", str(tmp_path / "policy"), "pusht", "--out", str(tmp_path / "a.gif")]
+    assert main([*words, "--policy", "ddim:2", "--n-action-steps", "2", "--max-steps", "3"]) == 0
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB at most")

@@ -121,6 +121,8 @@ class EvaluateConfig:
     """Episodes of each policy that are filmed."""
     latency_calls: int = 30
     """Calls that are timed alone, for one environment and for a batch; 0: none."""
+    contraction: bool = True
+    """Measure how much of a difference between two guesses a warm-started run leaves."""
     device: str = "auto"
     seed: int = 0
     """Of the policies' noise; each episode's derives from it and the episode's seed."""

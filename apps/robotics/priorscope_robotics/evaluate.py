@@ -20,9 +20,12 @@ from priorscope_robotics.evaluation_report import Contestant, write_report
 from priorscope_robotics.latency import summarise, time_calls
 from priorscope_robotics.model import ACTION, PolicyModel
 from priorscope_robotics.paired import paired_difference
+from priorscope_robotics.policies.contraction import measure_contraction
 from priorscope_robotics.policies.full import FullPolicy
 from priorscope_robotics.policies.named import discrete_dimensions, make_policy
+from priorscope_robotics.policies.noise import EnvironmentNoise
 from priorscope_robotics.policies.policy import Output, Policy
+from priorscope_robotics.policies.rti import RtiPolicy, shifted
 from priorscope_robotics.policies.start_level import propose_start
 
 #: Seeds of the episodes from which ``rti:auto`` learns its level: none of those that are evaluated.
@@ -56,7 +59,7 @@ def evaluate(config: EvaluateConfig) -> int:
 
 
 _PRINTED = (
-    *("policy", "calls", "success", "score", "max_coverage", "mean_coverage"),
+    *("policy", "calls", "success", "score", "max_coverage", "mean_coverage", "contraction"),
     *("p50_ms_1", "p95_ms_1", "encoder_p50_ms_1", "denoiser_p50_ms_1", "speedup_1", "difference", "lower_95"),
 )
 
@@ -166,7 +169,19 @@ def _contest(
         for batch in sorted({1, len(environments)}):
             observations = {name: value[:1].expand(batch, *value.shape[1:]) for name, value in last.items()}
             latencies[str(batch)] = summarise(time_calls(policy, observations, config.latency_calls))
-    return Contestant(text, [rows[seed] for seed in seeds], latencies, films, environments[0].fps)
+    factors = _contraction(policy, last) if config.contraction and isinstance(policy, RtiPolicy) else None
+    return Contestant(text, [rows[seed] for seed in seeds], latencies, films, environments[0].fps, factors)
+
+
+def _contraction(policy: RtiPolicy, observations: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Of a run from a shifted full plan, at the first of the observations: of each step, and of the whole run."""
+    one = {name: value[:1] for name, value in observations.items()}
+    with torch.no_grad():
+        given = policy.model.given(policy.model.features(policy.model.normalized(one)))
+        guess = shifted(policy.full.from_noise(given, 1, EnvironmentNoise([0])), policy.shift)
+    found = measure_contraction(policy, given, guess)
+    steps = {f"level {level:g}": float(factor) for level, factor in zip(found.levels, found.steps, strict=True)}
+    return {"whole run": float(found.whole), **steps}
 
 
 def _first_observation(environment: Environment, policy: Policy, seed: int) -> dict[str, torch.Tensor]:
@@ -192,6 +207,8 @@ def _table(contestants: list[Contestant]) -> list[dict[str, Any]]:
             row[name] = float(np.mean([one["measures"][name] for one in contestant.rows]))
         for batch, found in contestant.latencies.items():
             row |= {f"{name}_{batch}": value for name, value in found.items()}
+        if contestant.contraction:
+            row["contraction"] = contestant.contraction["whole run"]
         if contestant is not first:
             difference = paired_difference([one["score"] for one in first.rows], scores)
             row |= {"difference": difference.mean, "lower_95": difference.low, "upper_95": difference.high}

@@ -23,6 +23,8 @@ class Contestant:
     films: dict[int, list[Any]] = field(default_factory=dict)
     """Pictures by seed."""
     fps: float = 10.0
+    contraction: dict[str, float] | None = None
+    """Largest singular values of a warm-started run and of its steps."""
 
 
 def write_report(
@@ -58,6 +60,15 @@ def write_report(
         "after two calls that do not count, with warm starts where a policy has them; in_episodes: while it acted, all "
         "calls but the first, those that needed full plans (cold_share) among them."
     )
+    contracting = [{"policy": c.name, **c.contraction} for c in contestants if c.contraction]
+    if contracting:
+        report.heading("Contraction")
+        report.table(contracting)
+        report.paragraph(
+            "By how much a run stretches the difference between two guesses at most, measured at one observation of "
+            "the last episodes: the largest singular value of its Jacobian (power iteration, ten steps, a lower bound). "
+            "Below 1, what the last plan got wrong dies out."
+        )
     films = [(c, seed, pictures) for c in contestants for seed, pictures in c.films.items()]
     if films:
         report.heading("Films")
