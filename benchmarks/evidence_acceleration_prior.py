@@ -70,6 +70,8 @@ def aids(steps: int) -> dict[str, Aid]:
         ),
         "perturbation": Aid(perturbation=PerturbationConfig("gaussian")),
         "coarse noise": Aid(coarse_noise=0.9),
+        # added after the first curriculum's last group had joined when the learning rate was nearly 0
+        "hasty curriculum": Aid(curriculum=CurriculumConfig(clusters=5, patience=1)),
     }
 
 

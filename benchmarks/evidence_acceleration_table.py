@@ -117,7 +117,7 @@ def draw(floor: list[Row], made: list[Row], helped: list[Row], path: Path) -> No
         right.plot([place] * len(values), values, "o", color="k" if name == "plain" else "tab:blue", alpha=0.6)
         right.plot(place, np.mean(values), "_", color="k", markersize=18)
     right.set_xticks(range(len(names)), names, rotation=25, fontsize=8)
-    right.set(ylabel="MMD to held-out, x 1000", title="aids at equal steps, a dot a seed")
+    right.set(yscale="log", ylabel="MMD to held-out, x 1000", title="aids at equal steps, a dot a seed")
     figure.savefig(path, dpi=120)
     print(f"\nfigure: {path}")
 
