@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,10 +60,8 @@ def write_data(path, *, episodes=4, length=20, obs=3, action=1, seed=0):
 
 
 def small_config(data, out, *, steps=4, **changes):
-    loop = LoopConfig(
-        **{"steps": steps, "batch_size": 8, "lr": 1e-3, "warmup": 1, "log_every": 1, "validate_every": 2},
-        **changes.pop("loop", {}),
-    )
+    usual = {"steps": steps, "batch_size": 8, "lr": 1e-3, "warmup": 1, "log_every": 1, "validate_every": 2}
+    loop = LoopConfig(**usual | changes.pop("loop", {}))
     settings = {"size": "tiny", "noise_steps": 8, "held_out": 0.25, "n_action_steps": 4, "horizon": 8, **changes}
     return TrainConfig(str(data), out, loop=loop, **settings)
 
@@ -75,7 +74,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    train(small_config(data, out, steps=30))
+    train(small_config(data, out, steps=30, loop={"validate_every": 15}))
     return out
 
 
@@ -115,6 +114,34 @@ def test_other_policies_train_a_few_steps(data, tmp_path, changes):
         field = model.normalizer.field("action")
         assert (float(field.scale), float(field.offset)) == (1.0, 0.0)  # as it is, so that scaling can matter
         assert float(field.input_stats.max) < 0.2  # divided by 10
+
+
+def test_a_policy_of_images_trains_and_sees(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
+    vectors = rng.normal(size=(24, 2)).astype(np.float32)
+    ends = np.array([12, 24])
+    write_arrays(tmp_path / "a.npz", Episodes({"agent_pos": vectors, "image": images}, vectors, ends, title="test"))
+    config = small_config(tmp_path / "a.npz", tmp_path / "run", steps=1, held_out=0.0, loop={"batch_size": 2})
+    train(replace(config, observe=("agent_pos", "image")))
+    model = load_policy(tmp_path / "run")
+    assert [entry.name for entry in model.spec.observations] == ["agent_pos", "image"]
+    assert model.spec.image.crop == (28, 28)
+    words = ["robotics", "predict", str(tmp_path / "run"), str(tmp_path / "a.npz"), "--out", str(tmp_path / "p.npz")]
+    assert main([*words, "--policy", "ddim:1"]) == 0
+    with np.load(tmp_path / "p.npz") as file:
+        assert file["plans"].shape == (12, 8, 2)
+
+
+def test_robomimic_normaliser(tmp_path):
+    data = write_data(tmp_path / "a.npz", action=10)
+    train(small_config(data, tmp_path / "run", steps=1, normalizer="robomimic"))
+    normalizer = load_policy(tmp_path / "run").normalizer
+    assert normalizer.field("action").scale[3:].tolist() == [1.0] * 7
+    assert normalizer.field("action").scale[0] != 1
+    assert len(set(normalizer.field("obs").scale.tolist())) == 1
+    with pytest.raises(InputError, match="10 an arm"):
+        train(small_config(write_data(tmp_path / "b.npz"), tmp_path / "b", normalizer="robomimic"))
 
 
 def test_one_step_student_of_a_teacher(trained, data, tmp_path):

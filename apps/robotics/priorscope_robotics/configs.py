@@ -71,6 +71,9 @@ class TrainConfig:
     """Steps of a plan that are executed."""
     noise_steps: int = 100
     """Noise levels."""
+    normalizer: Literal["limits", "robomimic"] = "limits"
+    """limits: everything to [-1, 1] by its range; robomimic: as published for its absolute actions: positions by their
+    range, rotations and grippers as they are, one factor for all of a vector of observations."""
     discrete: tuple[str, ...] = ()
     """Dimensions of the action that take few values, INDEX:VALUES (-1:-1,1). They are not normalised."""
     discrete_scale: float = 1.0

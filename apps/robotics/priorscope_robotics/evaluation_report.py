@@ -10,6 +10,9 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope_robotics.configs import EvaluateConfig
 from priorscope_robotics.film import strip, write_film
 
+#: What the table begins with.
+_FIRST = ("policy", "calls", "success", "score", "difference", "lower_95", "speedup_1", "max_coverage", "mean_coverage")
+
 
 @dataclass
 class Contestant:
@@ -37,7 +40,9 @@ def write_report(
     )
     report.heading("Result")
     names = dict.fromkeys(name for row in rows for name in row)
-    shown = [name for name in names if "_ms_" not in name and "cold_share" not in name]
+    known = [name for name in names if "_ms_" not in name and "cold_share" not in name]
+    shown = [name for name in _FIRST if name in known]
+    shown += [name for name in known if name not in _FIRST]
     report.table(
         [{name: row.get(name) for name in shown} for row in rows], best={"success": "greatest", "score": "greatest"}
     )
@@ -66,7 +71,7 @@ def write_report(
         report.table(contracting)
         report.paragraph(
             "By how much a run stretches the difference between two guesses at most, measured at one observation of "
-            "the last episodes: the largest singular value of its Jacobian (power iteration, ten steps, a lower bound). "
+            "the last episodes: the largest singular value of its Jacobian (by power iteration, a lower bound). "
             "Below 1, what the last plan got wrong dies out."
         )
     films = [(c, seed, pictures) for c in contestants for seed, pictures in c.films.items()]

@@ -17,9 +17,11 @@ from priorscope_robotics.model import ACTION, PolicyModel
 from priorscope_robotics.normalizer import (
     FieldScale,
     LinearNormalizer,
+    absolute_action_field,
     fit_field,
     identity_field,
     image_field,
+    largest_field,
     statistics,
 )
 from priorscope_robotics.policies.consistency import student_of
@@ -97,16 +99,19 @@ def scaled_actions(actions: np.ndarray, dims: Sequence[DiscreteAction]) -> np.nd
     return actions
 
 
-def fitted_normalizer(spec: PolicySpec, episodes: Episodes) -> LinearNormalizer:
-    """Vectors to [-1, 1] by their range, images too; discrete dimensions of the action as they are."""
+def fitted_normalizer(spec: PolicySpec, episodes: Episodes, kind: str = "limits") -> LinearNormalizer:
+    """Vectors to [-1, 1] by their range, or as robomimic's; images too. Discrete dimensions of the action stay."""
+    robomimic = kind == "robomimic"
     fields: dict[str, FieldScale] = {}
     for entry in spec.observations:
         if entry.kind == "image":
             fields[entry.name] = image_field()
         else:
-            fields[entry.name] = fit_field(statistics(torch.from_numpy(episodes.observations[entry.name])))
+            found = statistics(torch.from_numpy(episodes.observations[entry.name]))
+            fields[entry.name] = largest_field(found) if robomimic else fit_field(found)
     stats = statistics(torch.from_numpy(episodes.actions))
-    field, same = fit_field(stats), identity_field(stats)
+    field = absolute_action_field(stats) if robomimic else fit_field(stats)
+    same = identity_field(stats)
     for dim in spec.discrete:
         field.scale[dim.index], field.offset[dim.index] = same.scale[dim.index], same.offset[dim.index]
     fields[ACTION] = field
@@ -171,7 +176,7 @@ def start_model(
             )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.loop.seed)
-        model = PolicyModel(spec, fitted_normalizer(spec, episodes))
+        model = PolicyModel(spec, fitted_normalizer(spec, episodes, config.normalizer))
     model.spec = replace(spec, largest_moves=largest_moves(model, episodes))
     return model.to(device), None
 
