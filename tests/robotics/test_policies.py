@@ -381,23 +381,25 @@ def test_levels_of_a_buffer():
     assert bool((levels[::2, 7] - levels[::2, 5] == 25).all())
 
 
-def test_streaming_draws_from_the_posterior_with_a_part_of_the_calls():
+@pytest.mark.parametrize(("first", "steps", "chunks"), [(0, 40, 4), (1, 30, 3)])
+def test_streaming_draws_from_the_posterior_with_a_part_of_the_calls(first, steps, chunks):
+    """Also where the plan's last step is left over behind the chunks."""
     variance = 0.04
-    model = gaussian_model(variance, diffusion=Diffusion(steps=40, clip=0.0), first_action=0)
+    model = gaussian_model(variance, diffusion=Diffusion(steps=steps, clip=0.0), first_action=first)
     policy = StreamingPolicy(model)
-    assert policy.chunks == 4
+    assert policy.chunks == chunks
     state, noise = policy.start(300), EnvironmentNoise(range(300))
     observation = seen(*[0.4] * 300)
     calls = []
-    spread = math.sqrt(ddpm_variance(model.schedule(), range(39, -1, -1), variance, 1.0))
+    spread = math.sqrt(ddpm_variance(model.schedule(), range(steps - 1, -1, -1), variance, 1.0))
     for _ in range(6):
         out = policy.act(observation, state, noise)
         calls.append(out.calls[0])
         assert abs(float(out.actions.mean()) - 0.4) < 0.03
         assert abs(float(out.actions.std()) / spread - 1) < 0.05
-    assert calls == [50, 10, 10, 10, 10, 10]
+    assert calls == [steps + 10, 10, 10, 10, 10, 10]
     state.reset([True] + [False] * 299)
-    assert policy.act(observation, state, noise).calls[:2] == [50, 10]
+    assert policy.act(observation, state, noise).calls[:2] == [steps + 10, 10]
 
 
 # ---- one-step student -------------------------------------------------------------------------------------------

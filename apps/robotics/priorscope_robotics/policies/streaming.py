@@ -92,10 +92,11 @@ class StreamingPolicy(Policy):
                 calls[place] = spent
         moved, spent = self._down(given, buffer, self.levels, self.per_chunk, noise)
         calls = [before + spent for before in calls]
+        # chunks move one place forward, to the levels that the next call begins with; the last, and what is left over
+        # behind it, are noise
         n, first = self.n_action_steps, self.spec.first_action
-        tail = required(noise).like(moved[:, -n:])
-        # chunks move one place forward, to the levels that the next call begins with
-        state.plan = torch.cat([moved[:, n:], tail], 1) if moved.shape[1] - first >= n else moved
+        kept = first + (self.chunks - 1) * n
+        state.plan = torch.cat([moved[:, n : kept + n], required(noise).like(moved[:, kept:])], 1)
         state.fresh[:] = False
         return moved, calls
 
