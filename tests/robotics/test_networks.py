@@ -29,6 +29,20 @@ def test_golden_dp_unet1d(golden_cases, weights_of):
                 net.float()
 
 
+def test_a_single_plan_is_as_one_of_many():
+    """A batch of one goes another way through the convolutions; it follows the weights when they change."""
+    torch.manual_seed(0)
+    settings = {"down_dims": [16, 32], "diffusion_step_embed_dim": 16, "kernel_size": 5, "n_groups": 8}
+    net = ConditionalUnet1D(2, 6, **settings).double().eval().requires_grad_(False)
+    x, t, g = torch.randn(3, 8, 2).double(), torch.tensor([1, 5, 50]), torch.randn(3, 6).double()
+    for _ in range(2):
+        alone = torch.cat([net(x[i : i + 1], t[i : i + 1], g[i : i + 1]) for i in range(3)])
+        torch.testing.assert_close(alone, net(x, t, g), rtol=1e-12, atol=1e-12)
+        for weight in net.parameters():
+            weight.mul_(1.1)
+    assert not any("laid" in key for key in net.state_dict())
+
+
 def test_golden_dp_transformer(golden_cases, weights_of):
     for name, meta, tensors in golden_cases("dp_transformer_*"):
         net = TransformerForDiffusion(**meta["config"])
