@@ -17,12 +17,12 @@ GRID: dict[str, list[dict[str, Any]]] = {
     "gain": _grid(gain=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)),
     "high-pass": _grid(frames=(0.7, 1.0, 1.5, 2.0, math.inf), amount=_AMOUNTS),
     "svd": _grid(rank=(1, 2, 3), amount=_AMOUNTS, block=(None, [256, 32])),
-    "non-local means": _grid(h=(2.0, 5.0, 10.0), floor=(-45.0, -35.0, -25.0, -20.0)),
+    "non-local means": _grid(h=(3.0, 8.0), floor=(-45.0, -35.0, -25.0, -20.0)),
     "wiener": _grid(by_depth=(False, True), over=(0.25, 0.5, 1.0, 2.0, 4.0)),
     "subtraction": _grid(by_depth=(False, True), over=(1.0, 2.0, 4.0, 8.0), smooth=(1.0, 2.0), floor=(0.05, 0.3)),
 }
 #: Of one sample: its mean is judged with the same options.
 JOINT_GRID: list[dict[str, Any]] = [
     *_grid(steps=(8, 16), eta=(0.0, 1.0, 100.0), start=(1.0,)),
-    *_grid(steps=(8,), eta=(1.0, 100.0), start=(0.4, 0.5)),
+    *_grid(steps=(6,), eta=(1.0, 100.0), start=(0.3, 0.5)),
 ]

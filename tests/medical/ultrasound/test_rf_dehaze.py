@@ -177,3 +177,16 @@ def test_priors_must_fit_together(priors):
     other = RfPrior._of(priors[1].network.gains, RfValues("haze", frames=4), None, torch.device("cpu"))
     with pytest.raises(InputError, match="other sequences"):
         dehaze_rf(RF, priors[0], other, device="cpu")
+
+
+def test_bundled_priors_take_haze_from_a_cine_that_they_have_not_seen():
+    """Convolved, of a seed that no training has had; not the evidence, which is benchmarks/dehazing.py."""
+    scan = LineScan(
+        Sector((10e-3, 60e-3), (-0.6, 0.6)), samples=640, beams=48, carrier=2.43e6, bandwidth=0.66, beam_width=1.5
+    )
+    haze = Haze(level=3.0, smear=6.0, reach=40e-3)
+    cine = simulate_cine(12345, frames=6, scan=scan, haze=haze, density=6e6, begin=0.2)
+    hazy = cine.hazy()
+    bundled = [RfPrior.from_pretrained(f"tiny-rf-{part}", device="cpu") for part in ("tissue", "haze")]
+    found = dehaze_rf(hazy, *bundled, steps=8, eta=100.0, device="cpu").tissue
+    assert error(found, cine.clean) < 0.6 * error(hazy, cine.clean)

@@ -18,7 +18,7 @@ from priorscope_medical.ultrasound.rf_prior import SCHEDULE, RfPrior
 #: Of the held-out error: noise in units of the RMS of hazy RF.
 LEVELS = (0.02, 0.1, 0.5, 2.0)
 #: Levels are drawn between these, evenly in their logarithm: weak echoes to loud ones.
-_RANGE = (0.01, 5.0)
+_RANGE = (0.01, 10.0)
 
 
 class RfPriorTask(Task):
