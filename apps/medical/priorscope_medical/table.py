@@ -7,15 +7,17 @@ from pathlib import Path
 from priorscope.backbones.table import PublishedModel
 
 
-def _bundled(name: str, note: str) -> PublishedModel:
+def _bundled(
+    name: str, note: str, *, task: str = "reconstruction", loader: str = "slice-prior", size: str = "3 MB"
+) -> PublishedModel:
     return PublishedModel(
         name=name,
         app="medical",
-        task="reconstruction",
-        loader="slice-prior",
+        task=task,
+        loader=loader,
         source=str(Path(__file__).parent / "models" / name),
         licence="Apache-2.0",
-        size="3 MB",
+        size=size,
         note=f"ours, bundled: {note}; for demos, tests and first looks",
         bundled=True,
     )
@@ -38,6 +40,20 @@ def _by_hand(name: str, file: str, note: str) -> PublishedModel:
 MODELS: tuple[PublishedModel, ...] = (
     _bundled("tiny-ct", "a prior of CT slices, 64 px of 3.8 mm, learnt from drawn heads and bodies"),
     _bundled("tiny-mr", "a prior of T1 MR slices of heads, 64 px of 3.6 mm, learnt from one brain, moved and bent"),
+    _bundled(
+        "tiny-rf-tissue",
+        "a prior of ultrasound RF of a beating ventricle, 6 frames, learnt from simulations",
+        task="dehazing",
+        loader="rf-prior",
+        size="2 MB",
+    ),
+    _bundled(
+        "tiny-rf-haze",
+        "a prior of ultrasound RF of haze, 6 frames, learnt from simulations",
+        task="dehazing",
+        loader="rf-prior",
+        size="2 MB",
+    ),
     _by_hand(
         "mbir-aapm", "checkpoint_185.pth", "DiffusionMBIR's CT prior, 256 px, 61.4 million weights; --prior-scale"
     ),
