@@ -92,7 +92,8 @@ def _report(
     shown = {"before": before, "after": after, "removed": before - after}
     shown |= {} if clean is None else {"truth": clean}
     panels = [
-        Panel(colourise(decibels(envelope(rf[:1])[0], top), "gray", -RANGE, 0.0), name) for name, rf in shown.items()
+        Panel(colourise(_shown(decibels(envelope(rf[:1])[0], top)), "gray", -RANGE, 0.0), name)
+        for name, rf in shown.items()
     ]
     figure = side_by_side(panels, columns=len(panels), width=13.0)
     figure.savefig(run.figures / "frame.png", dpi=110)
@@ -101,3 +102,10 @@ def _report(
         f"Envelope of the first frame, beams from left to right, down to -{RANGE:g} dB; one scale for all.",
     )
     report.environment(run).write(run.report_path)
+
+
+def _shown(image: NDArray[Any]) -> NDArray[Any]:
+    """Means of samples and repeated beams, so that the picture is about 400 by 320."""
+    every = max(1, image.shape[0] // 400)
+    rows = image[: image.shape[0] // every * every].reshape(-1, every, image.shape[1]).mean(1)
+    return np.repeat(rows, max(1, round(320 / image.shape[1])), axis=1)
