@@ -38,6 +38,27 @@ def _by_hand(name: str, file: str, note: str) -> PublishedModel:
 
 
 MODELS: tuple[PublishedModel, ...] = (
+    PublishedModel(
+        name="tiny-echo",
+        app="medical",
+        task="dehazing",
+        loader="echo-prior",
+        source=str(Path(__file__).parent / "models" / "tiny-echo"),
+        licence="Apache-2.0",
+        size="2 MB",
+        note="ours, bundled: a prior of B-mode pictures of hearts, 128 px, learnt from simulated ones",
+        bundled=True,
+    ),
+    PublishedModel(
+        name="zea-echo-dehazing",
+        app="medical",
+        task="dehazing",
+        loader="zea",
+        source="tristan-deep/semantic-diffusion-echo-dehazing",
+        licence="not stated",
+        size="not stated",
+        note="zea's prior of B-mode pictures of hearts, 256 px, 1.95 million weights",
+    ),
     _bundled("tiny-ct", "a prior of CT slices, 64 px of 3.8 mm, learnt from drawn heads and bodies"),
     _bundled("tiny-mr", "a prior of T1 MR slices of heads, 64 px of 3.6 mm, learnt from one brain, moved and bent"),
     _bundled(

@@ -191,6 +191,21 @@ def test_a_prior_comes_back_as_it_was_written(tiny_echo, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("source", "fact"),
+    [
+        ("hf://tristan-deep/semantic-diffusion-echo-dehazing", "semantic-diffusion"),
+        ("zea-echo-dehazing", "semantic-diffusion"),
+        ("tiny-ekko", "no model is called"),
+        ("tiny-ct", "does not describe a prior of B-mode"),
+    ],
+)
+def test_priors_that_are_not_here_or_of_something_else_give_one_line(source, fact):
+    with pytest.raises(InputError, match=fact) as caught:
+        load_echo_prior(source, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("make", "fact"),
     [
         (lambda: BmodeSampling("median"), "method"),  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -76,7 +77,7 @@ def test_a_seed_fixes_the_result_and_strength_scales_it(cine_file, tiny_echo, tm
 def test_one_picture_and_a_mask_and_a_part_of_the_frames(screen_cine, cine_file, tiny_echo, tmp_path):
     Image.fromarray(screen_cine[0][0]).save(tmp_path / "one.png")
     Image.fromarray(np.full((128, 176), 255, np.uint8)).save(tmp_path / "mask.png")
-    config = quick(tmp_path / "one.png", tmp_path / "out.png", tiny_echo, mask=tmp_path / "mask.png")
+    config = quick(tmp_path / "one.png", tmp_path / "out.png", tiny_echo, mask=tmp_path / "mask.png", method="semantic")
     assert dehaze(config) == 0
     assert np.asarray(Image.open(tmp_path / "out.png")).shape == (128, 176, 3)
     notes = json.loads((tmp_path / "out-report" / "metrics.json").read_text())["notes"]
@@ -124,10 +125,78 @@ def test_wrong_options_give_one_line(cine_file, tmp_path, monkeypatch, tiny_echo
 def test_a_mask_of_another_size_is_refused(cine_file, tiny_echo, tmp_path):
     Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match="10 x 10"):
-        dehaze(quick(cine_file, tmp_path / "y.dcm", tiny_echo, mask=tmp_path / "mask.png"))
+        dehaze(quick(cine_file, tmp_path / "y.dcm", tiny_echo, mask=tmp_path / "mask.png", method="semantic"))
 
 
 def test_what_is_taken_off_never_wraps_around():
     frames = np.array([[[3, 200]]], np.uint8)
     np.testing.assert_array_equal(taken_off(frames, np.full((1, 1, 2), 0.1, np.float32)), [[[0, 174]]])
     np.testing.assert_array_equal(taken_off(frames, np.zeros((1, 1, 2), np.float32)), frames)
+
+
+@pytest.mark.slow
+def test_the_published_container_runs_at_full_size(cine_file, golden_files, tmp_path, capsys):
+    """Keys and shapes from the manifest, hashed weights, in zea's folder: the command runs at 256 x 256."""
+    import csv
+    import resource
+    import zlib
+
+    import h5py
+
+    path = golden_files("medical", "manifest-zea-semantic*.tsv")[0]
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    folder = tmp_path / "zea"
+    folder.mkdir()
+    config = {
+        "module": "zea.models.diffusion",
+        "class_name": "DiffusionModel",
+        "config": {
+            "name": "diffusion_model",
+            "input_shape": [256, 256, 1],
+            "input_range": [-1, 1],
+            "min_signal_rate": 0.02,
+            "max_signal_rate": 0.95,
+            "network_name": "unet_time_conditional",
+            "network_kwargs": {"widths": [32, 64, 96, 128], "block_depth": 2},
+        },
+        "registered_name": "DiffusionModel",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    order = {"kernel": 0, "bias": 1, "moving_mean": 0, "moving_variance": 1}
+    weights = 0
+    with h5py.File(folder / "model.weights.h5", "w") as file:
+        for network in ("ema_network", "layers/functional"):
+            for row in rows:
+                layer, name = row["path"].split("/")[-2:]
+                shape = json.loads(row["shape"])
+                draw = np.random.default_rng(zlib.crc32(f"{network}/{row['path']}".encode()))
+                values = 1 + draw.random(shape) if name == "moving_variance" else draw.normal(0, 0.02, shape)
+                file[f"{network}/layers/{layer}/vars/{order[name]}"] = values.astype(np.float32)
+                weights += int(np.prod(shape)) * (network == "ema_network")
+        file["optimizer/vars/0"] = 1
+    assert weights == 1_953_377
+    config = DehazeConfig(cine_file, out=tmp_path / "out.dcm", prior=str(folder), steps=2, device="cpu", frames=(0, 3))
+    assert dehaze(config) == 0
+    assert pydicom.dcmread(tmp_path / "out.dcm").NumberOfFrames == 3
+    described = json.loads((tmp_path / "out-report" / "metrics.json").read_text())["prior"]
+    assert (described["size"], described["weights"]) == (256, 1_950_497)
+    with capsys.disabled():
+        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+def test_the_real_cine_with_the_bundled_prior(tmp_path):
+    """SonoSite's apical four-chamber view in pydicom's wheel, five frames of it and few steps."""
+    from pydicom.data import get_testdata_file
+
+    source, out = Path(str(get_testdata_file("examples_ybr_color.dcm"))), tmp_path / "cleaned.dcm"
+    assert dehaze(DehazeConfig(source, out=out, steps=8, frames=(0, 5), device="cpu")) == 0
+    metrics = json.loads((report_folder(out) / "metrics.json").read_text())
+    assert metrics["kept_pixels_changed"] == 0
+    assert metrics["contrast_wall_haze_after"] > 1.05 * metrics["contrast_wall_haze_before"]
+    assert metrics["haze_grey_after"] < 0.8 * metrics["haze_grey_before"]
+    assert metrics["edge_steepness_ratio"] > 0.95
+    assert metrics["wall_width_after"] < 1.05 * metrics["wall_width_before"]
+    written = pydicom.dcmread(out)
+    assert (written.PatientID, written.NumberOfFrames) == ("204", 5)
+    assert float(written.FrameTime) == pytest.approx(33.333)

@@ -52,8 +52,8 @@ class BmodeSampling:
     method: BmodeMethod = "smooth"
     steps: int = 20
     start: float = 0.8
-    omega: float = 80.0
-    hold: float = 0.1
+    omega: float = 40.0
+    hold: float = 0.2
     gamma: float = 1.0
     share: float = 0.3
     batch_size: int = 10

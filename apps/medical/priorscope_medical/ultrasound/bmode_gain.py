@@ -18,6 +18,7 @@ from priorscope.errors import InputError
 Frames = NDArray[np.float32]
 #: Grey (0 to 1) below which a pixel is black and tells nothing of haze; share of sure haze around that is enough.
 _BLACK, _ENOUGH = 0.04, 0.1
+_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class HazeLevel:
         Standard deviation of the level's smoothing in pixels of the prior.
     smooth : float
         Of the picture before its level is compared, in pixels of the prior.
+    stands_out : float
+        dB above the level from which on a pixel is an echo that the prior has missed, such as a thin leaflet.
     sure : float
         Share of a pixel's brightness that the prior must call haze for it to count fully.
     """
@@ -41,8 +44,9 @@ class HazeLevel:
     dynamic_range: float = 55.0
     margin: float = 3.0
     reach: float = 6.0
-    smooth: float = 1.5
-    sure: float = 0.3
+    smooth: float = 1.0
+    stands_out: float = 10.0
+    sure: float = 0.8
 
     def __post_init__(self) -> None:
         if min(self.dynamic_range, self.reach, self.sure) <= 0 or self.smooth < 0:
@@ -72,8 +76,11 @@ def haze_to_take(grey: Frames, estimate: Frames, inside: NDArray[np.bool_], how:
     picture, guess = smoothed(grey, how.smooth), smoothed(estimate, how.smooth)
     surplus = (grey - estimate) / np.maximum(grey, 0.05)
     weight = np.clip(surplus / how.sure, 0, 1) * (grey > _BLACK) * inside
-    around = smoothed(weight, how.reach)
-    level = smoothed(weight * grey, how.reach) / np.maximum(around, 1e-6)
+    level = np.full(grey.shape, np.inf)
+    for _ in range(_ROUNDS):  # what stands out of the level is no haze, whatever the prior makes of it
+        own = weight * (picture < level + how.stands_out / how.dynamic_range)
+        around = smoothed(own, how.reach)
+        level = smoothed(own * grey, how.reach) / np.maximum(around, 1e-6)
     share = 10 ** ((how.dynamic_range * (level - picture) + how.margin) / 10)  # of the power that is haze
     share *= np.clip(around / _ENOUGH, 0, 1)
     left = picture + 10 / how.dynamic_range * np.log10(np.maximum(1 - share, 1e-12))

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from priorscope.backbones.loading import load_component, model_folder, read_config
+from priorscope.backbones.table import find_published
 from priorscope.data.files import write_text
 from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.diffusion.denoiser import Denoiser
@@ -142,7 +143,9 @@ def load_echo_prior(source: str, *, device: str = "auto", precision: Precision =
     name = str(source).removeprefix("hf://")
     local = Path(name).expanduser()
     parts = (_VALUES, _UNET)
-    if (local / _ZEA[1]).exists() or not (local.exists() or any(row.name == name for row in MODELS)):
+    row = find_published(name, MODELS)
+    published = row is not None and row.loader == "zea"
+    if published or (local / _ZEA[1]).exists() or not (local.exists() or row or "/" not in name):
         parts = _ZEA
     folder = model_folder(name, parts, MODELS)
     where = resolve_device(device)
