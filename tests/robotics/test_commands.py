@@ -224,7 +224,7 @@ def evaluation(trained, out, **changes):
 
 def test_comparison_on_the_same_episodes(trained, tmp_path, capsys):
     out = tmp_path / "run"
-    texts = ("ddpm", "ddim:2:trailing", "rti:1,0", "rti:auto:2", "rti:2,0:noised:deterministic")
+    texts = ("ddpm", "ddim:2:trailing", "rti:1,0", "rti:auto:2:noised:deterministic")
     config = evaluation(trained, out, compare=texts)
     assert evaluate(config) == 0
     rows = {row["policy"]: row for row in json.loads((out / "metrics.json").read_text())["rows"]}
