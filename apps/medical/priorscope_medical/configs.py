@@ -227,8 +227,7 @@ class DehazeConfig:
     """Take haze off an echocardiogram: DICOM cine, video, pictures. For research use only."""
 
     input: tyro.conf.Positional[Path]
-    """DICOM (one frame or many), video, picture, folder of pictures, .npy [frames, height, width]; or channel data
-    (PICMUS, zea HDF5, UFF, MATLAB)."""
+    """DICOM (one frame or many), video, picture, folder of pictures, .npy [frames, height, width]."""
     out: Path = Path("dehazed.dcm")
     """.dcm, .mp4, .npy, .png (one frame), or a folder of PNG. The report is beside it, in OUT-report."""
     method: Literal["smooth", "dps", "semantic", "nuclear"] = "smooth"

@@ -91,6 +91,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path, write_dicom):
         ("b.dcm", b"no dicom at all", "no DICOM"),
         ("c.mp4", b"no video", "broken"),
         ("d.doc", b"x", "suffix"),
+        ("e.h5", b"x", "channel data"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=fact):
