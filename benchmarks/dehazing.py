@@ -141,13 +141,15 @@ def judge(folder: Path, names: tuple[str, str]) -> None:
 
 
 def sweep(folder: Path, names: tuple[str, str]) -> None:
-    """Strength, steps and the level of the start, on the first five held-out cines."""
+    """Strength, steps, the level of the start, and guidance, on the first five held-out cines."""
     best = chosen("joint", "psnr")
     points = [("gamma", best | {"gamma": gamma, "samples": 1}) for gamma in (0, 0.25, 0.5, 0.75, 1.0, 1.5, 2)]
     for steps in (4, 8, 16, 32):
         points.append(("full", best | {"start": 1.0, "steps": steps, "samples": 1}))
     for start in (0.3, 0.5):
         points += [("late", best | {"start": start, "steps": steps, "samples": 1}) for steps in (2, 3, 4, 6)]
+    for guidance in ("gains", "pigdm", "projection"):
+        points.append(("guidance", best | {"guidance": guidance, "samples": 1}))
     for part, options in points:
         for seed in HELD_OUT[:5]:
             row = {"part": part, "seed": seed, "method": "joint", "options": options}
@@ -194,7 +196,7 @@ def show() -> None:
             rival = better(baselines, key=lambda one: baselines[one][name])  # type: ignore[call-overload]
             mine = best[kind][name]
             print(f"  {name}: {mine:.3f}, {rival} {baselines[rival][name]:.3f}, {mine - baselines[rival][name]:+.3f}")
-    for part, option in (("gamma", "gamma"), ("full", "steps"), ("late", "start")):
+    for part, option in (("gamma", "gamma"), ("full", "steps"), ("late", "start"), ("guidance", "guidance")):
         swept = kept(part)
         points = {json.dumps(row["options"]): row["options"] for row in swept}.values()
         table = []
@@ -202,6 +204,7 @@ def show() -> None:
             own = [row for row in swept if row["options"] == options]
             means = {name: float(np.mean([row[name] for row in own])) for name in BETTER}
             shown = {"start": options.get("start", 1.0), "calls": options["steps"], "gamma": options.get("gamma", 1.0)}
+            shown |= {"guidance": options["guidance"]} if "guidance" in options else {}
             table.append(shown | {"cines": len(own)} | means)
         if table:
             print(f"\n{part}, by {option}; one sample")
