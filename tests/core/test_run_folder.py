@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -44,6 +44,7 @@ class Config:
     weights: dict[str, float] = field(default_factory=lambda: {"x": 0.5})
     optimiser: Optimiser = field(default_factory=Optimiser)
     either: int | Path | None = None
+    notes: dict[str, Any] = field(default_factory=lambda: {"any": [1, "two", None]})
     seed: int = 7
     resume: bool = False
 

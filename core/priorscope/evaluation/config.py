@@ -117,8 +117,8 @@ def _build(hint: Any, value: Any, where: str, path: Path | None) -> Any:
         if not isinstance(value, Mapping):
             raise wrong
         return {key: _build(parameters[1], item, f"{where}.{key}", path) for key, item in value.items()}
-    if not isinstance(hint, type):
-        return value  # Any, a type variable, ...: nothing to check
+    if hint is Any or not isinstance(hint, type):
+        return value  # Any (a class since Python 3.11), a type variable, ...: nothing to check
     if issubclass(hint, enum.Enum):
         if value not in hint.__members__:
             raise wrong
