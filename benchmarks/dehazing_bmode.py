@@ -136,6 +136,9 @@ def best(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
 
 def table(part: str) -> list[dict[str, Any]]:
     rows = [row for row in read_jsonl(ROWS) if row["part"] == part]
+    if part == "test":  # over the cines that all methods have seen
+        seeds = [{row["seed"] for row in rows if row["method"] == method} for method in {row["method"] for row in rows}]
+        rows = [row for row in rows if row["seed"] in set.intersection(*seeds)]
     found = []
     for key in dict.fromkeys((row["method"], str(row["values"])) for row in rows):
         own = [row for row in rows if (row["method"], str(row["values"])) == key]
