@@ -411,3 +411,127 @@ def test_collect_from_the_planner_keeps_successes_and_resumes(tmp_path, monkeypa
     assert PushTRecorder(out, resume=True).next_seed == 15  # 10, 12 and 14 succeeded
     with pytest.raises(InputError, match="after 1 tries of the expert there are 3"):
         collect(CollectConfig("pusht", episodes=9, attempts=1, resume=True, **settings))
+
+
+# ---- environments that break down, and evaluations in parts -----------------------------------------------------
+
+
+class Breaks(Counter):
+    """The episode of seed ``bad`` gives NaN after two steps, that of seed ``never`` from the start."""
+
+    bad, never = 6, 8
+
+    def reset(self, seed):
+        seen = super().reset(seed)
+        return {"obs": np.full(3, np.nan, np.float32)} if seed == self.never else seen
+
+    def advance(self, action):
+        outcome = super().advance(action)
+        if self.begun == self.bad and self.begun - self.left >= 2:
+            outcome.seen["obs"][1] = np.nan
+        return outcome
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_environment_that_breaks_down_ends_its_episode_only(trained, count):
+    policy = make_policy(load_policy(trained), "rti:1,0", n_action_steps=4)
+    seeds = [3, 6, 8, 9]
+    found = {r.seed: r for r in run_episodes([Breaks() for _ in range(count)], policy, seeds)}
+    sound = {r.seed: r for r in run_episodes([Counter() for _ in range(count)], policy, seeds)}
+    assert found.keys() == set(seeds)
+    assert found[3] == sound[3]
+    assert found[9] == sound[9]
+    broken = found[6]
+    assert (broken.success, broken.steps, broken.failure) == (False, 1, "obs not finite after step 2")
+    assert broken.score == -5.0  # of the step before
+    assert sound[6].success
+    assert (found[8].success, found[8].steps, found[8].score, found[8].failure) == (False, 0, 0.0, "obs not finite")
+
+
+def test_evaluation_counts_broken_episodes(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("priorscope_robotics.evaluate.make_environment", lambda *_: Breaks())
+    out = tmp_path / "run"
+    evaluate(evaluation(trained, out, policy="rti:1,0", first_seed=5, episodes=4, max_steps=0))
+    (row,) = json.loads((out / "metrics.json").read_text())["rows"]
+    assert (row["failed"], row["success"]) == (2, 0.5)
+    assert "seed 6: failed, obs not finite after step 2" in capsys.readouterr().out
+    assert "not finite" in (out / "report.html").read_text()
+
+
+def test_evaluation_in_parts_is_the_same(trained, tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    given = {"compare": ("ddim:2", "rti:1,0"), "latency_calls": 0, "contraction": False}
+    evaluate(evaluation(trained, whole, **given))
+    evaluate(evaluation(trained, parts, **given, max_seconds=1e-9))
+    assert "the time is used up during ddim:2; --resume goes on" in capsys.readouterr().out
+    assert not (parts / "metrics.json").exists()
+    for _ in range(6):  # each part brings an episode or more
+        if not (parts / "metrics.json").exists():
+            evaluate(evaluation(trained, parts, **given, max_seconds=1e-9, resume=True))
+    first, second = (
+        {(row["policy"], row["seed"]): row["score"] for row in read_jsonl(out / "metrics.jsonl")}
+        for out in (whole, parts)
+    )
+    assert first.keys() == second.keys()
+    assert second == pytest.approx(first, abs=1e-3)
+    assert len(read_jsonl(parts / "metrics.jsonl")) == 6  # nothing ran twice
+
+
+# ---- demo -------------------------------------------------------------------------------------------------------
+
+
+def test_demo_films_two_policies(trained, tmp_path, capsys):
+    from priorscope.data.video import read_video_info
+
+    pytest.importorskip("pygame")
+    out = tmp_path / "demo"
+    words = ["robotics", "demo", str(trained), "gym:Pendulum-v1", "--out", str(out), "--latency-calls", "2"]
+    words += ["--policy", "rti:1,0", "--episode", "5"]
+    assert main([*words, "--max-steps", "6"]) == 0
+    found = json.loads((out / "metrics.json").read_text())
+    assert [row["policy"] for row in found["latency"]] == ["ddpm", "ddim:8", "rti:1,0"]
+    # six steps are two plans: a full one of eight levels and a warm one, or two full ones
+    calls = {row["policy"]: row["calls"] for row in found["episodes"]}
+    assert calls["ddpm"] == 16
+    assert calls["rti:1,0"] in (10, 16)
+    info = read_video_info(out / "figures/side-by-side.mp4")
+    assert (info.width, info.frames) == (500 * 2 + 8, 7)
+    assert (out / "figures/side-by-side.gif").stat().st_size > 500
+    assert "side-by-side.mp4" in (out / "report.html").read_text()
+    assert "speedup" in capsys.readouterr().out
+    assert main([*words, "--max-steps", "4"]) == 0  # a demo replaces a demo
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["metaworld:reach"], "have 1 numbers"),
+        (["gym:Pendulum-v1", "--latency-calls", "0"], "--latency-calls 0"),
+        (["gym:Pendulum-v1", "--policy", "ddpm"], "Compare two policies"),
+        (["gym:Pendulum-v1", "--policy", "rti:auto"], "needs episodes to be tried in"),
+    ],
+)
+def test_demos_that_make_no_sense(trained, tmp_path, words, message, capsys):
+    out = tmp_path / "demo"
+    assert main(["robotics", "demo", str(trained), *words, "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_demo_of_what_cannot_be_drawn(trained, tmp_path, monkeypatch):
+    from priorscope_robotics.configs import DemoConfig
+    from priorscope_robotics.demo import demo
+
+    monkeypatch.setattr("priorscope_robotics.demo.make_environment", lambda *_: Counter())
+    with pytest.raises(InputError, match="counter cannot be drawn"):
+        demo(DemoConfig(str(trained), "counter", tmp_path / "demo", device="cpu"))
+
+
+def test_films_beside_each_other():
+    from priorscope_robotics.film import beside
+
+    films = [[np.full((40, 60, 3), value, np.uint8) for value in values] for values in ((0, 50), (100, 150, 200))]
+    found = beside(films, [["a"] * 2, ["b"] * 3])
+    assert [picture.shape for picture in found] == [(64, 128, 3)] * 3
+    assert [(int(p[-1, 0, 0]), int(p[-1, -1, 0])) for p in found] == [(0, 100), (50, 150), (50, 200)]
+    assert found[0][:24].min() < 128 < found[0][:24].max()  # dark words on white

@@ -8,6 +8,7 @@ from priorscope.cli import parse_verbs
 from priorscope_robotics.configs import (
     CollectConfig,
     ConvertConfig,
+    DemoConfig,
     EvaluateConfig,
     PredictConfig,
     RolloutConfig,
@@ -26,6 +27,7 @@ _VERBS = {
     "rollout": RolloutConfig,
     "predict": PredictConfig,
     "convert": ConvertConfig,
+    "demo": DemoConfig,
 }
 
 
@@ -53,6 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_robotics.predict import predict
 
         return predict(config)
+    if isinstance(config, DemoConfig):
+        from priorscope_robotics.demo import demo
+
+        return demo(config)
     from priorscope_robotics.convert import convert
 
     return convert(config)

@@ -129,8 +129,38 @@ class EvaluateConfig:
     device: str = "auto"
     seed: int = 0
     """Of the policies' noise; each episode's derives from it and the episode's seed."""
+    max_seconds: float = 0.0
+    """Stop after this time and keep the episodes that have ended; --resume goes on. 0: no limit."""
     resume: bool = False
     """Go on with an evaluation that was cut off."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """One episode twice, with warm-started and with full plans, filmed side by side; and how long each plan takes."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Name in the model table, model folder, run folder of train, or a .ckpt file."""
+    environment: Annotated[str, tyro.conf.Positional] = "pusht"
+    """pusht, or gym:ID; Meta-World's tasks cannot be drawn."""
+    out: Path = Path("runs/robotics-demo")
+    """Run folder; replaced if a demo made it."""
+    policy: str = "rti:2,1,0"
+    """rti:LEVELS, or any other policy but rti:auto."""
+    full: str = "ddpm"
+    """What it is compared with."""
+    episode: int = 100000
+    """Seed of the episode."""
+    n_action_steps: int = 0
+    """Steps of a plan that are executed; 0: the model's own."""
+    max_steps: int = 0
+    """Longest episode; 0: the environment's own limit."""
+    latency_calls: int = 20
+    """Plans of each policy that are timed alone, in turns."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    seed: int = 0
+    """Of the policies' noise."""
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,15 @@ class EpisodeResult:
 
     seed: int
     score: float
-    """The best reward of the episode (Push-T: coverage / 0.95, at most 1)."""
+    """The best reward of the episode (Push-T: coverage / 0.95, at most 1); 0 where there was none."""
     success: bool
     steps: int
     calls: int
     """Network calls."""
     measures: dict[str, float] = field(default_factory=dict)
     """``max_NAME``, ``mean_NAME`` and ``final_NAME`` of the environment's figures."""
+    failure: str = ""
+    """Why the environment broke down; such an episode is no success, whatever came before."""
 
 
 @dataclass
@@ -91,6 +93,8 @@ class _Slot:
     calls: int = 0
     success: bool = False
     done: bool = False
+    reported: bool = False
+    failure: str = ""
 
 
 def run_episodes(
@@ -107,7 +111,8 @@ def run_episodes(
 
     Each environment goes on with the next seed when its episode ends, and its part of the policy's state is reset; the
     others do not notice. An episode's noise derives from ``noise_seed`` and its seed, so its result does not depend on
-    the number of environments (up to rounding).
+    the number of environments (up to rounding). An environment that gives numbers that are not finite ends its episode
+    as failed; the policy never sees them.
 
     Parameters
     ----------
@@ -133,16 +138,28 @@ def run_episodes(
     def begin(place: int) -> _Slot:
         seed = waiting.popleft()
         seen = environments[place].reset(seed)
+        failure = _not_finite(seen)
         noise.renew(place, item_seed(noise_seed, seed))
         mask = torch.zeros(count, dtype=torch.bool)
         mask[place] = True
         state.reset(mask)
         if on_step is not None:
             on_step(seed, environments[place])
-        return _Slot(environments[place], History(policy.spec.n_obs_steps, seen), seed)
+        # numbers that stand in the batch until another episode begins
+        blank = {name: np.zeros_like(value) for name, value in seen.items()} if failure else seen
+        history = History(policy.spec.n_obs_steps, blank)
+        return _Slot(environments[place], history, seed, done=bool(failure), failure=failure)
 
     slots = [begin(place) for place in range(count)]
-    while any(not slot.done for slot in slots):
+    while True:
+        for place in range(count):
+            while slots[place].done and not slots[place].reported:
+                slots[place].reported = True
+                yield _result(slots[place])
+                if waiting:
+                    slots[place] = begin(place)
+        if all(slot.done for slot in slots):
+            return
         observations = stack_histories(policy.spec, [slot.history for slot in slots])
         output = policy.act(observations, state, noise)
         if times is not None:
@@ -161,10 +178,6 @@ def run_episodes(
                     on_step(slot.seed, slot.environment)
                 if slot.done:
                     break
-            if slot.done:
-                yield _result(slot)
-                if waiting:
-                    slots[place] = begin(place)
 
 
 def min_calls(policy: Policy) -> int:
@@ -176,6 +189,11 @@ def min_calls(policy: Policy) -> int:
 
 def _one_step(slot: _Slot, action: NDArray[Any]) -> None:
     outcome = slot.environment.step(action)
+    slot.failure = _not_finite({**outcome.seen, "reward": np.asarray(outcome.reward)})
+    if slot.failure:
+        slot.failure += f" after step {len(slot.rewards) + 1}"
+        slot.success, slot.done = False, True
+        return
     slot.history.add(outcome.seen)
     slot.rewards.append(outcome.reward)
     for name, value in outcome.measures.items():
@@ -184,8 +202,15 @@ def _one_step(slot: _Slot, action: NDArray[Any]) -> None:
     slot.done = outcome.done
 
 
+def _not_finite(values: Mapping[str, NDArray[Any]]) -> str:
+    """Which of them has numbers that are not finite, in words; empty where none has."""
+    names = [name for name, value in values.items() if not np.all(np.isfinite(value))]
+    return f"{', '.join(names)} not finite" if names else ""
+
+
 def _result(slot: _Slot) -> EpisodeResult:
     measures: dict[str, float] = {}
     for name, values in slot.measures.items():
         measures |= {f"max_{name}": max(values), f"mean_{name}": float(np.mean(values)), f"final_{name}": values[-1]}
-    return EpisodeResult(slot.seed, max(slot.rewards), slot.success, len(slot.rewards), slot.calls, measures)
+    score = max(slot.rewards, default=0.0)
+    return EpisodeResult(slot.seed, score, slot.success, len(slot.rewards), slot.calls, measures, slot.failure)

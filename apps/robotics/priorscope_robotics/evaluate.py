@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -34,20 +35,33 @@ _TRIAL_CALLS = 12
 
 
 def evaluate(config: EvaluateConfig) -> int:
-    """Evaluate, write the run folder, print the table; returns the exit status."""
+    """Evaluate, write the run folder, print the table; returns the exit status.
+
+    Where ``max_seconds`` are used up first, what was found is kept and there is no metrics.json yet.
+    """
     _check(config)
+    deadline = time.monotonic() + config.max_seconds if config.max_seconds else float("inf")
     texts = config.compare or (config.policy,)
     models = {source: load_policy(source, device=config.device) for source in {_split(t, config)[1] for t in texts}}
     first = models[_split(texts[0], config)[1]]
     environments = _environments(config, first)
     policies = [_policy(text, config, models, environments) for text in texts]
     run = RunFolder.create(
-        config.out, config, resume=config.resume, may_differ=("resume", "out", "device", "batch_size", "films")
+        config.out,
+        config,
+        resume=config.resume,
+        may_differ=("resume", "max_seconds", "out", "device", "batch_size", "films"),
     )
     done = {(row["policy"], row["seed"]): row for row in run.history() if "seed" in row}
-    contestants = [
-        _contest(text, policy, config, environments, run, done) for text, policy in zip(texts, policies, strict=True)
-    ]
+    contestants = []
+    for text, policy in zip(texts, policies, strict=True):
+        contestant = _contest(text, policy, config, environments, run, done, deadline)
+        if contestant is None:
+            print(f"the time is used up during {text}; --resume goes on")
+            return 0
+        contestants.append(contestant)
+    for contestant, policy in zip(contestants, policies, strict=True):
+        _time_and_contract(contestant, policy, config, environments)
     rows = _table(contestants)
     run.write_metrics({"rows": rows})
     write_report(run, config, contestants, rows)
@@ -59,7 +73,7 @@ def evaluate(config: EvaluateConfig) -> int:
 
 
 _PRINTED = (
-    *("policy", "calls", "success", "score", "max_coverage", "mean_coverage", "contraction"),
+    *("policy", "calls", "success", "score", "failed", "max_coverage", "mean_coverage", "contraction"),
     *("p50_ms_1", "p95_ms_1", "encoder_p50_ms_1", "denoiser_p50_ms_1", "speedup_1", "difference", "lower_95"),
 )
 
@@ -137,20 +151,22 @@ def _contest(
     environments: list[Environment],
     run: RunFolder,
     done: dict[tuple[str, int], dict[str, Any]],
-) -> Contestant:
+    deadline: float,
+) -> Contestant | None:
+    """What a policy does; None where the time is used up before the last episode."""
     seeds = list(range(config.first_seed, config.first_seed + config.episodes))
     filmed = set(seeds[: config.films])
     films: dict[int, list[Any]] = {}
     left = [seed for seed in seeds if (text, seed) not in done]
+    found = Contestant(text, [], {}, films, environments[0].fps)
     times: list[CallTime] = []
-    last: dict[str, torch.Tensor] = {}
 
     def draw(seed: int, environment: Environment) -> None:
         if seed in filmed and (picture := environment.picture()) is not None:
             films.setdefault(seed, []).append(picture)
 
     def keep(_: Output, observations: Any) -> None:
-        last.update(observations)
+        found.last.update(observations)
 
     rows = {seed: done[text, seed] for seed in seeds if (text, seed) in done}
     results = run_episodes(
@@ -160,17 +176,28 @@ def _contest(
         row = {"policy": text, **asdict(result)}
         rows[result.seed] = row
         run.log(row)
+        if result.failure:
+            print(f"{text}, seed {result.seed}: failed, {result.failure}")
         if number % max(1, config.episodes // 5) == 0:
             print(f"{text}: {number} of {len(left)} episodes", flush=True)
-    if not last:  # all was done already
-        last.update(_first_observation(environments[0], policy, seeds[0]))
-    latencies = {"in_episodes": summarise(times[1:])}  # the first call warms up
+        if time.monotonic() > deadline and number < len(left):
+            return None
+    found.rows = [rows[seed] for seed in seeds]
+    found.latencies["in_episodes"] = summarise(times[1:])  # the first call warms up
+    return found
+
+
+def _time_and_contract(
+    contestant: Contestant, policy: Policy, config: EvaluateConfig, environments: list[Environment]
+) -> None:
+    """How long a policy's calls take alone, and by how much warm starts contract."""
+    last = contestant.last or _first_observation(environments[0], policy, config.first_seed)
     if config.latency_calls:
         for batch in sorted({1, len(environments)}):
             observations = {name: value[:1].expand(batch, *value.shape[1:]) for name, value in last.items()}
-            latencies[str(batch)] = summarise(time_calls(policy, observations, config.latency_calls))
-    factors = _contraction(policy, last) if config.contraction and isinstance(policy, RtiPolicy) else None
-    return Contestant(text, [rows[seed] for seed in seeds], latencies, films, environments[0].fps, factors)
+            contestant.latencies[str(batch)] = summarise(time_calls(policy, observations, config.latency_calls))
+    if config.contraction and isinstance(policy, RtiPolicy):
+        contestant.contraction = _contraction(policy, last)
 
 
 def _contraction(policy: RtiPolicy, observations: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -203,8 +230,10 @@ def _table(contestants: list[Contestant]) -> list[dict[str, Any]]:
             "success": float(np.mean([row["success"] for row in contestant.rows])),
             "score": float(np.mean(scores)),
         }
+        if failed := sum(bool(one.get("failure")) for one in contestant.rows):
+            row["failed"] = failed
         for name in sorted({name for one in contestant.rows for name in one["measures"]}):
-            row[name] = float(np.mean([one["measures"][name] for one in contestant.rows]))
+            row[name] = float(np.mean([one["measures"][name] for one in contestant.rows if name in one["measures"]]))
         for batch, found in contestant.latencies.items():
             row |= {f"{name}_{batch}": value for name, value in found.items()}
         if contestant.contraction:
@@ -224,8 +253,8 @@ def _check(config: EvaluateConfig) -> None:
     for name in ("episodes", "batch_size"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")
-    for name in ("n_action_steps", "max_steps", "films", "latency_calls", "first_seed"):
-        if getattr(config, name) < 0:
+    for name in ("n_action_steps", "max_steps", "films", "latency_calls", "first_seed", "max_seconds"):
+        if not getattr(config, name) >= 0:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
     if len(set(config.compare)) < len(config.compare):
         raise InputError(f"--compare {' '.join(config.compare)}", remedy="Name each policy once.")

@@ -28,6 +28,8 @@ class Contestant:
     fps: float = 10.0
     contraction: dict[str, float] | None = None
     """Largest singular values of a warm-started run and of its steps."""
+    last: dict[str, Any] = field(default_factory=dict)
+    """The last observations (B, n_obs_steps, ...) by name; empty where all episodes had been run before."""
 
 
 def write_report(
@@ -50,7 +52,7 @@ def write_report(
         "score is the mean over episodes of the best reward of each (Push-T: coverage / 0.95, at most 1); success the "
         "share of episodes that reached the goal; calls the network calls for each control step. difference is the "
         f"mean of the paired differences of the score from {contestants[0].name}; with 95 % confidence the true one is "
-        "above lower_95."
+        "above lower_95. failed counts episodes that ended because the environment gave numbers that are not finite."
     )
     report.heading("Latency")
     table = [

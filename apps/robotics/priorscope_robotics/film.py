@@ -41,3 +41,33 @@ def strip(pictures: Sequence[NDArray[np.uint8]], count: int = 6, side: int = 192
     gap = np.full((side, 4, 3), 255, np.uint8)
     parts = [part for picture in small for part in (picture, gap)]
     return np.concatenate(parts[:-1], 1)
+
+
+def beside(films: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[Sequence[str]]) -> list[NDArray[np.uint8]]:
+    """Films of equal height beside each other; one that is over shows its last picture until all are.
+
+    Parameters
+    ----------
+    films : sequence of sequences of array
+        Pictures uint8 [H, W, 3].
+    titles : sequence of sequences of str
+        What stands above each film, for each of its pictures.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    bar = 24
+    font = ImageFont.load_default(14)
+
+    def titled(picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+        image = Image.new("RGB", (picture.shape[1], picture.shape[0] + bar), "white")
+        image.paste(Image.fromarray(picture), (0, bar))
+        ImageDraw.Draw(image).text((6, 4), title, "black", font)
+        return np.asarray(image)
+
+    found = []
+    for step in range(max(len(film) for film in films)):
+        places = [min(step, len(film) - 1) for film in films]
+        parts = [titled(film[k], title[k]) for film, title, k in zip(films, titles, places, strict=True)]
+        gap = np.full((parts[0].shape[0], 8, 3), 255, np.uint8)
+        found.append(np.concatenate([piece for part in parts for piece in (part, gap)][:-1], 1))
+    return found

@@ -15,17 +15,27 @@ from priorscope_robotics.policies.policy import Policy
 def time_calls(
     policy: Policy, observations: Mapping[str, torch.Tensor], calls: int, *, warm_up: int = 2
 ) -> list[CallTime]:
-    """Time ``calls`` calls in a row with the same observations, after ``warm_up`` that do not count.
+    """:func:`time_in_turns` of one policy."""
+    return time_in_turns([policy], observations, calls, warm_up=warm_up)[0]
 
-    A policy with a warm start has its full plan in the warm-up. On a GPU each part is waited for.
+
+def time_in_turns(
+    policies: Sequence[Policy], observations: Mapping[str, torch.Tensor], calls: int, *, warm_up: int = 2
+) -> list[list[CallTime]]:
+    """Time ``calls`` calls of each policy with the same observations, after ``warm_up`` that do not count.
+
+    A policy with a warm start has its full plan in the warm-up. The policies take turns, so that what else runs on the
+    machine slows all of them. On a GPU each part is waited for.
     """
     batch = len(next(iter(observations.values())))
-    state, noise = policy.start(batch), EnvironmentNoise(range(batch))
-    times = []
+    states = [(policy.start(batch), EnvironmentNoise(range(batch))) for policy in policies]
+    times: list[list[CallTime]] = [[] for _ in policies]
     for _ in range(warm_up + calls):
-        out = policy.act(observations, state, noise)
-        times.append(CallTime(out.seconds["encoder"], out.seconds["denoiser"], max(out.calls) > min_calls(policy)))
-    return times[warm_up:]
+        for policy, (state, noise), found in zip(policies, states, times, strict=True):
+            out = policy.act(observations, state, noise)
+            cold = max(out.calls) > min_calls(policy)
+            found.append(CallTime(out.seconds["encoder"], out.seconds["denoiser"], cold))
+    return [found[warm_up:] for found in times]
 
 
 def summarise(times: Sequence[CallTime]) -> dict[str, float]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from priorscope.data.files import atomic_path, refuse_overwrite
 from priorscope.errors import InputError
 from priorscope_robotics.checkpoints.load import load_policy
 from priorscope_robotics.configs import RolloutConfig
-from priorscope_robotics.envs.environment import Environment, make_environment
-from priorscope_robotics.episodes_run import CallTime, run_episodes
+from priorscope_robotics.envs.environment import make_environment
 from priorscope_robotics.film import write_film
+from priorscope_robotics.filmed import film_episode
 from priorscope_robotics.latency import summarise
 from priorscope_robotics.policies.named import make_policy
 
@@ -27,33 +25,18 @@ def rollout(config: RolloutConfig) -> int:
     env = make_environment(config.environment, [entry.name for entry in model.spec.observations])
     env.max_steps = config.max_steps or env.max_steps
     policy = make_policy(model, config.policy, n_action_steps=config.n_action_steps or None)
-    pictures: list[Any] = []
-    actions: list[Any] = []
-    times: list[CallTime] = []
-
-    def draw(_: int, environment: Environment) -> None:
-        if config.out.suffix == ".npz":
-            return
-        picture = environment.picture()
-        if picture is None:
-            raise InputError(f"{environment.name} cannot be drawn", remedy="Give --out a file that ends in .npz.")
-        pictures.append(picture)
-
-    (result,) = run_episodes(
-        [env],
-        policy,
-        [config.episode],
-        noise_seed=config.seed,
-        times=times,
-        on_step=draw,
-        on_output=lambda output, _: actions.append(output.actions[0].cpu().numpy()),
-    )
+    filmed = film_episode(env, policy, config.episode, noise_seed=config.seed, drawn=config.out.suffix != ".npz")
+    result, times = filmed.result, filmed.times
+    if not times:
+        raise InputError(f"the episode {config.episode} of {env.name} cannot begin: {result.failure}")
     if config.out.suffix == ".npz":
         with atomic_path(config.out, overwrite=config.overwrite) as temporary, open(temporary, "wb") as file:
-            np.savez(file, actions=np.concatenate(actions), score=result.score, success=result.success)
+            np.savez(file, actions=np.concatenate(filmed.actions), score=result.score, success=result.success)
     else:
-        write_film(config.out, pictures, env.fps, overwrite=config.overwrite)
+        write_film(config.out, filmed.pictures, env.fps, overwrite=config.overwrite)
     found = summarise(times[1:]) or summarise(times)
+    if result.failure:
+        print(f"the episode failed: {result.failure}")
     print(
         f"{config.policy} in {env.name}, seed {config.episode}: {'success' if result.success else 'no success'}, score "
         f"{result.score:.3f}, {result.steps} steps, {result.calls} network calls, {found['p50_ms']:.1f} ms a call "
