@@ -74,8 +74,8 @@ _HAZE_SIDE = 6 / 128
 #: What each method runs with unless told otherwise.
 DEFAULTS: dict[BmodeMethod, BmodeSampling] = {
     "smooth": BmodeSampling("smooth"),
-    "dps": BmodeSampling("dps"),
-    "semantic": BmodeSampling("semantic"),
+    "dps": BmodeSampling("dps", omega=150.0),
+    "semantic": BmodeSampling("semantic", omega=150.0),
     "nuclear": BmodeSampling("nuclear"),
 }
 
