@@ -116,8 +116,10 @@ def draw(floor: list[Row], made: list[Row], helped: list[Row], path: Path) -> No
         values = [1e3 * row["encoder"] for row in helped if row["aid"] == name]
         right.plot([place] * len(values), values, "o", color="k" if name == "plain" else "tab:blue", alpha=0.6)
         right.plot(place, np.mean(values), "_", color="k", markersize=18)
-    right.set_xticks(range(len(names)), names, rotation=25, fontsize=8)
+    right.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     right.set(yscale="log", ylabel="MMD to held-out, x 1000", title="aids at equal steps, a dot a seed")
+    right.set_yticks([400, 600, 1000, 2000, 4000], ["400", "600", "1000", "2000", "4000"])
+    right.set_yticks([], minor=True)
     figure.savefig(path, dpi=120)
     print(f"\nfigure: {path}")
 
