@@ -12,7 +12,7 @@ import torch
 from priorscope.errors import InputError
 from priorscope_medical.cli import main
 from priorscope_medical.ultrasound.cine_file import read_regions, read_rf
-from priorscope_medical.ultrasound.cine_scores import truth_scores
+from priorscope_medical.ultrasound.cine_scores import contrast_scores, truth_scores
 from priorscope_medical.ultrasound.patches import PatchFeed, passed, training_cine
 from priorscope_medical.ultrasound.quadrature import as_channels
 from priorscope_medical.ultrasound.rf_prior import RfPrior
@@ -67,6 +67,15 @@ def test_truth_scores_are_what_they_say():
     rms = np.sqrt(np.mean((rf - clean) ** 2))
     assert found["psnr"] == pytest.approx(20 * np.log10(np.abs(clean).max() / rms), abs=1e-4)
     assert truth_scores(clean, clean)["flicker"] == 0
+
+
+def test_speckle_wider_than_its_block_has_no_width():
+    regions = np.ones((1, 64, 16), np.uint8)
+    regions[:, 32:] = 2
+    tone = np.cos(2 * np.pi * np.arange(64) / 4)[:, None] * np.linspace(1, 1.2, 16)
+    found = contrast_scores(tone[None], regions)
+    assert "fwhm_beams" not in found
+    assert 0 <= found["gcnr"] <= 1
 
 
 def test_training_writes_a_prior_that_dehazing_can_read_and_goes_on(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -38,20 +39,21 @@ def contrast_scores(rf: Rf, regions: NDArray[np.integer], *, bins: int = BINS) -
     """gCNR, CNR in both conventions and KS of wall against blood pool, in decibels of the cine's own range.
 
     Also the speckle's size in samples and beams (full width at half maximum of the envelope's autocorrelation), in that
-    block of the first frame, an eighth by a quarter of it, which holds most wall.
+    block of the first frame, an eighth by a quarter of it, which holds most wall; left out where it is wider than that.
     """
     size = envelope(rf)
     image = decibels(size)
     wall, blood = image[regions == WALL], image[regions == BLOOD]
-    across, along = speckle_size(size[0][_block_of_wall(regions[0])])
+    widths: dict[str, float] = {}
+    with suppress(InputError):  # wider than the block
+        across, along = speckle_size(size[0][_block_of_wall(regions[0])])
+        widths = {"fwhm_beams": across, "fwhm_samples": along}
     return {
         "gcnr": gcnr(wall, blood, bins=bins),
         "cnr": cnr(wall, blood),
         "cnr_db": cnr(wall, blood, decibel=True),
         "ks": kolmogorov_smirnov(wall[::7], blood[::7])[0],
-        "fwhm_beams": across,
-        "fwhm_samples": along,
-    }
+    } | widths
 
 
 def truth_scores(rf: Rf, clean: Rf, regions: NDArray[np.integer] | None = None) -> dict[str, float]:
