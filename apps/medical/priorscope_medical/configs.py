@@ -224,10 +224,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class DehazeConfig:
-    """Take haze off an echocardiogram: DICOM cine, video, pictures. For research use only."""
+    """Take haze off an echocardiogram: DICOM cine, video, pictures, or RF. For research use only."""
 
     input: tyro.conf.Positional[Path]
-    """DICOM (one frame or many), video, picture, folder of pictures, .npy [frames, height, width]."""
+    """DICOM (one frame or many), video, picture, folder of pictures, .npy [frames, height, width]; or channel data
+    (.mat, .h5, .hdf5, .uff: MUST, PICMUS, zea, UFF) and RF of `simulate-ultrasound`."""
     out: Path = Path("dehazed.dcm")
     """.dcm, .mp4, .npy, .png (one frame), or a folder of PNG. The report is beside it, in OUT-report."""
     method: Literal["smooth", "dps", "semantic", "nuclear"] = "smooth"
@@ -236,7 +237,8 @@ class DehazeConfig:
     prior: str = "tiny-echo"
     """The bundled prior, a folder, or a zea diffusion model: hf://tristan-deep/semantic-diffusion-echo-dehazing."""
     strength: float = 1.0
-    """Share of the haze found that is taken off, from 0 to 2."""
+    """Share of the haze found that is taken off, from 0 to 2; of RF how much haze there is relative to what the prior
+    knows."""
     steps: int = 20
     """Network calls a frame."""
     start: float | None = None
@@ -250,6 +252,13 @@ class DehazeConfig:
     """semantic: a picture of the frames' size, white where there is surely tissue; default: found in the cine."""
     frames: tuple[int, int] | None = None
     """Only these: the first, and one after the last."""
+    rf_priors: tuple[str, str] = ("tiny-rf-tissue", "tiny-rf-haze")
+    """RF: the priors of tissue and of haze, bundled or folders of `train-ultrasound`."""
+    carrier: float | None = None
+    """Channel data: frequency of the pulse in Hz, instead of the file's."""
+    attenuation: float = 0.0
+    """RF: gain over depth to make up for so many dB per cm and MHz; 0 where the file has it already, 0.5 in soft tissue
+    otherwise."""
     size: int | None = None
     """Side of the square that the prior works on in pixels; default: that of its training pictures."""
     batch_size: int | None = None

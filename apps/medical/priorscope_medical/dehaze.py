@@ -22,7 +22,7 @@ from priorscope_medical.ultrasound.bmode_gain import HazeLevel
 from priorscope_medical.ultrasound.bmode_pipeline import BmodeSettings, dehaze_frames
 from priorscope_medical.ultrasound.bmode_prior import EchoPrior, load_echo_prior
 from priorscope_medical.ultrasound.burnt_in_text import Screen, find_screen
-from priorscope_medical.ultrasound.cine import Cine, read_cine
+from priorscope_medical.ultrasound.cine import CHANNEL_DATA, Cine, read_cine
 from priorscope_medical.ultrasound.write_cine import check_out, write_cine
 from priorscope_medical.volumes import RESEARCH_ONLY
 
@@ -33,6 +33,10 @@ _AT_ONCE = 10 * 128 * 128
 def dehaze(config: DehazeConfig) -> int:
     """Run ``priorscope medical dehaze``; returns the exit status."""
     _check(config)
+    if config.input.suffix.lower() in CHANNEL_DATA and config.input.is_file():
+        from priorscope_medical.dehaze_rf import dehaze_recording
+
+        return dehaze_recording(config, report_folder(config.out))
     begin = time.monotonic()
     cine = read_cine(config.input)
     if config.frames is not None:

@@ -16,7 +16,7 @@ Kind = Literal["DICOM", "video", "pictures", "array"]
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".wmv")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _DICOM = (".dcm", ".dicom", ".ima", "")
-_CHANNEL_DATA = (".mat", ".h5", ".hdf5", ".uff")
+CHANNEL_DATA = (".mat", ".h5", ".hdf5", ".uff")
 _CHROMA = 40
 
 
@@ -117,11 +117,11 @@ def read_cine(path: str | PathLike[str]) -> Cine:
         from priorscope_medical.ultrasound.cine_dicom import read_dicom_cine
 
         return read_dicom_cine(path)
-    if suffix in _CHANNEL_DATA:
+    if suffix in CHANNEL_DATA:
         raise InputError(
             "is a file of channel data or RF, not of B-mode pictures",
             path=path,
-            remedy="Beamform and log-compress it first: priorscope_medical.ultrasound.read, beamforming, display.",
+            remedy="Read it with priorscope_medical.ultrasound.read; `priorscope medical dehaze` takes it too.",
         )
     known = ", ".join((".dcm", ".npy", *VIDEOS[:3], *PICTURES[:3]))
     raise InputError(f"has a suffix that is not known here ({suffix})", path=path, remedy=f"Known are {known}.")

@@ -1,0 +1,111 @@
+"""The command on RF: simulated lines and channel data in, pictures and lines out, with untrained or bundled priors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pydicom
+import pytest
+
+from priorscope.errors import InputError
+from priorscope_medical.cli import main
+from priorscope_medical.configs import DehazeConfig
+from priorscope_medical.dehaze import dehaze
+from priorscope_medical.dehaze_rf import read_recording
+from priorscope_medical.ultrasound.cine import read_cine
+from priorscope_medical.ultrasound.cine_file import write_cine
+from priorscope_medical.ultrasound.echo_lines import LineScan
+from priorscope_medical.ultrasound.rf_pictures import rf_pictures
+from priorscope_medical.ultrasound.rf_prior import RfPrior, RfValues
+from priorscope_medical.ultrasound.rf_simulator import simulate_cine
+from priorscope_medical.ultrasound.scan_conversion import Sector
+
+SCAN = LineScan(Sector((20e-3, 60e-3), (-0.5, 0.5)), samples=520, beams=32)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rf")
+    cine = simulate_cine(1, frames=3, scan=SCAN, density=1e7)
+    write_cine(folder / "cine.h5", cine, strength=1.0, seed=1, method="convolution")
+    return folder / "cine.h5", cine
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("priors")
+    for seed, part in enumerate(("tissue", "haze")):
+        RfPrior.new(RfValues(part, frames=3), seed=seed).save_pretrained(folder / part)
+    return str(folder / "tissue"), str(folder / "haze")
+
+
+def test_rf_in_dicom_and_lines_out(simulated, untrained, tmp_path, capsys):
+    path, cine = simulated
+    out = tmp_path / "cleaned.dcm"
+    config = DehazeConfig(path, out=out, rf_priors=untrained, steps=2, device="cpu", strength=0.5)
+    assert dehaze(config) == 0
+    assert "for research use only" in capsys.readouterr().out
+    dataset = pydicom.dcmread(out)
+    assert dataset.NumberOfFrames == 3
+    assert "research use only" in dataset.DerivationDescription
+    folder = tmp_path / "cleaned-report"
+    lines = np.load(folder / "rf.npz")
+    assert lines["tissue"].shape == cine.tissue.shape
+    np.testing.assert_allclose(lines["tissue"] + 0.5 * lines["haze"], cine.hazy(1.0), atol=1e-4)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    removed = 0.5 * lines["haze"].astype(float)
+    assert metrics["removed_db"] == pytest.approx(
+        10 * np.log10(np.square(removed).sum() / np.square(lines["rf"].astype(float)).sum()), abs=0.01
+    )
+    assert metrics["for"] == "for research use only"
+    assert "research use only" in (folder / "report.html").read_text()
+    assert len(read_cine(folder / "before-after.mp4").frames) == 3
+
+
+def test_strength_0_leaves_the_picture_as_it_is(simulated, untrained, tmp_path):
+    path, _ = simulated
+    config = DehazeConfig(path, out=tmp_path / "none.npy", rf_priors=untrained, steps=1, device="cpu", strength=0)
+    assert dehaze(replace(config, report=False)) == 0
+    lines = read_recording(config).lines
+    pictures, _ = rf_pictures(lines.rf, lines.points, dynamic_range=config.dynamic_range)
+    np.testing.assert_array_equal(np.load(tmp_path / "none.npy"), pictures)
+    assert not (tmp_path / "none-report").exists()
+
+
+def test_gain_over_depth(simulated, untrained):
+    path, _ = simulated
+    plain = read_recording(DehazeConfig(path))
+    gained = read_recording(DehazeConfig(path, attenuation=0.5))
+    depths = np.linalg.norm(plain.lines.points, axis=-1)[:, 0]
+    decibel = 2 * 0.5 * SCAN.carrier / 1e6 * 100 * depths  # there and back, in cm
+    np.testing.assert_allclose(
+        gained.lines.rf, plain.lines.rf * 10 ** (decibel / 20)[:, None].astype(np.float32), rtol=2e-3, atol=1e-5
+    )
+
+
+def test_channel_data_are_beamformed(shared_data, tmp_path):
+    path = shared_data("medical") / "ultrasound/PWI_disk.mat"
+    out = tmp_path / "disk.png"
+    assert dehaze(DehazeConfig(path, out=out, frames=(0, 1), steps=2, device="cpu")) == 0
+    (picture,) = read_cine(out).grey
+    # the disk is brighter than what surrounds it
+    middle = picture[len(picture) // 3, picture.shape[1] // 2 - 20 : picture.shape[1] // 2 + 20].mean()
+    assert middle > 2 * picture[-20:].mean()
+
+
+def test_wrong_inputs(simulated, tmp_path):
+    path, _ = simulated
+    (tmp_path / "torn.h5").write_bytes(path.read_bytes()[:5000])
+    for words, said in {
+        (str(path), "--method", "dps"): "this is RF",
+        (str(path), "--attenuation", "50"): "--attenuation",
+        (str(path), "--rf-priors", "tiny-rf-haze", "tiny-rf-tissue"): "priors of haze and tissue",
+        (str(tmp_path / "torn.h5"),): "torn.h5",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            main(["dehaze", *words, "--out", str(tmp_path / "x.mp4")])
+    with pytest.raises(InputError, match="is one picture"):
+        dehaze(DehazeConfig(path, out=tmp_path / "x.png"))
+    assert not list(tmp_path.glob("x*"))
