@@ -235,6 +235,8 @@ def test_comparison_on_the_same_episodes(trained, tmp_path, capsys):
     for name in ("rti:1,0", "ddim:2:trailing"):
         assert {"difference", "lower_95", "p50_ms_1", "p95_ms_2", "speedup_1"} <= rows[name].keys()
     assert rows["rti:1,0"]["contraction"] > 0
+    assert rows["rti:1,0"]["levels"] == "1,0"
+    assert len(rows["rti:auto:2:noised:deterministic"]["levels"].split(",")) == 2
     assert "contraction" not in rows["ddpm"]
     assert "rti:auto starts at level" in capsys.readouterr().out
     assert "lower_95" in (out / "report.html").read_text()

@@ -49,7 +49,8 @@ def collect(config: CollectConfig) -> int:
     observations = np.concatenate([rows["obs"] for rows in kept]).astype(np.float32)
     actions = np.concatenate([rows["action"] for rows in kept]).astype(np.float32)
     ends = np.cumsum([len(rows["action"]) for rows in kept]).astype(np.int64)
-    write_arrays(config.out, Episodes({"obs": observations}, actions, ends, fps=80.0, title=config.environment))
+    found = Episodes({"obs": observations}, actions, ends, fps=80.0, title=config.environment)
+    write_arrays(config.out, found, notes={"tries": np.int64(tries)})
     print(f"{len(kept)} episodes, {len(actions)} steps, {tries} tries: {config.out}")
     return 0
 

@@ -183,6 +183,7 @@ def _contest(
         if time.monotonic() > deadline and number < len(left):
             return None
     found.rows = [rows[seed] for seed in seeds]
+    found.levels = ",".join(f"{level:g}" for level in policy.levels) if isinstance(policy, RtiPolicy) else ""
     found.latencies["in_episodes"] = summarise(times[1:])  # the first call warms up
     return found
 
@@ -236,6 +237,8 @@ def _table(contestants: list[Contestant]) -> list[dict[str, Any]]:
             row[name] = float(np.mean([one["measures"][name] for one in contestant.rows if name in one["measures"]]))
         for batch, found in contestant.latencies.items():
             row |= {f"{name}_{batch}": value for name, value in found.items()}
+        if contestant.levels:
+            row["levels"] = contestant.levels
         if contestant.contraction:
             row["contraction"] = contestant.contraction["whole run"]
         if contestant is not first:

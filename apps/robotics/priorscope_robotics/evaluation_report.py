@@ -28,6 +28,8 @@ class Contestant:
     fps: float = 10.0
     contraction: dict[str, float] | None = None
     """Largest singular values of a warm-started run and of its steps."""
+    levels: str = ""
+    """Of a warm-started policy, such as ``2,1,0``."""
     last: dict[str, Any] = field(default_factory=dict)
     """The last observations (B, n_obs_steps, ...) by name; empty where all episodes had been run before."""
 
