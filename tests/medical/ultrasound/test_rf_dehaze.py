@@ -80,7 +80,7 @@ def test_many_samples_are_wieners_filter(cine, priors):
     expected = way.inverse(local.inverse(haze / (tissue + haze) * local.forward(rows), rows.shape)[0])
     first = dehaze_rf(hazy, *priors, steps=1, noise=0.0, device="cpu")
     assert error(first.haze, expected.numpy()) < 0.08  # one call at the highest level: all but the filter
-    mean = dehaze_rf(hazy, *priors, steps=30, samples=12, noise=0.0, device="cpu")
+    mean = dehaze_rf(hazy, *priors, steps=30, eta=1.0, samples=12, noise=0.0, device="cpu")
     assert error(mean.haze, expected.numpy()) < 0.3
 
 
