@@ -501,7 +501,9 @@ def test_demo_films_two_policies(trained, tmp_path, capsys):
     assert (out / "figures/side-by-side.gif").stat().st_size > 500
     assert "side-by-side.mp4" in (out / "report.html").read_text()
     assert "speedup" in capsys.readouterr().out
-    assert main([*words, "--max-steps", "4"]) == 0  # a demo replaces a demo
+    words[words.index("rti:1,0")] = "rti:auto:2"
+    assert main([*words, "--max-steps", "9"]) == 0  # a demo replaces a demo
+    assert "rti:auto starts at level" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -510,7 +512,7 @@ def test_demo_films_two_policies(trained, tmp_path, capsys):
         (["metaworld:reach"], "have 1 numbers"),
         (["gym:Pendulum-v1", "--latency-calls", "0"], "--latency-calls 0"),
         (["gym:Pendulum-v1", "--policy", "ddpm"], "Compare two policies"),
-        (["gym:Pendulum-v1", "--policy", "rti:auto"], "needs episodes to be tried in"),
+        (["gym:Pendulum-v1", "--policy", "rti:9,0"], "levels"),
     ],
 )
 def test_demos_that_make_no_sense(trained, tmp_path, words, message, capsys):

@@ -146,7 +146,7 @@ class DemoConfig:
     out: Path = Path("runs/robotics-demo")
     """Run folder; replaced if a demo made it."""
     policy: str = "rti:2,1,0"
-    """rti:LEVELS, or any other policy but rti:auto."""
+    """rti:LEVELS or rti:auto; others as of evaluate's --compare."""
     full: str = "ddpm"
     """What it is compared with."""
     episode: int = 100000

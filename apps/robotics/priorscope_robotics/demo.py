@@ -20,6 +20,7 @@ from priorscope_robotics.episodes_run import History, check_environment, stack_h
 from priorscope_robotics.film import beside, strip, write_film
 from priorscope_robotics.filmed import Filmed, film_episode
 from priorscope_robotics.latency import summarise, time_in_turns
+from priorscope_robotics.level_trials import level_from_trials
 from priorscope_robotics.policies.named import make_policy
 from priorscope_robotics.policies.policy import Policy
 
@@ -40,7 +41,9 @@ def demo(config: DemoConfig) -> int:
     environment = make_environment(config.environment, [entry.name for entry in model.spec.observations])
     environment.max_steps = config.max_steps or environment.max_steps
     check_environment(model.spec, environment)
-    policies = {text: make_policy(model, text, n_action_steps=config.n_action_steps or None) for text in _texts(config)}
+    steps = config.n_action_steps or None
+    trials = level_from_trials(model, [environment], steps)
+    policies = {text: make_policy(model, text, n_action_steps=steps, start_level=trials) for text in _texts(config)}
     start = environment.reset(config.episode)
     if environment.picture() is None:
         raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,19 +18,14 @@ from priorscope_robotics.envs.environment import Environment, make_environment
 from priorscope_robotics.episodes_run import CallTime, check_environment, run_episodes
 from priorscope_robotics.evaluation_report import Contestant, write_report
 from priorscope_robotics.latency import summarise, time_calls
-from priorscope_robotics.model import ACTION, PolicyModel
+from priorscope_robotics.level_trials import level_from_trials
+from priorscope_robotics.model import PolicyModel
 from priorscope_robotics.paired import paired_difference
 from priorscope_robotics.policies.contraction import measure_contraction
-from priorscope_robotics.policies.full import FullPolicy
 from priorscope_robotics.policies.named import discrete_dimensions, make_policy
 from priorscope_robotics.policies.noise import EnvironmentNoise
 from priorscope_robotics.policies.policy import Output, Policy
 from priorscope_robotics.policies.rti import RtiPolicy, shifted
-from priorscope_robotics.policies.start_level import propose_start
-
-#: Seeds of the episodes from which ``rti:auto`` learns its level: none of those that are evaluated.
-_TRIAL_SEEDS = range(7_000_000, 7_000_004)
-_TRIAL_CALLS = 12
 
 
 def evaluate(config: EvaluateConfig) -> int:
@@ -107,41 +101,8 @@ def _policy(
         text,
         n_action_steps=steps,
         discrete=discrete,
-        start_level=_level_from_trials(model, environments, steps),
+        start_level=level_from_trials(model, environments, steps),
     )
-
-
-def _level_from_trials(
-    model: PolicyModel, environments: list[Environment], n_action_steps: int | None
-) -> Callable[[], int]:
-    def level() -> int:
-        plans: list[torch.Tensor] = []
-        steps = min(20, model.spec.diffusion.steps)
-        policy = FullPolicy(model, solver="ddim", steps=steps, n_action_steps=n_action_steps)
-        seeds = list(_TRIAL_SEEDS)[: len(environments)]
-
-        def keep(output: Output, _: Any) -> None:
-            plans.append(model.normalizer.normalize(ACTION, output.plan).cpu())
-            if len(plans) == _TRIAL_CALLS:
-                raise _Enough
-
-        try:
-            for _ in run_episodes(environments[: len(seeds)], policy, seeds, on_output=keep):
-                break  # plans of an ended episode and of the next must not be compared
-        except _Enough:
-            pass
-        found = propose_start(torch.stack(plans), model.schedule(), shift=policy.n_action_steps)
-        print(
-            f"rti:auto starts at level {found.level}: shifted plans err by {found.error:.3g} in normalised units "
-            f"(the paper's rule says {found.published_level})"
-        )
-        return found.level
-
-    return level
-
-
-class _Enough(Exception):
-    pass
 
 
 def _contest(

@@ -94,7 +94,7 @@ def _levels(words: list[str], text: str, start_level: Callable[[], int] | None) 
             raise InputError(f"the levels of {text!r}", remedy="Give whole numbers with commas: rti:2,1,0.") from None
     calls = _whole(words.pop(0), text) if words and words[0].isdigit() else 3
     if start_level is None:
-        raise InputError(f"{text!r} needs episodes to be tried in", remedy="Use it with evaluate.")
+        raise InputError(f"{text!r} needs episodes to be tried in", remedy="Use it with evaluate or demo.")
     return [float(level) for level in levels_down(max(start_level(), calls - 1), calls)]
 
 

@@ -1,0 +1,63 @@
+"""The level where ``rti:auto`` begins, from episodes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from priorscope_robotics.envs.environment import Environment
+from priorscope_robotics.episodes_run import run_episodes
+from priorscope_robotics.model import ACTION, PolicyModel
+from priorscope_robotics.policies.full import FullPolicy
+from priorscope_robotics.policies.policy import Output
+from priorscope_robotics.policies.start_level import propose_start
+
+#: Seeds of the episodes from which ``rti:auto`` learns its level: none of those that are evaluated.
+_TRIAL_SEEDS = range(7_000_000, 7_000_004)
+_TRIAL_CALLS = 12
+
+
+def level_from_trials(
+    model: PolicyModel, environments: Sequence[Environment], n_action_steps: int | None
+) -> Callable[[], int]:
+    """What finds the level where a warm start begins, when it is called: from a few plans of full runs.
+
+    Parameters
+    ----------
+    model : PolicyModel
+    environments : sequence of Environment
+        They are reset.
+    n_action_steps : int, optional
+        Steps of a plan that are executed; the model's own by default.
+    """
+
+    def level() -> int:
+        plans: list[torch.Tensor] = []
+        steps = min(20, model.spec.diffusion.steps)
+        policy = FullPolicy(model, solver="ddim", steps=steps, n_action_steps=n_action_steps)
+        seeds = list(_TRIAL_SEEDS)[: len(environments)]
+
+        def keep(output: Output, _: Any) -> None:
+            plans.append(model.normalizer.normalize(ACTION, output.plan).cpu())
+            if len(plans) == _TRIAL_CALLS:
+                raise _Enough
+
+        try:
+            for _ in run_episodes(environments[: len(seeds)], policy, seeds, on_output=keep):
+                break  # plans of an ended episode and of the next must not be compared
+        except _Enough:
+            pass
+        found = propose_start(torch.stack(plans), model.schedule(), shift=policy.n_action_steps)
+        print(
+            f"rti:auto starts at level {found.level}: shifted plans err by {found.error:.3g} in normalised units "
+            f"(the paper's rule says {found.published_level})"
+        )
+        return found.level
+
+    return level
+
+
+class _Enough(Exception):
+    pass
