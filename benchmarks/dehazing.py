@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from dehazing_cines import HELD_OUT, TUNED_ON, cine
 from dehazing_grid import GRID, JOINT_GRID
+from scipy.stats import t
 
 from priorscope.evaluation.run_folder import read_jsonl
 from priorscope.evaluation.tables import print_table
@@ -171,12 +172,25 @@ def speed(folder: Path, names: tuple[str, str]) -> None:
             once({"part": "speed", "device": "cpu", "steps": steps, "batch_size": batch}, timed)
 
 
+def mean_of(rows: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([row[name] for row in rows]))
+
+
+def apart(mine: list[dict[str, Any]], theirs: list[dict[str, Any]], name: str) -> str:
+    """Mean difference over the cines that both have, with its 95 % interval (Student's, of paired differences)."""
+    other = {row["seed"]: row[name] for row in theirs}
+    differences = np.array([row[name] - other[row["seed"]] for row in mine if row["seed"] in other])
+    half = t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / len(differences) ** 0.5
+    middle = differences.mean()
+    return f"{middle:+.3f} [{middle - half:+.3f}, {middle + half:+.3f}] over {len(differences)} cines"
+
+
 def show() -> None:
     rows = kept("cine")
     if not rows:
         raise SystemExit("nothing is judged yet")
     names = [*BETTER, "wall_error", "blood_error", "cnr", "ks", "seconds_a_frame"]
-    best: dict[str, dict[str, float]] = {}
+    best: dict[str, dict[str, list[dict[str, Any]]]] = {}
     table = []
     for method in dict.fromkeys(row["method"] for row in rows):
         for options in {json.dumps(row["options"]): row["options"] for row in rows if row["method"] == method}.values():
@@ -186,16 +200,19 @@ def show() -> None:
             table.append({"method": title, "cines": len(own)} | means)
             kind = title if method == "joint" else method
             for name, better in BETTER.items():
-                best.setdefault(kind, {})[name] = better(best.get(kind, {}).get(name, means[name]), means[name])
+                rivals = [own, *filter(None, [best.setdefault(kind, {}).get(name)])]
+                best[kind][name] = better(rivals, key=lambda some: mean_of(some, name))  # type: ignore[call-overload]
             table[-1]["options"] = ", ".join(f"{name} {value}" for name, value in options.items())
     print_table(table, ".3f")
     baselines = {name: values for name, values in best.items() if not name.startswith("joint")}
     for kind in (name for name in best if name.startswith("joint")):
         print(f"\n{kind}, against the best of all filters, each at its best tuning for that figure:")
         for name, better in BETTER.items():
-            rival = better(baselines, key=lambda one: baselines[one][name])  # type: ignore[call-overload]
-            mine = best[kind][name]
-            print(f"  {name}: {mine:.3f}, {rival} {baselines[rival][name]:.3f}, {mine - baselines[rival][name]:+.3f}")
+            rival = better(baselines, key=lambda one: mean_of(baselines[one][name], name))  # type: ignore[call-overload]
+            mine, theirs = best[kind][name], baselines[rival][name]
+            print(
+                f"  {name}: {mean_of(mine, name):.3f}, {rival} {mean_of(theirs, name):.3f}, {apart(mine, theirs, name)}"
+            )
     for part, option in (("gamma", "gamma"), ("full", "steps"), ("late", "start"), ("guidance", "guidance")):
         swept = kept(part)
         points = {json.dumps(row["options"]): row["options"] for row in swept}.values()

@@ -21,6 +21,8 @@ from priorscope_medical.ultrasound.simus_cines import SIMUS_SCAN, simus_cine
 #: Seeds of the cines that options are tuned on, and of those that are judged. Fixed before any was simulated.
 TUNED_ON = tuple(range(1000, 1004))
 HELD_OUT = tuple(range(2000, 2020))
+#: Of those that dehazing_prior.py learns from; nothing else is done with them.
+LEARNT_FROM = tuple(range(3000, 3016))
 PARTS = ("tissue", "haze", "noise", "regions")
 
 
@@ -47,8 +49,9 @@ def cine(seed: int, folder: Path) -> SimulatedCine:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("/tmp/dehazing"))
+    parser.add_argument("--learnt-from", action="store_true", help="those that dehazing_prior.py needs instead")
     options = parser.parse_args()
-    for seed in (*TUNED_ON, *HELD_OUT):
+    for seed in LEARNT_FROM if options.learnt_from else (*TUNED_ON, *HELD_OUT):
         cine(seed, options.out)
         print(seed, flush=True)
 

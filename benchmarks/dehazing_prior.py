@@ -1,8 +1,7 @@
 """The second half of the training of tiny-rf-tissue and tiny-rf-haze: every other patch is of a SIMUS cine.
 
 The first half is `priorscope medical train-ultrasound` on convolved cines alone. This one goes on from that prior with
-half of the patches out of the four SIMUS cines that dehazing.py tunes every method on (their seeds are not the judged
-ones): the filters know those cines' spectra, and the priors should know no less.
+half of the patches out of SIMUS cines that dehazing.py neither tunes on nor judges.
 
     OMP_NUM_THREADS=1 python benchmarks/dehazing_prior.py tissue --start runs/tissue/model --data runs/cines \
         --out runs/tissue-2 --simus /tmp/dehazing
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from dehazing_cines import TUNED_ON, cine
+from dehazing_cines import LEARNT_FROM, cine
 
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.loop import fit, make_accelerator
@@ -53,9 +52,9 @@ class Mixed:
 
 
 def simus_rows(part: Part, folder: Path) -> np.ndarray:
-    """I and Q of the tuned-on cines (cines, 2 frames, rows, beams), in units of the hazy cine's RMS."""
+    """I and Q of the cines to learn from (cines, 2 frames, rows, beams), in units of the hazy cine's RMS."""
     found = []
-    for seed in TUNED_ON:
+    for seed in LEARNT_FROM:
         one = cine(seed, folder)
         hazy = torch.from_numpy(one.hazy())
         way = Quadrature(hazy.shape[1], carrier_of(hazy))
