@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from priorscope_medical.volumes import RESEARCH_ONLY
 
 #: Pixels of the prior's square in a network call, unless the user says otherwise: 10 frames of 128 x 128.
 _AT_ONCE = 10 * 128 * 128
+#: Options that only RF has.
+_OF_RF = ("rf_priors", "carrier", "attenuation")
 
 
 def dehaze(config: DehazeConfig) -> int:
@@ -37,6 +39,7 @@ def dehaze(config: DehazeConfig) -> int:
         from priorscope_medical.dehaze_rf import dehaze_recording
 
         return dehaze_recording(config, report_folder(config.out))
+    _check_pictures(config)
     begin = time.monotonic()
     cine = read_cine(config.input)
     if config.frames is not None:
@@ -170,6 +173,16 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("dehazing", total=total)
         yield lambda done, _: progress.update(task, completed=done)
+
+
+def _check_pictures(config: DehazeConfig) -> None:
+    usual = {field.name: field.default for field in fields(DehazeConfig)}
+    for name in _OF_RF:
+        if getattr(config, name) != usual[name]:
+            raise InputError(
+                f"--{name.replace('_', '-')} with {config.input.name}: an option for RF, these are B-mode pictures",
+                remedy="Leave it out.",
+            )
 
 
 def _check(config: DehazeConfig) -> None:

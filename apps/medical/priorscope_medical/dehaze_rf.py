@@ -21,10 +21,11 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import DehazeConfig
 from priorscope_medical.ultrasound.beamforming import sector_grid
+from priorscope_medical.ultrasound.channel_data import clipping_notes
 from priorscope_medical.ultrasound.cine import Cine
 from priorscope_medical.ultrasound.cine_scores import envelope
 from priorscope_medical.ultrasound.display import time_gain
-from priorscope_medical.ultrasound.hdf5 import number, open_hdf5
+from priorscope_medical.ultrasound.hdf5 import item, number, open_hdf5
 from priorscope_medical.ultrasound.metrics import flicker
 from priorscope_medical.ultrasound.read import read_channel_data
 from priorscope_medical.ultrasound.rf_dehaze import Separated, dehaze_rf
@@ -35,7 +36,7 @@ from priorscope_medical.ultrasound.write_cine import USUAL_RATE, as_rgb, check_o
 from priorscope_medical.volumes import RESEARCH_ONLY
 
 #: Options that only B-mode pictures have.
-_OF_PICTURES = ("method", "prior", "omega", "mask", "size")
+_OF_PICTURES = ("method", "prior", "omega", "mask", "size", "precision")
 _VIDEO = "before-after.mp4"
 #: Hz above which nobody can watch.
 _FASTEST = 120.0
@@ -96,7 +97,7 @@ def dehaze_recording(config: DehazeConfig, folder: Path) -> int:
     cleaned, pixel = pictures["after"]
     cine = Cine(
         cleaned,
-        recording.played if config.out.suffix == ".mp4" else recording.frame_rate,
+        recording.played if config.out.suffix.lower() == ".mp4" else recording.frame_rate,
         pixel,
         config.input,
         "array",
@@ -120,16 +121,14 @@ def read_recording(config: DehazeConfig) -> Recording:
     """Lines of a file: those of `simulate-ultrasound` as they are, channel data beamformed; then time-gain."""
     lines = _simulated(config)
     if lines is None:
-        if config.frames is not None and not 0 <= config.frames[0] < config.frames[1]:
-            raise InputError(f"frames {config.frames}", remedy="Give the first, and one after the last.")
-        chosen = slice(None) if config.frames is None else slice(*config.frames)
-        data = read_channel_data(config.input, frames=chosen, carrier=config.carrier)
+        data = read_channel_data(config.input, frames=_chosen(config.frames), carrier=config.carrier)
+        _check_count(config, len(data.samples))
         made = rf_lines(data)
         assert data.carrier is not None, "rf_lines refuses data without one"
         lines = Recording(made, data.carrier, data.speed, data.frame_rate, data.notes)
     if not config.attenuation:
         return lines
-    times = 2 * np.linalg.norm(lines.lines.points, axis=-1) / lines.speed
+    times = 2 * line_depths(lines.lines.points) / lines.speed
     gained = time_gain(
         torch.from_numpy(lines.lines.rf).swapaxes(1, 2),
         torch.from_numpy(np.median(times, axis=1)),
@@ -151,13 +150,52 @@ def _simulated(config: DehazeConfig) -> Recording | None:
     with open_hdf5(path) as file:
         if "data/hazy" not in file:
             return None
-        chosen = slice(None) if config.frames is None else slice(*config.frames)
-        rf = checked_rf(file["data/hazy"][chosen], path)
-        points = sector_grid(file["scan/angles"][()], file["scan/depths"][()])
+        hazy, scan = file["data/hazy"], item(file, "scan", path)
+        if hazy.ndim == 3:
+            hazy = hazy[_chosen(config.frames)]
+            _check_count(config, len(hazy))
+        rf = checked_rf(np.asarray(hazy), path)
+        angles, depths = (np.asarray(item(scan, name, path)[()]).ravel() for name in ("angles", "depths"))
         carrier, sampling, speed, rate = (
-            number(file["scan"], name, path) for name in ("carrier", "sampling", "sound_speed", "frame_rate")
+            number(scan, name, path) for name in ("carrier", "sampling", "sound_speed", "frame_rate")
         )
-    return Recording(RfLines(rf, points, carrier / sampling), carrier, speed, rate, ())
+    if rf.shape[1:] != (len(depths), len(angles)):
+        raise InputError(
+            f"RF of shape {list(rf.shape)} for {len(depths)} depths and {len(angles)} beams",
+            path=path,
+            remedy="[frames, samples, beams] was expected: are axes in another order?",
+        )
+    if not min(carrier, sampling, speed, rate) > 0:
+        raise InputError("scan holds a number that is not positive", path=path)
+    return Recording(
+        RfLines(rf, sector_grid(angles, depths), carrier / sampling), carrier, speed, rate, clipping_notes(rf, path)
+    )
+
+
+def line_depths(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far along its line, from the probe's surface z = 0, each of ``points`` (samples, beams, 3) lies, in m."""
+    reach = points[-1] - points[0]
+    steepness = reach[:, 2] / np.linalg.norm(reach, axis=-1)
+    before = points[0, :, 2] / np.maximum(steepness, 1e-3)
+    return np.asarray(before + np.linalg.norm(points - points[0], axis=-1), dtype=np.float64)
+
+
+def _chosen(frames: tuple[int, int] | None) -> slice:
+    if frames is None:
+        return slice(None)
+    if not 0 <= frames[0] < frames[1]:
+        raise InputError(f"frames {frames[0]} to {frames[1]}", remedy="Give the first, and one after the last.")
+    return slice(*frames)
+
+
+def _check_count(config: DehazeConfig, count: int) -> None:
+    if config.frames is not None and count != config.frames[1] - config.frames[0]:
+        first, end = config.frames
+        raise InputError(
+            f"frames {first} to {end} of {first + count if count else 'fewer'}",
+            path=config.input,
+            remedy="Give the first, and one after the last.",
+        )
 
 
 _FIGURES = {

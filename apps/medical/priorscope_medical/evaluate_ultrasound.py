@@ -38,7 +38,7 @@ def evaluate_ultrasound(config: EvaluateUltrasoundConfig) -> int:
     """Run ``priorscope medical evaluate-ultrasound``; returns the exit status."""
     if config.bins < 2:
         raise InputError(f"--bins {config.bins}", remedy="Use 256.")
-    before, after = read_rf(config.before), read_rf(config.after).rf
+    before, after = read_rf(config.before), read_rf(config.after, dehazed=True).rf
     if before.rf.shape != after.shape:
         raise InputError(
             f"RF of shape {list(after.shape)}", path=config.after, remedy=f"{list(before.rf.shape)} was expected."

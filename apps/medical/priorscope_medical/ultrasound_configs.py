@@ -61,7 +61,7 @@ class EvaluateUltrasoundConfig:
     before: tyro.conf.Positional[Path]
     """A cine that `simulate-ultrasound` wrote, or any RF before: .npy or .npz [frames, samples, beams], or .h5."""
     after: tyro.conf.Positional[Path]
-    """The RF after, of the same shape."""
+    """The RF after, of the same shape; of the rf.npz that `dehaze` wrote its tissue is taken."""
     regions: Path | None = None
     """Integer map [frames, samples, beams] or [samples, beams]: 1 wall, 2 blood, 3 weak wall; default: that in
     BEFORE."""

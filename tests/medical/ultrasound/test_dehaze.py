@@ -111,6 +111,8 @@ def test_a_result_is_not_replaced_unasked(cine_file, tiny_echo, tmp_path):
         (["--prior", "tiny-ekko"], "no model is called"),
         (["--out", "x.gif"], "ends in .gif"),
         (["--size", "8"], "size 8"),
+        (["--attenuation", "0.5"], "--attenuation with .*for RF"),
+        (["--rf-priors", "a", "b"], "--rf-priors with .*for RF"),
     ],
 )
 def test_wrong_options_give_one_line(cine_file, tmp_path, monkeypatch, tiny_echo, options, fact):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pydicom
 import pytest
@@ -14,13 +15,17 @@ from priorscope_medical.cli import main
 from priorscope_medical.configs import DehazeConfig
 from priorscope_medical.dehaze import dehaze
 from priorscope_medical.dehaze_rf import read_recording
+from priorscope_medical.evaluate_ultrasound import evaluate_ultrasound
+from priorscope_medical.ultrasound.channel_data import Transmit
 from priorscope_medical.ultrasound.cine import read_cine
-from priorscope_medical.ultrasound.cine_file import write_cine
+from priorscope_medical.ultrasound.cine_file import read_rf, write_cine
 from priorscope_medical.ultrasound.echo_lines import LineScan
+from priorscope_medical.ultrasound.rf_dehaze import dehaze_rf
 from priorscope_medical.ultrasound.rf_pictures import rf_pictures
 from priorscope_medical.ultrasound.rf_prior import RfPrior, RfValues
 from priorscope_medical.ultrasound.rf_simulator import simulate_cine
 from priorscope_medical.ultrasound.scan_conversion import Sector
+from priorscope_medical.ultrasound_configs import EvaluateUltrasoundConfig
 
 SCAN = LineScan(Sector((20e-3, 60e-3), (-0.5, 0.5)), samples=520, beams=32)
 
@@ -85,6 +90,76 @@ def test_gain_over_depth(simulated, untrained):
     )
 
 
+def test_gain_over_depth_of_lines_that_are_side_by_side(echoes, tmp_path):
+    path = _planes(tmp_path / "echoes.hdf5", echoes((Transmit(),)))
+    plain, gained = (read_recording(DehazeConfig(path, carrier=5e6, attenuation=dB)) for dB in (0.0, 0.5))
+    decibel = 2 * 0.5 * 5 * 100 * plain.lines.points[:, 0, 2]  # of the outermost line as of any: its own depth
+    wanted = plain.lines.rf * 10 ** (decibel / 20)[:, None].astype(np.float32)
+    np.testing.assert_allclose(gained.lines.rf, wanted, rtol=2e-3, atol=1e-6 * np.abs(wanted).max())
+
+
+def _planes(path, data):
+    """A PICMUS file of one plane wave."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("US/US_DATASET0000")
+        group["data/real"] = data.samples[0].swapaxes(1, 2)
+        group["angles"], group["initial_time"] = np.zeros(1), 0.0
+        group["probe_geometry"] = data.elements.T
+        group["sampling_frequency"], group["sound_speed"] = data.sampling, data.speed
+        group["modulation_frequency"] = 0.0
+    return path
+
+
+def test_the_lines_written_are_evaluated_not_their_input(simulated, untrained, tmp_path):
+    path, _ = simulated
+    assert dehaze(DehazeConfig(path, out=tmp_path / "x.mp4", rf_priors=untrained, steps=1, device="cpu")) == 0
+    written = tmp_path / "x-report" / "rf.npz"
+    np.testing.assert_array_equal(read_rf(written, dehazed=True).rf, np.load(written)["tissue"])
+    assert evaluate_ultrasound(EvaluateUltrasoundConfig(path, written, out=tmp_path / "run")) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["after"]["psnr"] != metrics["before"]["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file.pop("scan"), "has no scan"),
+        (lambda file: file.pop("scan/angles"), "has no angles"),
+        (lambda file: _put(file, file["data/hazy"][()].swapaxes(1, 2)), "another order"),
+        (lambda file: _put(file, 0 * file["data/hazy"][()]), "without a signal"),
+        (lambda file: _put(file, 0 * file["data/hazy"][()] + 3), "without a signal|clipped"),
+        (lambda file: _put(file, np.clip(file["data/hazy"][()], -0.01, 0.01)), "clipped"),
+    ],
+)
+def test_broken_lines_are_refused(simulated, untrained, tmp_path, change, said):
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(simulated[0].read_bytes())
+    with h5py.File(copy, "r+") as file:
+        change(file)
+    with pytest.raises(InputError, match=said):
+        dehaze(DehazeConfig(copy, out=tmp_path / "x.mp4", rf_priors=untrained, steps=1, device="cpu"))
+
+
+def _put(file, values):
+    del file["data/hazy"]
+    file["data/hazy"] = values
+
+
+def test_lines_without_a_signal_are_refused_whoever_asks(untrained):
+    tissue, haze = (RfPrior.from_pretrained(folder, device="cpu") for folder in untrained)
+    for value in (0.0, 7.0):
+        with pytest.raises(InputError, match="without a signal"):
+            dehaze_rf(np.full((3, 200, 16), value, np.float32), tissue, haze, carrier=0.25, steps=1, device="cpu")
+
+
+def test_frames_that_are_not_there_are_refused(simulated, echoes, tmp_path):
+    planes = _planes(tmp_path / "echoes.hdf5", echoes((Transmit(),)))
+    for path in (simulated[0], planes):
+        for frames in ((0, 9), (2, 1), (-2, 1)):
+            with pytest.raises(InputError, match="frames"):
+                read_recording(DehazeConfig(path, frames=frames, carrier=5e6))
+
+
 def test_channel_data_are_beamformed(shared_data, tmp_path):
     path = shared_data("medical") / "ultrasound/PWI_disk.mat"
     out = tmp_path / "disk.png"
@@ -101,6 +176,7 @@ def test_wrong_inputs(simulated, tmp_path):
     for words, said in {
         (str(path), "--method", "dps"): "this is RF",
         (str(path), "--attenuation", "50"): "--attenuation",
+        (str(path), "--precision", "bfloat16"): "this is RF",
         (str(path), "--rf-priors", "tiny-rf-haze", "tiny-rf-tissue"): "priors of haze and tissue",
         (str(tmp_path / "torn.h5"),): "torn.h5",
     }.items():

@@ -170,16 +170,20 @@ def checked(data: ChannelData) -> ChannelData:
         raise InputError("every channel is constant: there is no signal", path=data.source, remedy="Check the file.")
     if dead:
         notes.append(f"{len(dead)} of {samples.shape[3]} channels are constant and left out")
-    share = clipped_share(samples[..., ~flat])
+    notes += clipping_notes(samples[..., ~flat], data.source)
+    return replace(data, dead=dead, notes=tuple(notes))
+
+
+def clipping_notes(samples: NDArray[Any], path: Path | None) -> tuple[str, ...]:
+    """What to tell of clipped samples; InputError where more than a tenth are."""
+    share = clipped_share(samples)
     if share > USELESS:
         raise InputError(
             f"{100 * share:.0f} % of the samples are clipped",
-            path=data.source,
+            path=path,
             remedy="Record with less gain: no method brings them back.",
         )
-    if share > CLIPPED:
-        notes.append(f"{100 * share:.1f} % of the samples are clipped")
-    return replace(data, dead=dead, notes=tuple(notes))
+    return (f"{100 * share:.1f} % of the samples are clipped",) if share > CLIPPED else ()
 
 
 def clipped_share(samples: NDArray[Any]) -> float:

@@ -67,8 +67,10 @@ def write_cine(path: Path, cine: SimulatedCine, *, strength: float, seed: int, m
     aside.rename(path)
 
 
-def read_rf(path: Path) -> RfFile:
+def read_rf(path: Path, *, dehazed: bool = False) -> RfFile:
     """RF of .npy, .npz (its ``rf``, or its only array) or of HDF5 that :func:`write_cine` wrote.
+
+    ``dehazed``: of the rf.npz that `dehaze` wrote, which holds the input as ``rf``, its ``tissue``.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def read_rf(path: Path) -> RfFile:
         return RfFile(rf, clean, regions)
     if suffix not in (".npy", ".npz"):
         raise InputError("is neither .npy, .npz nor .h5", path=path, remedy="Convert it.")
-    return RfFile(checked_rf(_array(path, "rf"), path))
+    return RfFile(checked_rf(_array(path, *(("tissue", "rf") if dehazed else ("rf",))), path))
 
 
 def read_regions(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -129,7 +131,8 @@ def checked_regions(values: Any, shape: tuple[int, ...], path: Path) -> NDArray[
     return np.broadcast_to(found, shape).astype(np.uint8)
 
 
-def _array(path: Path, name: str) -> Any:
+def _array(path: Path, *wanted: str) -> Any:
+    """The only array of a file, or the first of those ``wanted``."""
     try:
         found = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -138,7 +141,9 @@ def _array(path: Path, name: str) -> Any:
         return found
     with found:
         names = list(found)
-        chosen = name if name in names else names[0] if len(names) == 1 else None
+        chosen = next((name for name in wanted if name in names), names[0] if len(names) == 1 else None)
         if chosen is None:
-            raise InputError(f"holds {', '.join(names) or 'nothing'}", path=path, remedy=f"Name one array {name}.")
+            raise InputError(
+                f"holds {', '.join(names) or 'nothing'}", path=path, remedy=f"Name one array {wanted[-1]}."
+            )
         return found[chosen]

@@ -110,6 +110,8 @@ def dehaze_rf(
     for prior in (prior_tissue, prior_haze):
         prior.network.to(where)
     lines = torch.from_numpy(np.ascontiguousarray(rf, dtype=np.float32))
+    if not (lines - lines.mean(1, keepdim=True)).abs().max() > 1e-6 * lines.abs().max():
+        raise InputError("RF without a signal: every line is constant", remedy="Check the file.")
     way = Quadrature(lines.shape[1], carrier_of(lines) if carrier is None else carrier)
     rows = way.forward(lines)
     scale = float(rows.abs().square().mean().sqrt())
