@@ -176,10 +176,31 @@ def test_derived_dicom_keeps_the_patient_and_has_names_of_its_own(write_dicom, t
         write_dicom_cine(darker, tmp_path / "out.dcm", how="halved")
 
 
+def test_derived_dicom_says_nothing_of_the_source_s_pixels(write_dicom, tmp_path):
+    icon = pydicom.Dataset()
+    icon.Rows, icon.Columns = 1, 2
+    tags = {"IconImageSequence": [icon], "RepresentativeFrameNumber": 4, "FrameNumbersOfInterest": 3}
+    source = write_dicom(grey_frames(), **tags, WindowCenter="128", WindowWidth="256")
+    write_cine(read_cine(source).cut((0, 2)), tmp_path / "out.dcm", how="cut")
+    after = pydicom.dcmread(tmp_path / "out.dcm")
+    assert not set(tags) & {element.keyword for element in after}
+    assert after.WindowCenter == 128  # the same 8 bits
+
+
+def test_grey_curves_of_other_values_do_not_come_along(write_dicom, tmp_path):
+    curves = {"WindowCenter": "2048", "WindowWidth": "4096", "PresentationLUTShape": "INVERSE"}
+    source = write_dicom(grey_frames(), PhotometricInterpretation="MONOCHROME1", **curves)
+    write_cine(read_cine(source), tmp_path / "out.dcm", how="swapped")
+    after = pydicom.dcmread(tmp_path / "out.dcm")
+    assert after.PhotometricInterpretation == "MONOCHROME2"
+    assert not set(curves) & {element.keyword for element in after}
+
+
 def test_frames_without_a_source_become_dicom_too(tmp_path):
-    cine = Cine(grey_frames(), 40.0, None, tmp_path / "x.npy", "array")
+    cine = Cine(grey_frames(), 40.0, 0.31, tmp_path / "x.npy", "array")
     write_cine(cine, tmp_path / "x.dcm", how="nothing")
     again = read_cine(tmp_path / "x.dcm")
+    assert again.pixel == pytest.approx(0.31)
     np.testing.assert_array_equal(again.frames, cine.frames)
     assert again.frame_rate == pytest.approx(40.0)
     assert again.dataset.PatientID == ""
@@ -205,5 +226,8 @@ def test_frames_become_pictures_arrays_and_video(tmp_path):
     (tmp_path / "folder" / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="other files"):
         write_cine(cine, tmp_path / "folder", how="", overwrite=True)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        write_cine(cine, tmp_path / "file", how="", overwrite=True)
     with pytest.raises(InputError, match="frames 3 to 9"):
         cine.cut((3, 9))

@@ -21,6 +21,37 @@ from priorscope_medical.volumes import RESEARCH_ONLY
 _ULTRASOUND_MULTIFRAME = "1.2.840.10008.5.1.4.1.1.3.1"
 _ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
 _TWO_DIMENSIONAL, _CENTIMETRES = 1, 3
+#: Elements that tell of the source's pixels or of how they were stored, and would lie of the derived ones.
+_STALE = (
+    "StartTrim",
+    "StopTrim",
+    "SmallestImagePixelValue",
+    "LargestImagePixelValue",
+    "IconImageSequence",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "DigitalSignaturesSequence",
+    "MACParametersSequence",
+    "DerivationCodeSequence",
+    "RepresentativeFrameNumber",
+    "FrameNumbersOfInterest",
+    "FrameOfInterestDescription",
+)
+#: And those that map the source's values to grey, which are of another depth or direction once these are made 8 bits.
+_GREY_CURVES = (
+    "WindowCenter",
+    "WindowWidth",
+    "WindowCenterWidthExplanation",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "ModalityLUTSequence",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "RescaleType",
+    "PresentationLUTShape",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+)
 _KINDS = {2: "colour Doppler", 3: "pulsed-wave Doppler", 4: "continuous-wave Doppler"}
 
 
@@ -203,13 +234,30 @@ def _blank(cine: Cine) -> Any:
         setattr(dataset, name, "")
     dataset.AccessionNumber = dataset.ReferringPhysicianName = dataset.Manufacturer = ""
     dataset.SeriesNumber, dataset.InstanceNumber = "1", "1"
+    if cine.pixel is not None:
+        dataset.SequenceOfUltrasoundRegions = [_calibration(cine.pixel, cine.frames.shape[1:3])]
     return dataset
+
+
+def _calibration(pixel: float, shape: tuple[int, ...]) -> Any:
+    """The whole picture as one region of tissue with square pixels of so many mm."""
+    from pydicom.dataset import Dataset
+
+    region = Dataset()
+    region.RegionSpatialFormat, region.RegionDataType, region.RegionFlags = _TWO_DIMENSIONAL, 1, 0
+    region.RegionLocationMinX0 = region.RegionLocationMinY0 = 0
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = shape[1] - 1, shape[0] - 1
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = _CENTIMETRES
+    region.PhysicalDeltaX = region.PhysicalDeltaY = pixel / 10
+    return region
 
 
 def _drop_stale(dataset: Any, cine: Cine, first: int) -> None:
     """Take out what belongs to the source's pixels only, and fit what counts frames."""
     count = len(cine.frames)
-    for name in ("StartTrim", "StopTrim", "SmallestImagePixelValue", "LargestImagePixelValue"):
+    stored = (dataset.get("BitsStored", 8), dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+    changed = int(stored[0]) != 8 or stored[1] == "MONOCHROME1"
+    for name in (*_STALE, *(_GREY_CURVES if changed else ())):
         if name in dataset:
             delattr(dataset, name)
     for element in list(dataset):

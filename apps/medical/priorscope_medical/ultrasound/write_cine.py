@@ -62,6 +62,8 @@ def write_cine(cine: Cine, path: str | PathLike[str], *, how: str, first: int = 
     if path.exists():
         if not overwrite:
             raise InputError("exists already", path=path, remedy="Use --overwrite or another --out.")
+        if not path.is_dir():
+            raise InputError("is a file, a folder is written", path=path, remedy="Choose another --out.")
         strangers = [file.name for file in path.iterdir() if not file.name.startswith("frame-")]
         if strangers:
             raise InputError(f"holds other files ({strangers[0]})", path=path, remedy="Choose another --out.")
