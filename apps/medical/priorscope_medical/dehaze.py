@@ -204,5 +204,8 @@ def _check(config: DehazeConfig) -> None:
         raise InputError(f"--mask with {config.method}", remedy="Only semantic uses one.")
     if config.seed < 0:
         raise InputError(f"--seed {config.seed}", remedy="Use 0 or more.")
+    check_out(config.out, 1)
+    if config.out.resolve() == config.input.resolve():
+        raise InputError("is the input itself", path=config.out, remedy="Choose another --out.")
     if not config.overwrite:
         refuse_existing([config.out, *([report_folder(config.out)] if config.report else [])])

@@ -99,6 +99,10 @@ def test_pass_bands():
         pass_band(10e6, 5e6, 0.2)  # twice the carrier is the rate: the mirror image is the band
     with pytest.raises(InputError, match="mirror image"):
         pass_band(5.2e6, 5e6, 0.5)
+    with pytest.raises(InputError, match="not stated"):
+        pass_band(10.4e6, 5e6, None)  # 0.4 MHz for a pulse at 5 MHz
+    assert pass_band(10.4e6, 5e6, 0.05)[1] <= 0.2e6  # stated, it may be as narrow
+    assert pass_band(20e6 / 3, 5e6, None)[1] == pytest.approx(5e6 / 3)
 
 
 def test_lines_are_those_of_their_own_transmit(echoes):

@@ -181,10 +181,14 @@ def test_derived_dicom_says_nothing_of_the_source_s_pixels(write_dicom, tmp_path
     icon.Rows, icon.Columns = 1, 2
     tags = {"IconImageSequence": [icon], "RepresentativeFrameNumber": 4, "FrameNumbersOfInterest": 3}
     source = write_dicom(grey_frames(), **tags, WindowCenter="128", WindowWidth="256")
+    scanner = pydicom.dcmread(source)
+    scanner.file_meta.ImplementationVersionName, scanner.file_meta.SourceApplicationEntityTitle = "SCANNER", "SCANNER"
+    scanner.save_as(source)
     write_cine(read_cine(source).cut((0, 2)), tmp_path / "out.dcm", how="cut")
     after = pydicom.dcmread(tmp_path / "out.dcm")
     assert not set(tags) & {element.keyword for element in after}
     assert after.WindowCenter == 128  # the same 8 bits
+    assert "SCANNER" not in str(after.file_meta)
 
 
 def test_grey_curves_of_other_values_do_not_come_along(write_dicom, tmp_path):

@@ -124,6 +124,14 @@ def test_wrong_options_give_one_line(cine_file, tmp_path, monkeypatch, tiny_echo
     assert not list(tmp_path.glob("*-report"))
 
 
+def test_a_source_is_never_replaced(cine_file, tiny_echo, tmp_path):
+    source = tmp_path / "source.dcm"
+    source.write_bytes(cine_file.read_bytes())
+    with pytest.raises(InputError, match="input itself"):
+        dehaze(quick(source, source, tiny_echo, overwrite=True))
+    assert source.read_bytes() == cine_file.read_bytes()
+
+
 def test_a_mask_of_another_size_is_refused(cine_file, tiny_echo, tmp_path):
     Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "mask.png")
     with pytest.raises(InputError, match="10 x 10"):

@@ -39,6 +39,15 @@ def test_a_point_of_a_sector_lies_where_it_is():
     assert pictures[0, 0, 0] == pictures[0, -1, 0] == 0  # beside the beams
 
 
+def test_nothing_is_drawn_before_the_first_samples_of_a_sector():
+    angles, depths = np.radians(np.linspace(-40, 40, 81)), np.linspace(0.02, 0.1, 800)
+    pictures, pixel = rf_pictures(lines(np.ones((800, 81))), sector_grid(angles, depths), size=300)
+    z = 0.02 * np.cos(np.radians(40)) + 1e-3 * pixel * np.arange(pictures.shape[1])
+    middle = pictures[0, :, 150]
+    assert not middle[z < 0.02 - 2e-3 * pixel].any()
+    assert (middle[(z > 0.02 + 2e-3 * pixel) & (z < 0.099)] > 200).all()
+
+
 def test_wrong_lines():
     points = linear_grid([0.0, 0.01], np.linspace(0, 0.01, 64))
     with pytest.raises(InputError, match="without a signal"):

@@ -113,7 +113,7 @@ def write_dicom_cine(
     Pixels are stored uncompressed. SOPInstanceUID and SeriesInstanceUID are new, ImageType is DERIVED\\\\SECONDARY, and
     SourceImageSequence names the source.
     """
-    from pydicom.dataset import Dataset
+    from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
     path = Path(path)
@@ -131,6 +131,7 @@ def write_dicom_cine(
     now = datetime.now()
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     _put_pixels(dataset, cine)
+    dataset.file_meta = FileMetaDataset()  # the source's names the scanner as what wrote the file
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

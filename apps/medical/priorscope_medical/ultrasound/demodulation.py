@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from priorscope.errors import InputError
 from priorscope_medical.ultrasound.channel_data import ChannelData
 
+#: Least width of a pulse, in parts of its carrier, that is thought possible where none is stated.
+_NARROW = 0.2
+
 
 def to_iq(data: ChannelData, *, device: str | torch.device = "cpu") -> ChannelData:
     """Demodulate RF; IQ is returned as it is.
@@ -68,7 +71,8 @@ def pass_band(sampling: float, carrier: float, bandwidth: float | None) -> tuple
     Raises
     ------
     InputError
-        The band and its mirror image overlap.
+        The band and its mirror image overlap; or, where its width is not stated, any band of a fifth of the carrier and
+        more would.
     """
     # the mirror image lies 2 carriers away, and wherever sampling repeats it
     away = math.remainder(2 * carrier, sampling)
@@ -79,6 +83,12 @@ def pass_band(sampling: float, carrier: float, bandwidth: float | None) -> tuple
         raise InputError(
             f"RF at {sampling / 1e6:.3g} MHz puts the band{wanted} about {carrier / 1e6:.3g} MHz onto its mirror image",
             remedy="Check sampling rate, carrier and bandwidth; such samples cannot be demodulated.",
+        )
+    if half is None and 2 * room < _NARROW * carrier:
+        raise InputError(
+            f"RF at {sampling / 1e6:.4g} MHz leaves {2e-6 * room:.2g} MHz about {carrier / 1e6:.3g} MHz to the band; its "
+            "width is not stated, and pulses are wider",
+            remedy="Check sampling rate and carrier, or state the bandwidth.",
         )
     if half is None:
         return 0.5 * min(room, carrier), min(room, carrier)

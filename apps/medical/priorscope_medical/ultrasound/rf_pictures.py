@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator
+from scipy.ndimage import binary_dilation
 
 from priorscope.errors import InputError
 from priorscope_medical.ultrasound.cine_scores import envelope
@@ -69,5 +70,18 @@ def rf_pictures(
     columns, heights = (np.arange(values.min(), values.max() + pixel / 2, pixel) for values in (x, z))
     across, down = np.meshgrid(columns, heights)
     between = LinearNDInterpolator(places.reshape(-1, 2), grey.reshape(len(grey), -1).T, fill_value=0.0)
-    found = between(across, down)
+    found = between(across, down) * _between_lines(x, z, columns, heights)[..., None]
     return np.rint(np.moveaxis(found, -1, 0)).astype(np.uint8), 1e3 * float(pixel)
+
+
+def _between_lines(
+    x: NDArray[np.floating], z: NDArray[np.floating], columns: NDArray[np.floating], heights: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Which pixels lie among the lines, or a pixel beside them: not before the first samples of a sector, say."""
+    from skimage.draw import polygon2mask
+
+    rim = [np.concatenate([v[:, 0], v[-1], v[::-1, -1], v[0, ::-1]]) for v in (z, x)]
+    pixel = columns[1] - columns[0]
+    corners = np.stack([(rim[0] - heights[0]) / pixel, (rim[1] - columns[0]) / pixel], -1)
+    inside = polygon2mask((len(heights), len(columns)), corners)
+    return np.asarray(binary_dilation(inside, np.ones((3, 3))))
