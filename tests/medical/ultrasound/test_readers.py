@@ -321,3 +321,11 @@ def test_rf_without_a_carrier_is_refused_when_it_is_needed(echoes, tmp_path):
     assert "does not state the pulse's frequency" in data.notes[0]
     with pytest.raises(InputError, match="carrier"):
         beamform(data, POINT[None])
+
+
+def test_the_carrier_of_iq_is_the_file_s(echoes, tmp_path):
+    iq = to_iq(echoes(PLANES[:1]))
+    stated = write_mat5(tmp_path / "iq.mat", iq)
+    assert read_channel_data(stated, carrier=iq.carrier).carrier == iq.carrier
+    with pytest.raises(InputError, match="demodulated with"):
+        read_channel_data(stated, carrier=1.1 * iq.carrier)

@@ -86,8 +86,8 @@ def pass_band(sampling: float, carrier: float, bandwidth: float | None) -> tuple
         )
     if half is None and 2 * room < _NARROW * carrier:
         raise InputError(
-            f"RF at {sampling / 1e6:.4g} MHz leaves {2e-6 * room:.2g} MHz about {carrier / 1e6:.3g} MHz to the band; its "
-            "width is not stated, and pulses are wider",
+            f"RF at {sampling / 1e6:.4g} MHz leaves {2e-6 * room:.2g} MHz about {carrier / 1e6:.3g} MHz to the band; "
+            "its width is not stated, and pulses are wider",
             remedy="Check sampling rate and carrier, or state the bandwidth.",
         )
     if half is None:

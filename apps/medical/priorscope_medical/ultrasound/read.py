@@ -38,7 +38,8 @@ def read_channel_data(
     frames : slice
         Which frames.
     carrier : float, optional
-        Centre frequency of the pulse in Hz, instead of the file's.
+        Centre frequency of the pulse in Hz, instead of the file's; of IQ what it was demodulated with, where the file
+        does not say.
     bandwidth : float, optional
         In parts of the carrier, instead of the file's.
     speed : float, optional
@@ -73,6 +74,12 @@ def read_channel_data(
     else:
         raise InputError(
             "is neither HDF5 nor a MATLAB file", path=path, remedy="Give PICMUS or zea .hdf5, .uff, or .mat."
+        )
+    if data.is_iq and None not in (carrier, data.carrier) and carrier != data.carrier:
+        raise InputError(
+            f"holds IQ that was demodulated with {data.carrier:g} Hz, not {carrier:g}",
+            path=path,
+            remedy="Leave the carrier out: another one would put every delay's phase wrong.",
         )
     data = replace(
         data,
