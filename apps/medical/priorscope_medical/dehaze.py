@@ -29,7 +29,7 @@ from priorscope_medical.volumes import RESEARCH_ONLY
 #: Pixels of the prior's square in a network call, unless the user says otherwise: 10 frames of 128 x 128.
 _AT_ONCE = 10 * 128 * 128
 #: Options that only RF has.
-_OF_RF = ("rf_priors", "carrier", "attenuation")
+_OF_RF = ("rf_priors", "samples", "carrier", "attenuation")
 
 
 def dehaze(config: DehazeConfig) -> int:

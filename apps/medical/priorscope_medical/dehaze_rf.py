@@ -84,6 +84,7 @@ def dehaze_recording(config: DehazeConfig, folder: Path) -> int:
         steps=config.steps,
         start=1.0 if config.start is None else config.start,
         carrier=lines.carrier,
+        samples=config.samples,
         seed=config.seed,
         batch_size=config.batch_size or 8,
         device=config.device,
@@ -218,7 +219,13 @@ def _metrics(config: DehazeConfig, recording: Recording, found: Separated, secon
     metrics |= {"removed_db": share(slice(None)), "removed_near_db": share(near)}
     if len(before) > 1 and np.ptp(np.diff(before, axis=0)) > 0:
         metrics["flicker"] = flicker(envelope(after), envelope(before))
-    metrics |= {"strength": config.strength, "steps": config.steps, "seed": config.seed, "seconds": seconds}
+    metrics |= {
+        "strength": config.strength,
+        "steps": config.steps,
+        "samples": config.samples,
+        "seed": config.seed,
+        "seconds": seconds,
+    }
     return metrics | {"frequency": recording.frequency, "frame_rate": recording.frame_rate, "notes": recording.notes}
 
 
@@ -277,6 +284,8 @@ def _check(config: DehazeConfig, folder: Path) -> None:
                 f"--{name.replace('_', '-')} with {config.input.name}: an option for B-mode pictures, this is RF",
                 remedy="Leave it out; --rf-priors, --strength and --steps are for RF.",
             )
+    if config.samples < 1:
+        raise InputError(f"--samples {config.samples}", remedy="Use 1 or more.")
     if config.carrier is not None and not config.carrier > 0:
         raise InputError(f"--carrier {config.carrier:g}", remedy="Give the pulse's frequency in Hz.")
     if not 0 <= config.attenuation < 10:

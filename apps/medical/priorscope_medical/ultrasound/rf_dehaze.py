@@ -50,7 +50,7 @@ def dehaze_rf(
     prior_haze: RfPrior,
     *,
     gamma: float = 1.0,
-    steps: int = 8,
+    steps: int = 16,
     start: float = 1.0,
     eta: float = 100.0,
     guidance: Guidance = "gains",
