@@ -6,12 +6,12 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from priorscope.data.safe_pickle import CONTAINERS, Stub, fresh, stub_type
+from priorscope.data.safe_pickle import Stub, stub_type
+from priorscope.data.torch_pickle import load_tensors_and
 from priorscope.errors import InputError
 from priorscope_remote_sensing.decoder import SD_TAPS, Decoder, DecoderConfig
 from priorscope_remote_sensing.fusers import ExpertFuser
@@ -174,13 +174,6 @@ def _search(config: Any, name: str) -> Any:
 
 # ---- reading a pickle without trusting it -----------------------------------------------------------------------
 
-#: What tensors and plain containers are rebuilt by; torch itself handles storages.
-_TRUSTED: dict[tuple[str, str], Any] = {
-    **CONTAINERS,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch", "Size"): torch.Size,
-}
 #: No checkpoint needs these. They would be stubs like any other, but a file that names them is an attack.
 _HOSTILE = ("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "importlib", "runpy", "ctypes", "webbrowser")
 _HOSTILE_BUILTINS = ("eval", "exec", "compile", "open", "__import__", "getattr", "setattr", "input", "breakpoint")
@@ -189,26 +182,16 @@ _HOSTILE_BUILTINS = ("eval", "exec", "compile", "open", "__import__", "getattr",
 def _load_with_stubs(path: Path) -> tuple[Any, tuple[str, ...]]:
     seen: list[str] = []
 
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if (module, name) in _TRUSTED:
-                trusted = _TRUSTED[module, name]
-                return trusted if isinstance(trusted, type) else fresh(trusted)
-            if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
-                return vars(torch)[name]
-            root = module.split(".")[0]
-            if root in _HOSTILE or (root in ("builtins", "__builtin__") and name in _HOSTILE_BUILTINS):
-                raise InputError(
-                    f"asks for {module}.{name}, which no checkpoint needs", remedy="Do not trust this file; delete it."
-                )
-            seen.append(f"{module}.{name}")
-            return stub_type(module, name)
+    def other(module: str, name: str) -> Any:
+        root = module.split(".")[0]
+        if root in _HOSTILE or (root in ("builtins", "__builtin__") and name in _HOSTILE_BUILTINS):
+            raise InputError(
+                f"asks for {module}.{name}, which no checkpoint needs", remedy="Do not trust this file; delete it."
+            )
+        seen.append(f"{module}.{name}")
+        return stub_type(module, name)
 
-    def load(file: Any, **kwargs: Any) -> Any:
-        return Unpickler(file, **kwargs).load()
-
-    module = SimpleNamespace(Unpickler=Unpickler, load=load, __name__="pickle")
-    content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
+    content = load_tensors_and(path, other)
     return content, tuple(dict.fromkeys(seen))
 
 

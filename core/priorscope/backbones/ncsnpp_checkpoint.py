@@ -11,6 +11,7 @@ import torch
 
 from priorscope.backbones.loading import load_component
 from priorscope.backbones.ncsnpp import NCSNpp
+from priorscope.data.torch_pickle import load_mapped
 from priorscope.errors import InputError
 
 Weights = Literal["ema", "raw"]
@@ -67,13 +68,8 @@ def _read(path: Path) -> dict[str, Any]:
             "no such checkpoint", path=path, remedy="Give a .pth file or a folder with config.json and safetensors."
         )
     try:
-        try:
-            # mapped, not read: two thirds of the file are the optimiser's
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, ValueError) as error:
-            if "mmap" not in str(error):
-                raise
-            content = torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
+        # mapped, not read: two thirds of the file are the optimiser's
+        content = load_mapped(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"holds more than tensors and plain values ({_first_line(error)})",

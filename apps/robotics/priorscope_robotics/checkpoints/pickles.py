@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import pickle
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import torch
-
-from priorscope.data.safe_pickle import CONTAINERS, Stub, fresh, stub_type
+from priorscope.data.safe_pickle import Stub, stub_type
+from priorscope.data.torch_pickle import load_tensors_and
 from priorscope.errors import InputError
 
 
@@ -24,12 +21,8 @@ def _defaults(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-#: What tensors, plain containers and bytes are rebuilt by; torch itself handles storages.
+#: Trusted beside tensors and plain containers.
 _TRUSTED: dict[tuple[str, str], Any] = {
-    **CONTAINERS,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch", "Size"): torch.Size,
     ("torch.serialization", "_get_layout"): _defaults,
     ("_codecs", "encode"): _encode,
     ("collections", "defaultdict"): _defaults,
@@ -48,33 +41,18 @@ def read_pickled(path: Path) -> dict[str, Any]:
         container's nor OmegaConf's: pickles can run code, so it is refused before that.
     """
 
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if (module, name) in _TRUSTED:
-                trusted = _TRUSTED[module, name]
-                return trusted if isinstance(trusted, type) else fresh(trusted)
-            if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
-                return vars(torch)[name]
-            whole = f"{module}.{name}"
-            if any(whole == allowed or whole.startswith(f"{allowed}.") for allowed in _STUBBED):
-                return stub_type(module, name)
-            raise InputError(
-                f"its pickle asks for {whole}, which is not loaded: pickles can run code",
-                path=path,
-                remedy="Use the published file; if this is it, report the class.",
-            )
+    def other(module: str, name: str) -> Any:
+        whole = f"{module}.{name}"
+        if any(whole == allowed or whole.startswith(f"{allowed}.") for allowed in _STUBBED):
+            return stub_type(module, name)
+        raise InputError(
+            f"its pickle asks for {whole}, which is not loaded: pickles can run code",
+            path=path,
+            remedy="Use the published file; if this is it, report the class.",
+        )
 
-    def load(file: Any, **kwargs: Any) -> Any:
-        return Unpickler(file, **kwargs).load()
-
-    module = SimpleNamespace(Unpickler=Unpickler, load=load, __name__="pickle")
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=module, mmap=True)
-        except (RuntimeError, ValueError) as error:
-            if "mmap" not in str(error):
-                raise
-            content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
+        content = load_tensors_and(path, other, trusted=_TRUSTED, mapped=True)
     except InputError:
         raise
     except FileNotFoundError:
