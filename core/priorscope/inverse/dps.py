@@ -8,11 +8,11 @@ import torch
 
 from priorscope.diffusion.denoiser import Level, Prediction, StepInfo
 from priorscope.errors import InputError
-from priorscope.inverse.guidance import check_measurement, measuring
+from priorscope.inverse.guidance import GradientStep, check_measurement, measuring
 from priorscope.inverse.iterative import Operator
 
 
-class DPS:
+class DPS(GradientStep):
     """Diffusion posterior sampling, for linear operators and differentiable others.
 
     Each step ends with x_s <- x_s - (zeta / |y - A x0(x_t)|) grad_{x_t} |y - A x0(x_t)|^2. The gradient is taken while
@@ -37,8 +37,6 @@ class DPS:
     Source: Chung et al. 2023 (DPS), algorithm 1 and section 3.3.
     """
 
-    needs_grad = True
-
     def __init__(
         self, operator: Operator | Callable[[torch.Tensor], torch.Tensor], y: torch.Tensor, *, step: float = 1.0
     ) -> None:
@@ -46,7 +44,6 @@ class DPS:
             raise InputError(f"step {step}", remedy="It must not be negative.")
         self.measure = measuring(operator)
         self.y, self.step = check_measurement(y), step
-        self.gradient: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, t: Level, prediction: Prediction, info: StepInfo) -> Prediction:
         residual = self.y - self.measure(prediction.x0)
@@ -56,10 +53,3 @@ class DPS:
         loss = (squares / torch.where(norms > 0, norms, 1.0)).sum()
         (self.gradient,) = torch.autograd.grad(loss, x)
         return prediction
-
-    def correct(self, x: torch.Tensor, s: float) -> torch.Tensor:
-        """Move the sample ``x`` (B, ...) that the solver has reached; the level ``s`` is not used."""
-        if self.gradient is None:
-            raise InputError("DPS was asked to correct before it has seen a prediction", remedy="Pass constraint=dps.")
-        gradient, self.gradient = self.gradient, None
-        return x - self.step * gradient

@@ -37,6 +37,25 @@ def corrected(x: torch.Tensor, t: Level, schedule: Schedule, x0: torch.Tensor, e
     return Prediction(x0, (x - alpha * x0) / sigma if sigma > 0 else eps)
 
 
+class GradientStep:
+    """A constraint that moves the sample the solver has reached by a gradient it worked out at the prediction."""
+
+    needs_grad = True
+    step = 1.0
+    #: Until it is used.
+    gradient: torch.Tensor | None = None
+
+    def correct(self, x: torch.Tensor, s: float) -> torch.Tensor:
+        """Move the sample ``x`` that the solver has reached; the level ``s`` is not used."""
+        if self.gradient is None:
+            raise InputError(
+                f"{type(self).__name__} was asked to correct before it has seen a prediction",
+                remedy="Pass it as the constraint, too.",
+            )
+        gradient, self.gradient = self.gradient, None
+        return x - self.step * gradient
+
+
 def back_solve(
     operator: Operator,
     residual: torch.Tensor,

@@ -12,7 +12,7 @@ import torch
 
 from priorscope.diffusion.denoiser import Level, Prediction, StepInfo
 from priorscope.errors import InputError
-from priorscope.inverse.guidance import check_measurement
+from priorscope.inverse.guidance import GradientStep, check_measurement
 
 Update = Literal["proximal", "gradient"]
 
@@ -56,7 +56,7 @@ def shrink_singular_values(
     return (left * kept.unsqueeze(-2) @ right).reshape(sequences.shape)
 
 
-class NuclearDiffusion:
+class NuclearDiffusion(GradientStep):
     """Constraint and ``correct`` for sequences that are tissue plus a background of low rank.
 
     A step at share a of the run (0 at its start) takes y as (1 - alpha) x0 + alpha L with alpha = min(a, haze), and
@@ -90,8 +90,6 @@ class NuclearDiffusion:
     Source: Nuclear Diffusion (arXiv 2509.20886); zea, its ``nuclear-dps`` guidance.
     """
 
-    needs_grad = True
-
     def __init__(
         self,
         y: torch.Tensor,
@@ -116,23 +114,15 @@ class NuclearDiffusion:
         self.omega, self.gamma, self.haze = omega, gamma, haze
         self.weight_slope, self.update = weight_slope, update
         self.background = torch.zeros_like(y)
-        self._gradient: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, t: Level, prediction: Prediction, info: StepInfo) -> Prediction:
         alpha = min(info.index / info.total, self.haze)
         misfit = self.y - (1 - alpha) * prediction.x0 - alpha * self.background
         norms = torch.linalg.vector_norm(self._sequences(misfit).flatten(1), dim=1)
-        (self._gradient,) = torch.autograd.grad(self.omega * norms.sum(), x)
+        (self.gradient,) = torch.autograd.grad(self.omega * norms.sum(), x)
         with torch.no_grad():
             self._move_background(misfit.detach(), norms.detach(), alpha)
         return prediction
-
-    def correct(self, x: torch.Tensor, s: float) -> torch.Tensor:
-        """Move the sample ``x`` (S * frames, ...) that the solver has reached; the level ``s`` is not used."""
-        if self._gradient is None:
-            raise InputError("asked to correct before a prediction was seen", remedy="Pass it as the constraint, too.")
-        gradient, self._gradient = self._gradient, None
-        return x - gradient
 
     def _move_background(self, misfit: torch.Tensor, norms: torch.Tensor, alpha: float) -> None:
         safe = torch.where(norms > 0, norms, 1.0).reshape(-1, *(1,) * misfit.ndim)

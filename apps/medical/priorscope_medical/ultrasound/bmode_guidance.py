@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from priorscope.diffusion.denoiser import Level, Prediction, StepInfo
 from priorscope.errors import InputError
-from priorscope.inverse.guidance import check_measurement
+from priorscope.inverse.guidance import GradientStep, check_measurement
 
 
-class SmoothHazeGuidance:
+class SmoothHazeGuidance(GradientStep):
     """Constraint and ``correct``, used as :class:`~priorscope.inverse.dps.DPS`: a step of ``omega`` times the gradient
 
         of sqrt(|r - S r|^2 + |(-r)_+|^2 + hold^2 |r|^2),  r = y - x0,
@@ -32,13 +32,10 @@ class SmoothHazeGuidance:
         Weight of the whole misfit, from 0 (slow brightness is the prior's alone) to 1.
     """
 
-    needs_grad = True
-
     def __init__(self, y: torch.Tensor, *, omega: float, sigma: float = 6.0, hold: float = 0.1) -> None:
         if min(omega, hold) < 0 or sigma <= 0:
             raise InputError(f"omega {omega}, hold {hold}, sigma {sigma}", remedy="None is negative, sigma is above 0.")
         self.y, self.omega, self.sigma, self.hold = check_measurement(y), omega, sigma, hold
-        self._gradient: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, t: Level, prediction: Prediction, info: StepInfo) -> Prediction:
         misfit = self.y - prediction.x0
@@ -48,15 +45,8 @@ class SmoothHazeGuidance:
         norms = sums.detach().sqrt()
         # where the misfit is 0 its gradient is, too
         loss = self.omega * (sums / (2 * torch.where(norms > 0, norms, 1.0))).sum()
-        (self._gradient,) = torch.autograd.grad(loss, x)
+        (self.gradient,) = torch.autograd.grad(loss, x)
         return prediction
-
-    def correct(self, x: torch.Tensor, s: float) -> torch.Tensor:
-        """Move the sample ``x`` (B, 1, H, W) that the solver has reached; the level ``s`` is not used."""
-        if self._gradient is None:
-            raise InputError("asked to correct before a prediction was seen", remedy="Pass it as the constraint, too.")
-        gradient, self._gradient = self._gradient, None
-        return x - gradient
 
 
 def blurred(pictures: torch.Tensor, sigma: float) -> torch.Tensor:
