@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from priorscope.evaluation.report import Report
+
 #: Drawn in one panel each; held-out figures get panels of their own, other columns share the loss's.
 _OWN_PANEL = ("lr", "grad_norm", "examples_per_second")
 
@@ -50,3 +52,15 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], *, width: float = 10.0) -> Fi
         if len(shown) > 1:
             axes.legend(fontsize=7)
     return figure
+
+
+def add_curves(report: Report, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A section of a report with the curves of ``rows``, see :func:`draw_curves`; words where there are too few."""
+    from priorscope.evaluation.figures import figure_to_image
+
+    report.heading("Curves")
+    if len(rows) > 1:
+        said = "Losses and held-out figures over the optimiser's steps."
+        report.figure(figure_to_image(draw_curves(rows)), said, alt="training curves")
+    else:
+        report.paragraph("Too few rows for a curve.")

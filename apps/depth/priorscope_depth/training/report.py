@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from priorscope.data.images import read_image
-from priorscope.evaluation.figures import figure_to_image
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
-from priorscope.training.curves import draw_curves
+from priorscope.training.curves import add_curves
 from priorscope.training.loop import FitResult
 from priorscope_depth.configs import TrainConfig
 
@@ -23,15 +22,7 @@ def write_report(run: RunFolder, config: TrainConfig, result: FitResult) -> None
     rows = run.history()
     report = Report("Depth training", f"{config.model}, {result.step} of {config.loop.steps} steps")
     report.paragraph(_summary(rows, result))
-    report.heading("Curves")
-    if len(rows) > 1:
-        report.figure(
-            figure_to_image(draw_curves(rows)),
-            "Losses and held-out figures over the optimiser's steps.",
-            alt="training curves",
-        )
-    else:
-        report.paragraph("Too few rows for a curve.")
+    add_curves(report, rows)
     pictures = sorted(run.figures.glob("step-*.png"))
     if pictures:
         report.heading("Held-out images")

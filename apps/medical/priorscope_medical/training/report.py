@@ -13,7 +13,7 @@ from priorscope.diffusion.spacing import spaced_times
 from priorscope.evaluation.figures import Panel, colourise, figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
-from priorscope.training.curves import draw_curves
+from priorscope.training.curves import add_curves
 from priorscope.training.loop import FitResult
 from priorscope_medical.configs import TrainConfig
 from priorscope_medical.prior import SlicePrior
@@ -51,12 +51,7 @@ def write_report(run: RunFolder, config: TrainConfig, result: FitResult, slices:
     )
     if not result.finished:
         report.paragraph("The run is not finished; the same command with --resume goes on.")
-    rows = run.history()
-    report.heading("Curves")
-    if len(rows) > 1:
-        report.figure(figure_to_image(draw_curves(rows)), "Losses and held-out figures over the optimiser's steps.")
-    else:
-        report.paragraph("Too few rows for a curve.")
+    add_curves(report, run.history())
     report.heading("Slices")
     limits, _ = WINDOW[modality]  # type: ignore[index]
     drawn = draw_slices(prior, _DRAWN, seed=config.loop.seed)[:, 0].cpu().numpy()

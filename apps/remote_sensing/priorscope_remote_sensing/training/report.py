@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from priorscope.data.images import read_image
-from priorscope.evaluation.figures import figure_to_image
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
-from priorscope.training.curves import draw_curves
+from priorscope.training.curves import add_curves
 from priorscope.training.loop import FitResult
 from priorscope_remote_sensing.configs import TrainConfig
 from priorscope_remote_sensing.data.legend import Legend
@@ -24,7 +23,6 @@ def write_report(
     run: RunFolder, config: TrainConfig, result: FitResult, data: LabelledSet, best: dict[str, Any] | None
 ) -> None:
     """Write ``report.html`` from metrics.jsonl and figures/; an earlier one of this run is replaced."""
-    rows = run.history()
     report = Report(
         f"Training on {data.title}",
         f"{data.task}, {len(data)} images, {len(data.names)} classes; {config.fuser} on features of {config.backbone}, "
@@ -40,11 +38,7 @@ def write_report(
         )
     if not result.finished:
         report.paragraph("The run is not finished; the same command with --resume goes on.")
-    report.heading("Curves")
-    if len(rows) > 1:
-        report.figure(figure_to_image(draw_curves(rows)), "Losses and held-out figures over the optimiser's steps.")
-    else:
-        report.paragraph("Too few rows for a curve.")
+    add_curves(report, run.history())
     pictures = sorted(run.figures.glob("step-*.png"))
     if pictures:
         report.heading("Held-out images")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from priorscope.evaluation.figures import figure_to_image
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
-from priorscope.training.curves import draw_curves
+from priorscope.training.curves import add_curves
 from priorscope.training.loop import FitResult
 from priorscope_robotics.data.episodes import Episodes
 from priorscope_robotics.model import ACTION, PolicyModel
@@ -22,12 +21,7 @@ def write_report(run: RunFolder, result: FitResult, model: PolicyModel, episodes
     )
     if not result.finished:
         report.paragraph("The run is not finished; the same command with --resume goes on.")
-    rows = run.history()
-    report.heading("Curves")
-    if len(rows) > 1:
-        report.figure(figure_to_image(draw_curves(rows)), "Losses and held-out figures over the optimiser's steps.")
-    else:
-        report.paragraph("Too few rows for a curve.")
+    add_curves(report, run.history())
     report.paragraph(
         "held_out_action_error is the root mean square error of drawn actions, in normalised units: people and "
         "planners have several ways to go, so it does not reach 0."
