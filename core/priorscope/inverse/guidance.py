@@ -49,7 +49,7 @@ class GradientStep:
         """Move the sample ``x`` that the solver has reached; the level ``s`` is not used."""
         if self.gradient is None:
             raise InputError(
-                f"{type(self).__name__} was asked to correct before it has seen a prediction",
+                f"{type(self).__name__} was asked to correct before a prediction: before it has seen an x0",
                 remedy="Pass it as the constraint, too.",
             )
         gradient, self.gradient = self.gradient, None
