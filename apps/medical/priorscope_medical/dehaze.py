@@ -6,17 +6,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from priorscope.data.files import refuse_existing
 from priorscope.errors import InputError
 from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import DehazeConfig
+from priorscope_medical.dehaze_options import check_for_pictures, check_options
 from priorscope_medical.ultrasound.bmode_dehaze import DEFAULTS, BmodeSampling
 from priorscope_medical.ultrasound.bmode_gain import HazeLevel
 from priorscope_medical.ultrasound.bmode_pipeline import BmodeSettings, dehaze_frames
@@ -28,18 +28,16 @@ from priorscope_medical.volumes import RESEARCH_ONLY
 
 #: Pixels of the prior's square in a network call, unless the user says otherwise: 10 frames of 128 x 128.
 _AT_ONCE = 10 * 128 * 128
-#: Options that only RF has.
-_OF_RF = ("rf_priors", "samples", "carrier", "attenuation")
 
 
 def dehaze(config: DehazeConfig) -> int:
     """Run ``priorscope medical dehaze``; returns the exit status."""
-    _check(config)
+    check_options(config, report_folder(config.out))
     if config.input.suffix.lower() in CHANNEL_DATA and config.input.is_file():
         from priorscope_medical.dehaze_rf import dehaze_recording
 
         return dehaze_recording(config, report_folder(config.out))
-    _check_pictures(config)
+    check_for_pictures(config)
     begin = time.monotonic()
     cine = read_cine(config.input)
     if config.frames is not None:
@@ -173,39 +171,3 @@ def _progress(total: int) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("dehazing", total=total)
         yield lambda done, _: progress.update(task, completed=done)
-
-
-def _check_pictures(config: DehazeConfig) -> None:
-    usual = {field.name: field.default for field in fields(DehazeConfig)}
-    for name in _OF_RF:
-        if getattr(config, name) != usual[name]:
-            raise InputError(
-                f"--{name.replace('_', '-')} with {config.input.name}: an option for RF, these are B-mode pictures",
-                remedy="Leave it out.",
-            )
-
-
-def _check(config: DehazeConfig) -> None:
-    if config.steps < 1:
-        raise InputError(f"--steps {config.steps}", remedy="Use 1 or more.")
-    if not 0 <= config.strength <= 2:
-        raise InputError(
-            f"--strength {config.strength:g}", remedy="Use 0 (nothing) to 1 (all haze that is found), or 2."
-        )
-    if config.batch_size is not None and config.batch_size < 1:
-        raise InputError(f"--batch-size {config.batch_size}", remedy="Use 1 or more.")
-    if config.start is not None and not 0 < config.start <= 1:
-        raise InputError(f"--start {config.start:g}", remedy="Use a level above 0, up to 1.")
-    if config.omega is not None and not 0 <= config.omega < float("inf"):
-        raise InputError(f"--omega {config.omega:g}", remedy="Use 0 or more.")
-    if not 10 <= config.dynamic_range <= 200:
-        raise InputError(f"--dynamic-range {config.dynamic_range:g}", remedy="Use the scanner's, in dB: 40 to 90.")
-    if config.mask is not None and config.method != "semantic":
-        raise InputError(f"--mask with {config.method}", remedy="Only semantic uses one.")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}", remedy="Use 0 or more.")
-    check_out(config.out, 1)
-    if config.out.resolve() == config.input.resolve():
-        raise InputError("is the input itself", path=config.out, remedy="Choose another --out.")
-    if not config.overwrite:
-        refuse_existing([config.out, *([report_folder(config.out)] if config.report else [])])

@@ -22,7 +22,7 @@ from priorscope_medical.ultrasound.cine import Cine
 from priorscope_medical.ultrasound.write_cine import USUAL_RATE, as_rgb
 from priorscope_medical.volumes import RESEARCH_ONLY
 
-_VIDEO = "before-after.mp4"
+VIDEO = "before-after.mp4"
 _COLOURS = {"wall": (230, 120, 40), "chamber": (60, 140, 230), "haze": (90, 200, 90)}
 #: Name of a figure -> title, unit and whether it should rise, fall, or is only told.
 _FIGURES = {
@@ -50,10 +50,7 @@ def dehaze_report(
     metrics: dict[str, Any],
 ) -> Path:
     """Write the run folder with ``report.html``, ``metrics.json``, figures and the video; returns the report's path."""
-    if config.overwrite and (folder / "config.yaml").is_file():
-        shutil.rmtree(folder)
-    run = RunFolder.create(folder, config)
-    run.write_metrics(metrics)
+    run = report_run(folder, config, metrics)
     report = Report(
         f"{config.input.name}: dehazed by {config.method}",
         f"{len(cine.frames)} frames, strength {config.strength:g}; {RESEARCH_ONLY}.",
@@ -65,8 +62,8 @@ def dehaze_report(
     )
     _add_pictures(report, run, cine, cleaned, screen, found)
     if len(cine.frames) > 1:
-        write_video(run.path / _VIDEO, _pairs(cine, cleaned), cine.frame_rate or USUAL_RATE, overwrite=True)
-        report.paragraph(f"{_VIDEO}, beside this report, shows the whole sequence before (left) and after (right).")
+        write_pairs(run, cine.frames, cleaned.frames, cine.frame_rate or USUAL_RATE)
+        report.paragraph(f"{VIDEO}, beside this report, shows the whole sequence before (left) and after (right).")
     for note in metrics["notes"]:
         report.paragraph(f"Note: {note}.")
     _add_figures(report, cine, screen, metrics)
@@ -138,6 +135,16 @@ def _painted(cine: Cine, screen: Screen, regions: Regions) -> NDArray[np.uint8]:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def _pairs(cine: Cine, cleaned: Cine) -> Any:
-    for before, after in zip(cine.frames, cleaned.frames, strict=True):
-        yield np.concatenate([as_rgb(before), as_rgb(after)], axis=1)
+def report_run(folder: Path, config: DehazeConfig, metrics: dict[str, Any]) -> RunFolder:
+    """The run folder of a report with its metrics; with ``--overwrite`` an earlier one is replaced."""
+    if config.overwrite and (folder / "config.yaml").is_file():
+        shutil.rmtree(folder)
+    run = RunFolder.create(folder, config)
+    run.write_metrics(metrics)
+    return run
+
+
+def write_pairs(run: RunFolder, before: NDArray[np.uint8], after: NDArray[np.uint8], rate: float) -> None:
+    """The video of frames [T, H, W] or [T, H, W, 3] before (left) and after (right)."""
+    pairs = (np.concatenate([as_rgb(a), as_rgb(b)], axis=1) for a, b in zip(before, after, strict=True))
+    write_video(run.path / VIDEO, pairs, rate, overwrite=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from priorscope.data.files import refuse_existing
-from priorscope.data.video import write_video
 from priorscope.errors import InputError
 from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.report import Report
-from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import DehazeConfig
+from priorscope_medical.dehaze_options import check_for_rf
+from priorscope_medical.dehaze_report import VIDEO, report_run, write_pairs
 from priorscope_medical.ultrasound.beamforming import sector_grid
 from priorscope_medical.ultrasound.channel_data import clipping_notes
 from priorscope_medical.ultrasound.cine import Cine
@@ -35,9 +33,6 @@ from priorscope_medical.ultrasound.rf_prior import RfPrior
 from priorscope_medical.ultrasound.write_cine import USUAL_RATE, as_rgb, check_out, write_cine
 from priorscope_medical.volumes import RESEARCH_ONLY
 
-#: Options that only B-mode pictures have.
-_OF_PICTURES = ("method", "prior", "omega", "mask", "size", "precision")
-_VIDEO = "before-after.mp4"
 #: Hz above which nobody can watch.
 _FASTEST = 120.0
 
@@ -61,7 +56,7 @@ class Recording:
 
 def dehaze_recording(config: DehazeConfig, folder: Path) -> int:
     """Dehaze channel data or lines of RF; the report goes to ``folder``. Returns the exit status."""
-    _check(config, folder)
+    check_for_rf(config)
     begin = time.monotonic()
     recording = read_recording(config)
     lines = recording.lines
@@ -91,13 +86,13 @@ def dehaze_recording(config: DehazeConfig, folder: Path) -> int:
     )
     white = float(envelope(lines.rf).max())
     shown = {"before": lines.rf, "after": found.tissue, "removed haze": lines.rf - found.tissue}
-    pictures = {
-        name: rf_pictures(rf, lines.points, reference=white, dynamic_range=config.dynamic_range)
-        for name, rf in shown.items()
-    }
-    cleaned, pixel = pictures["after"]
+    # all at once: between which lines a pixel lies is found a single time
+    every, pixel = rf_pictures(
+        np.concatenate(list(shown.values())), lines.points, reference=white, dynamic_range=config.dynamic_range
+    )
+    pictures = dict(zip(shown, np.split(every, len(shown)), strict=True))
     cine = Cine(
-        cleaned,
+        pictures["after"],
         recording.played if config.out.suffix.lower() == ".mp4" else recording.frame_rate,
         pixel,
         config.input,
@@ -109,9 +104,7 @@ def dehaze_recording(config: DehazeConfig, folder: Path) -> int:
     print(f"cleaned: {config.out}")
     if config.report:
         metrics = _metrics(config, recording, found, time.monotonic() - begin)
-        path = _report(
-            config, folder, recording, found, {name: shots for name, (shots, _) in pictures.items()}, metrics
-        )
+        path = _report(config, folder, recording, found, pictures, metrics)
         print_table([{"figure": name, "value": metrics[name]} for name in metrics if name in _FIGURES])
         print(f"report: {path}")
     print(f"{time.monotonic() - begin:.0f} s for {frames} frames; {RESEARCH_ONLY}.")
@@ -120,25 +113,24 @@ def dehaze_recording(config: DehazeConfig, folder: Path) -> int:
 
 def read_recording(config: DehazeConfig) -> Recording:
     """Lines of a file: those of `simulate-ultrasound` as they are, channel data beamformed; then time-gain."""
-    lines = _simulated(config)
-    if lines is None:
+    recording = _simulated(config)
+    if recording is None:
         data = read_channel_data(config.input, frames=_chosen(config.frames), carrier=config.carrier)
         _check_count(config, len(data.samples))
         made = rf_lines(data)
         assert data.carrier is not None, "rf_lines refuses data without one"
-        lines = Recording(made, data.carrier, data.speed, data.frame_rate, data.notes)
+        recording = Recording(made, data.carrier, data.speed, data.frame_rate, data.notes)
     if not config.attenuation:
-        return lines
-    times = 2 * line_depths(lines.lines.points) / lines.speed
+        return recording
+    lines = recording.lines
     gained = time_gain(
-        torch.from_numpy(lines.lines.rf).swapaxes(1, 2),
-        torch.from_numpy(np.median(times, axis=1)),
-        frequency=lines.frequency,
+        torch.from_numpy(lines.rf).swapaxes(1, 2),
+        torch.from_numpy(np.median(2 * line_depths(lines.points) / recording.speed, axis=1)),
+        frequency=recording.frequency,
         attenuation=config.attenuation,
-        speed=lines.speed,
+        speed=recording.speed,
     )
-    rf = RfLines(gained.swapaxes(1, 2).contiguous().numpy(), lines.lines.points, lines.lines.carrier)
-    return Recording(rf, lines.frequency, lines.speed, lines.frame_rate, lines.notes)
+    return replace(recording, lines=replace(lines, rf=gained.swapaxes(1, 2).contiguous().numpy()))
 
 
 def _simulated(config: DehazeConfig) -> Recording | None:
@@ -237,10 +229,7 @@ def _report(
     pictures: dict[str, NDArray[np.uint8]],
     metrics: dict[str, Any],
 ) -> Path:
-    if config.overwrite and (folder / "config.yaml").is_file():
-        shutil.rmtree(folder)
-    run = RunFolder.create(folder, config)
-    run.write_metrics(metrics)
+    run = report_run(folder, config, metrics)
     lines = recording.lines
     np.savez_compressed(run.path / "rf.npz", tissue=found.tissue, haze=found.haze, points=lines.points, rf=lines.rf)
     report = Report(f"{config.input.name}: RF dehazed", f"{len(lines.rf)} frames; {RESEARCH_ONLY}.")
@@ -258,13 +247,9 @@ def _report(
     figure.savefig(run.figures / "before-after.png", dpi=110)
     report.figure(figure_to_image(figure, dpi=110), "Log-compressed envelopes on square pixels.")
     if len(lines.rf) > 1:
-        pairs = (
-            np.concatenate([as_rgb(a), as_rgb(b)], 1)
-            for a, b in zip(pictures["before"], pictures["after"], strict=True)
-        )
-        write_video(run.path / _VIDEO, pairs, recording.played, overwrite=True)
+        write_pairs(run, pictures["before"], pictures["after"], recording.played)
         report.paragraph(
-            f"{_VIDEO} shows the whole sequence before (left) and after (right), {recording.played:g} frames a second."
+            f"{VIDEO} shows the whole sequence before (left) and after (right), {recording.played:g} frames a second."
         )
     for note in recording.notes:
         report.paragraph(f"Note: {note}.")
@@ -274,21 +259,3 @@ def _report(
     )
     report.environment(run).write(run.report_path, overwrite=True)
     return run.report_path
-
-
-def _check(config: DehazeConfig, folder: Path) -> None:
-    usual = {field.name: field.default for field in fields(DehazeConfig)}
-    for name in _OF_PICTURES:
-        if getattr(config, name) != usual[name]:
-            raise InputError(
-                f"--{name.replace('_', '-')} with {config.input.name}: an option for B-mode pictures, this is RF",
-                remedy="Leave it out; --rf-priors, --strength and --steps are for RF.",
-            )
-    if config.samples < 1:
-        raise InputError(f"--samples {config.samples}", remedy="Use 1 or more.")
-    if config.carrier is not None and not config.carrier > 0:
-        raise InputError(f"--carrier {config.carrier:g}", remedy="Give the pulse's frequency in Hz.")
-    if not 0 <= config.attenuation < 10:
-        raise InputError(f"--attenuation {config.attenuation:g}", remedy="Soft tissue has 0.5 dB per cm and MHz.")
-    if not config.overwrite:
-        refuse_existing([config.out, *([folder] if config.report else [])])
