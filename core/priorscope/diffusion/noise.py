@@ -33,12 +33,12 @@ class Noise:
     @staticmethod
     def per_item(seeds: Iterable[int]) -> Noise:
         """One generator an item, seeded with the given integers."""
-        return _PerItem([int(seed) for seed in seeds])
+        return PerItemNoise([int(seed) for seed in seeds])
 
     @staticmethod
     def for_items(seed: int, items: Iterable[int | str]) -> Noise:
         """Per-item noise derived from a run's seed and each item's identity (number or name)."""
-        return _PerItem([item_seed(seed, item) for item in items])
+        return PerItemNoise([item_seed(seed, item) for item in items])
 
     @staticmethod
     def shared(generator: torch.Generator | int) -> Noise:
@@ -65,7 +65,9 @@ def required(noise: Noise | None) -> Noise:
     return noise
 
 
-class _PerItem(Noise):
+class PerItemNoise(Noise):
+    """A generator an item, drawn from on the CPU; see :meth:`Noise.per_item`."""
+
     def __init__(self, seeds: list[int]) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 

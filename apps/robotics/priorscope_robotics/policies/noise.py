@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from priorscope.diffusion.noise import Noise, item_seed
+from priorscope.diffusion.noise import Noise, PerItemNoise, item_seed
 from priorscope.errors import InputError
 
 
-class EnvironmentNoise(Noise):
+class EnvironmentNoise(PerItemNoise):
     """One generator an environment; a part of the environments can be asked for.
 
     Parameters
@@ -20,27 +20,19 @@ class EnvironmentNoise(Noise):
     """
 
     def __init__(self, seeds: Iterable[int]) -> None:
-        self._generators = [torch.Generator().manual_seed(item_seed(int(seed), "policy")) for seed in seeds]
+        super().__init__([item_seed(int(seed), "policy") for seed in seeds])
 
     def __len__(self) -> int:
-        return len(self._generators)
-
-    def draw(
-        self, shape: Sequence[int], *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> torch.Tensor:
-        if shape[0] != len(self._generators):
-            raise InputError(f"noise for {shape[0]} environments was asked of {len(self._generators)} seeds")
-        rows = [torch.randn(tuple(shape[1:]), generator=generator) for generator in self._generators]
-        return torch.stack(rows).to(device, dtype)
+        return len(self.generators)
 
     def renew(self, place: int, seed: int) -> None:
         """Give one environment the noise of another episode, from its beginning."""
-        self._generators[place] = torch.Generator().manual_seed(item_seed(int(seed), "policy"))
+        self.generators[place] = torch.Generator().manual_seed(item_seed(int(seed), "policy"))
 
     def select(self, index: Sequence[int]) -> EnvironmentNoise:
         """Of some environments; their generators go on here and there alike."""
         part = EnvironmentNoise(())
-        part._generators = [self._generators[place] for place in index]
+        part.generators = [self.generators[place] for place in index]
         return part
 
 
