@@ -28,7 +28,6 @@ script within a minute and leaves its rows in --out.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +43,7 @@ import torch
 from evidence_acceleration_galaxies import KINDS, Galaxies, draw_galaxies
 from evidence_acceleration_judge import Judge
 from evidence_acceleration_prior import Aid, Encoder, aids, told, train, train_encoder, trained
+from evidence_rows import EvidenceRows
 
 from priorscope.caching import DeepCache, EncoderPropagation, Every, TaylorSeer
 from priorscope.diffusion import (
@@ -57,6 +57,7 @@ from priorscope.diffusion import (
     search_timesteps,
     spaced_times,
 )
+from priorscope.evaluation.run_folder import read_jsonl
 from priorscope.training import LoopConfig
 
 ROWS = Path(__file__).with_suffix(".jsonl")
@@ -90,33 +91,15 @@ FRONT_STEPS, AID_STEPS, LOG_EVERY = 3_000, 400, 10
 SEED, HELD_OUT_SEED, JUDGE_SEED, TEACHER_SEED, NOISE_SEED, SEARCH_SEED = range(6)
 
 
-class Evidence:
+class Evidence(EvidenceRows):
     """All results, in order, until the time is used up."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options.out / "rows.jsonl" if options.small else ROWS, options.max_seconds)
         self.out: Path = options.out
         self.sizes = SMALL if options.small else SIZES
         self.cut = 100 if options.small else 1
-        self.rows_at = self.out / "rows.jsonl" if options.small else ROWS
-        self.deadline = time.monotonic() + options.max_seconds
-        self.rows = read_rows(self.rows_at)
         self.out.mkdir(parents=True, exist_ok=True)
-
-    def write(self, row: dict[str, Any]) -> None:
-        with self.rows_at.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self.rows.append(row)
-        print(json.dumps(row), flush=True)
-
-    def lacks(self, **wanted: Any) -> bool:
-        return not any(all(row.get(name) == value for name, value in wanted.items()) for row in self.rows)
-
-    def seconds_left(self) -> float:
-        """Time for another piece of work; where there is none, the program ends."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise SystemExit("the time is used up; the same command goes on")
-        return left
 
     def galaxies(self, name: str, seed: int) -> Galaxies:
         path = self.out / f"{name}-{self.sizes[name]}.npz"
@@ -261,10 +244,6 @@ def cells() -> Iterator[tuple[str, int, str]]:
                 yield name, steps, cache
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["front", "search", "aids"])
@@ -277,7 +256,7 @@ def main() -> None:
     if options.table:
         from evidence_acceleration_table import FIGURES, show
 
-        rows = read_rows(options.out / "rows.jsonl" if options.small else ROWS)
+        rows = read_jsonl(options.out / "rows.jsonl" if options.small else ROWS)
         show(rows, options.out, options.out if options.small else FIGURES)
         return
     evidence = Evidence(options)

@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from evidence_rows import EvidenceRows
 from policies_adroit import DATA, held_out_errors
 
-from priorscope.evaluation.run_folder import append_jsonl, read_jsonl
+from priorscope.evaluation.run_folder import read_jsonl
 from priorscope.training.settings import LoopConfig
 from priorscope_robotics.collect import collect
 from priorscope_robotics.configs import CollectConfig, EvaluateConfig, TrainConfig
@@ -125,34 +125,16 @@ KEPT = (
 )
 
 
-class Evidence:
+class Evidence(EvidenceRows):
     """All results, in order, until the time is used up."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        rows_at = options.out / "rows.jsonl" if options.small else ROWS
+        super().__init__(rows_at, options.max_seconds, not_printed=("scores", "successes"))
         self.out: Path = options.out
         self.small: bool = options.small
         self.name: str = options.name
-        self.rows_at = self.out / "rows.jsonl" if self.small else ROWS
-        self.deadline = time.monotonic() + options.max_seconds
-        self.rows = read_jsonl(self.rows_at)
         self.out.mkdir(parents=True, exist_ok=True)
-
-    def write(self, row: dict[str, Any]) -> None:
-        append_jsonl(self.rows_at, row)
-        self.rows.append(row)
-        print(
-            json.dumps({name: value for name, value in row.items() if name not in ("scores", "successes")}), flush=True
-        )
-
-    def lacks(self, **wanted: Any) -> bool:
-        return not any(all(row.get(name) == value for name, value in wanted.items()) for row in self.rows)
-
-    def seconds_left(self) -> float:
-        """Time for another piece of work; where there is none, the program ends."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise SystemExit("the time is used up; the same command goes on")
-        return left
 
     def asked(self, names: Any) -> list[str]:
         return [name for name in names if self.name in ("", name)]
