@@ -116,29 +116,9 @@ def test_golden_dp_ema(golden_cases):
                 torch.testing.assert_close(value, expected, rtol=0, **meta["tol"], msg=f"{update} {key}")
 
 
-def tiny_spec(config, **changes):
-    return PolicySpec(
-        observations=(Observation("obs", (config["Do"],)),),
-        action_dim=config["Da"],
-        horizon=config["T"],
-        n_obs_steps=config["To"],
-        n_action_steps=config["n_act"],
-        first_action=config["To"] - 1,
-        conditioning="global" if config["glob"] else "inpaint",
-        network_settings={
-            "diffusion_step_embed_dim": 16,
-            "down_dims": [16, 32],
-            "kernel_size": 5,
-            "n_groups": 8,
-            "cond_predict_scale": True,
-        },
-        **changes,
-    )
-
-
-def test_golden_dp_loss(golden_cases, weights_of):
+def test_golden_dp_loss(golden_cases, weights_of, golden_spec):
     for name, meta, tensors in golden_cases("dp_loss_*"):
-        model = PolicyModel(tiny_spec(meta["config"]))
+        model = PolicyModel(golden_spec(meta["config"]))
         model.network.load_state_dict(weights_of(tensors, "model."))
         model.normalizer.load_state_dict(weights_of(tensors, "normalizer."))
         features = model.features(model.normalized({"obs": tensors["obs"]}))
@@ -189,9 +169,9 @@ def test_specs_that_do_not_fit_are_refused():
         PolicySpec(**base, conditioning="memory").check()
 
 
-def test_observations_that_do_not_fit_name_the_key():
+def test_observations_that_do_not_fit_name_the_key(golden_spec):
     config = {"Do": 3, "Da": 2, "T": 8, "To": 2, "n_act": 1, "glob": True}
-    model = PolicyModel(tiny_spec(config, diffusion=Diffusion()))
+    model = PolicyModel(golden_spec(config, diffusion=Diffusion()))
     good = torch.zeros(2, 2, 3)
     with pytest.raises(InputError, match="'obs' is missing"):
         model.normalized({"other": good})

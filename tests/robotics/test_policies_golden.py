@@ -17,28 +17,6 @@ from priorscope_robotics.policies.full import FullPolicy
 from priorscope_robotics.policies.rti import RtiPolicy
 from priorscope_robotics.spec import Diffusion, Observation, PolicySpec
 
-UNET = {
-    "diffusion_step_embed_dim": 16,
-    "down_dims": [16, 32],
-    "kernel_size": 5,
-    "n_groups": 8,
-    "cond_predict_scale": True,
-}
-
-
-def spec_of(config, **changes):
-    return PolicySpec(
-        observations=(Observation("obs", (config["Do"],)),),
-        action_dim=config["Da"],
-        horizon=config["T"],
-        n_obs_steps=config["To"],
-        n_action_steps=config["n_act"],
-        first_action=config["To"] - 1,
-        conditioning="global" if config["glob"] else "inpaint",
-        network_settings=UNET,
-        **changes,
-    )
-
 
 def test_golden_dp_sampling(golden_cases, weights_of):
     for _, meta, tensors in golden_cases("dp_schedulers_and_sampling"):
@@ -90,13 +68,13 @@ def denoise_one(model, denoiser, given, x, t, noise, step):
     return sample(denoiser, x, [t, t - 1], step=step, noise=noise, condition=given.condition, constraint=constraint)
 
 
-def test_golden_rti(golden_cases, weights_of):
+def test_golden_rti(golden_cases, weights_of, golden_spec):
     for name, meta, tensors in golden_cases("rti_*"):
         config = meta["config"]
         discrete = ()
         if config.get("disc"):
             discrete = robomimic_grippers(config["Da"], factor=config["factor"], scaled=config["scale"])
-        model = PolicyModel(spec_of(config, discrete=discrete)).eval()
+        model = PolicyModel(golden_spec(config, discrete=discrete)).eval()
         model.network.load_state_dict(weights_of(tensors, "model."))
         model.normalizer.load_state_dict(weights_of(tensors, "normalizer."))
         schedule = "linear-as-released" if isinstance(config["sched"], str) else "checkpoint"
@@ -120,7 +98,7 @@ def test_golden_rti(golden_cases, weights_of):
             assert noise.drawn == len(noise.tensors), where
 
 
-def test_golden_lerobot(golden_cases, weights_of):
+def test_golden_lerobot(golden_cases, weights_of, golden_unet):
     from priorscope_robotics.checkpoints.lerobot_keys import from_lerobot
 
     for _, meta, tensors in golden_cases("lerobot_*"):
@@ -132,7 +110,7 @@ def test_golden_lerobot(golden_cases, weights_of):
             n_obs_steps=config["n_obs_steps"],
             n_action_steps=config["n_action_steps"],
             first_action=config["n_obs_steps"] - 1,
-            network_settings={**UNET, **{key: config[key] for key in ("down_dims", "kernel_size", "n_groups")}},
+            network_settings={**golden_unet, **{key: config[key] for key in ("down_dims", "kernel_size", "n_groups")}},
             normalizer="lerobot",
         )
         model = PolicyModel(spec).eval()
