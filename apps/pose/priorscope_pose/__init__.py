@@ -1,0 +1,1 @@
+"""Human pose: SDPose for images, DiffPose for video."""
