@@ -8,7 +8,8 @@ shuts) and door-open (without) by their scripted experts, whose actions are dist
 are recorded. Only successes are kept.
 
 train: a U-Net of 4.2 million weights for each task, from states; pick-place's with the gripper divided by 10, as
-published for RTI, and once more with it as it is. For Push-T a streaming policy and a one-step student too.
+published for RTI, and once more with it as it is. For Push-T a streaming policy and a one-step student too, and a
+U-Net of 1.0 million weights, which the app bundles.
 
 evaluate: `priorscope robotics evaluate --compare` on the same 200 episodes for every policy, once with the 8 actions of
 a plan that the networks were trained for, and once with a new plan at every step, as RTI's publication does
@@ -88,6 +89,7 @@ TRAININGS = {
     "door-open": Training("door-open", 4000),
     # chunks of three actions: five in a plan, of 20 levels each
     "pusht-streaming": Training("pusht", 6000, {"objective": "streaming", "n_action_steps": 3}),
+    "pusht-tiny": Training("pusht", 6000, {"size": "tiny"}),
     "pusht-student": Training("pusht", 2000, {"objective": "consistency"}, {"lr": 3e-4}, teacher="pusht"),
     "adroit": Training("adroit", 3000, {"held_out": 0.2}),
 }
@@ -109,6 +111,7 @@ COMPARISONS = {
     "pusht": Comparison(
         "pusht", (*FULL, "streaming@pusht-streaming", "streaming:7@pusht-streaming", "consistency@pusht-student")
     ),
+    "pusht-tiny": Comparison("pusht-tiny"),
     "pick-place": Comparison("pick-place"),
     "pick-place-unscaled": Comparison("pick-place-unscaled"),
     "door-open": Comparison("door-open"),

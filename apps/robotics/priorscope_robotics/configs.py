@@ -60,7 +60,7 @@ class TrainConfig:
     """Observations that the policy sees, in this order; default: obs, where there is one, else all vectors."""
     network: Literal["unet", "transformer"] = "unet"
     size: Literal["tiny", "small", "medium", "published"] = "small"
-    """U-Net widths 32-64, 64-128-256, 128-256-512 or 256-512-1024; transformer of 64, 128, 192 or 256 channels."""
+    """U-Net widths 64-128, 64-128-256, 128-256-512 or 256-512-1024; transformer of 64, 128, 192 or 256 channels."""
     conditioning: Literal["global", "local", "inpaint"] = "global"
     """How the U-Net is told observations; the transformer has them as memory."""
     horizon: int = 16

@@ -31,7 +31,7 @@ from priorscope_robotics.policies.streaming import chunk_count
 from priorscope_robotics.spec import Diffusion, DiscreteAction, ImageSettings, Observation, PolicySpec
 
 _UNET = {
-    "tiny": {"down_dims": [32, 64], "diffusion_step_embed_dim": 32},
+    "tiny": {"down_dims": [64, 128], "diffusion_step_embed_dim": 64},
     "small": {"down_dims": [64, 128, 256], "diffusion_step_embed_dim": 64},
     "medium": {"down_dims": [128, 256, 512], "diffusion_step_embed_dim": 128},
     "published": {"down_dims": [256, 512, 1024], "diffusion_step_embed_dim": 256},
