@@ -133,6 +133,7 @@ def load_component(
     *,
     dtype: torch.dtype = torch.float32,
     expect: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> ModuleT:
     """Load a diffusers or transformers module from its sub-folder, and refuse any key that does not fit.
 
@@ -148,12 +149,14 @@ def load_component(
         Of the loaded weights.
     expect : dict, optional
         Values that the configuration must have, checked before the weights are read.
+    settings : dict, optional
+        Values that win over the configuration, where published files do not state what their code passes by hand.
 
     Returns
     -------
     module in evaluation mode, without gradients
     """
-    config = read_config(folder)
+    config = read_config(folder) | (settings or {})
     for key, value in (expect or {}).items():
         if config.get(key) != value:
             raise InputError(
@@ -165,7 +168,7 @@ def load_component(
         raise InputError("holds no weights", path=folder, remedy="Was the download complete?")
     variant = None if any((folder / name).exists() for name in _WEIGHTS) else "fp16"
     dtype_key = "torch_dtype" if "diffusers" in cls.__module__ else "dtype"
-    kwargs: dict[str, Any] = {dtype_key: dtype, "variant": variant, "output_loading_info": True}
+    kwargs: dict[str, Any] = {dtype_key: dtype, "variant": variant, "output_loading_info": True, **(settings or {})}
     try:
         module, info = cls.from_pretrained(str(folder), local_files_only=True, **kwargs)  # type: ignore[attr-defined]
     except (RuntimeError, ValueError, TypeError, OSError, KeyError, SafetensorError, pickle.UnpicklingError) as error:

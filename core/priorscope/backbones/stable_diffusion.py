@@ -96,11 +96,17 @@ class UNetNetwork:
         return output[0].to(x.dtype)
 
 
-def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32, expect: dict[str, Any] | None = None) -> Any:
-    """Strictly load a ``UNet2DConditionModel`` from its sub-folder."""
+def load_unet(
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    expect: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Any:
+    """Strictly load a ``UNet2DConditionModel`` from its sub-folder; see :func:`load_component`."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    return load_component(UNet2DConditionModel, folder, dtype=dtype, expect=expect)
+    return load_component(UNet2DConditionModel, folder, dtype=dtype, expect=expect, settings=settings)
 
 
 def load_schedule(folder: Path) -> tuple[VPSchedule, PredictionType]:
