@@ -1,0 +1,1 @@
+"""Annotated people: readers of the public layouts, and the boxes that detectors found."""

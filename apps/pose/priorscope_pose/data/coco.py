@@ -1,0 +1,180 @@
+"""COCO's ``person_keypoints_*.json``, COCO-WholeBody's ``coco_wholebody_*_v1.0.json``, and sets in the same layout.
+
+COCO-OOD (SDPose) is stylised images under COCO's names with COCO's own annotation file: read it with another folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorscope.errors import InputError
+from priorscope_pose.data.annotations import (
+    AREA_OF_BOX,
+    AnnotatedImage,
+    Annotations,
+    PersonAnnotation,
+    box_array,
+    field_of,
+    grouped,
+    keypoint_array,
+)
+from priorscope_pose.data.json_file import read_object
+from priorscope_pose.skeletons import COCO, COCO_WHOLEBODY, Skeleton
+
+#: Names of the key points of COCO-WholeBody's parts in a record, in the order of its skeleton.
+PART_FIELDS: Mapping[str, str] = {
+    "body": "keypoints",
+    "foot": "foot_kpts",
+    "face": "face_kpts",
+    "lefthand": "lefthand_kpts",
+    "righthand": "righthand_kpts",
+}
+
+
+def read_coco(
+    path: str | PathLike[str],
+    images: str | PathLike[str] | None = None,
+    *,
+    skeleton: Skeleton = COCO,
+    area_of_box: bool = False,
+) -> Annotations:
+    """Read annotations in COCO's layout.
+
+    Only category 1 (person, or the one that is called so) is taken. Annotations without key points are kept with none
+    labelled: evaluation ignores them, as COCO's does. Boxes stay as they are.
+
+    Parameters
+    ----------
+    path : path-like
+    images : path-like, optional
+        The folder that ``file_name`` starts from. Default: the folder of the file, or the one beside ``annotations`` that
+        bears the name of the split (``root/val2017``).
+    skeleton : Skeleton
+        Of 133 key points: the parts lie in fields of their own (``foot_kpts`` and so on) or all in ``keypoints``.
+    area_of_box : bool
+        The data set's protocol takes `AREA_OF_BOX` of the box, even where an area is stated.
+
+    Raises
+    ------
+    InputError
+        No such layout, another number of key points, ids that occur twice or that no image has, numbers that are not
+        finite.
+    """
+    path = Path(path)
+    content = read_object(path, "images", "annotations")
+    folder = Path(images) if images is not None else image_folder(path)
+    person_ids = person_categories(content, path)
+    people = []
+    for place, record in enumerate(content["annotations"]):
+        if not isinstance(record, dict):
+            raise InputError(f"annotation {place} is no object", path=path)
+        if record.get("category_id", 1) in person_ids:
+            people.append(_person(record, skeleton, path, area_of_box))
+    return collect(content, people, folder, skeleton, path)
+
+
+def collect(
+    content: Mapping[str, Any],
+    people: list[PersonAnnotation],
+    folder: Path,
+    skeleton: Skeleton,
+    path: Path,
+    **more: Any,
+) -> Annotations:
+    """Put people into their images; ``more(name=function of the image's record)`` fills further fields."""
+    by_image = grouped(people)
+    images = []
+    for place, record in enumerate(content["images"]):
+        what = f"image {record.get('id', place) if isinstance(record, dict) else place}"
+        image_id = field_of(record, "id", what, path)
+        file_name = str(field_of(record, "file_name", what, path))
+        images.append(
+            AnnotatedImage(
+                image_id,  # type: ignore[arg-type]
+                folder / file_name,
+                int(record.get("width") or 0),
+                int(record.get("height") or 0),
+                tuple(by_image.pop(image_id, ())),  # type: ignore[call-overload]
+                crowd_index=record.get("crowdIndex"),
+                **{name: make(record) for name, make in more.items()},
+            )
+        )
+    result = Annotations(skeleton, tuple(images), path)
+    if by_image:
+        lost, first = next(iter(by_image.items()))
+        if lost not in result:
+            raise InputError(
+                f"annotation {first[0].id} belongs to image {lost}, which is not listed",
+                path=path,
+                remedy="Add that image to 'images', or take the annotation out.",
+            )
+    return result
+
+
+def image_folder(path: Path) -> Path:
+    """Where COCO keeps the pictures of ``root/annotations/..._SPLIT.json``: ``root/SPLIT``; else the file's folder."""
+    if path.parent.name == "annotations":
+        for word in reversed(path.stem.replace("-", "_").split("_")):
+            for candidate in (path.parent.parent / word, path.parent.parent / f"{word}2017"):
+                if candidate.is_dir():
+                    return candidate
+    return path.parent
+
+
+def person_categories(content: Mapping[str, Any], path: Path) -> set[int]:
+    """Ids of the categories called person; {1} where there are no categories.
+
+    Raises
+    ------
+    InputError
+        There are categories, and none is a person.
+    """
+    categories = content.get("categories") or []
+    if not categories:
+        return {1}
+    ids = {category["id"] for category in categories if category.get("name") == "person"}
+    if not ids:
+        names = ", ".join(str(category.get("name")) for category in categories[:10])
+        raise InputError(f"has no category 'person', but {names}", path=path)
+    return ids
+
+
+def _person(record: dict[str, Any], skeleton: Skeleton, path: Path, area_of_box: bool) -> PersonAnnotation:
+    what = f"annotation {record.get('id', '?')}"
+    values = field_of(record, "bbox", what, path)
+    box = box_array(values, what, path)
+    width, height = float(values[2]), float(values[3])  # type: ignore[index]
+    keypoints = keypoints_of(record, skeleton, what, path)
+    stated = None if area_of_box else record.get("area")
+    return PersonAnnotation(
+        field_of(record, "image_id", what, path),  # type: ignore[arg-type]
+        field_of(record, "id", what, path),  # type: ignore[arg-type]
+        box,
+        keypoints,
+        float(stated) if stated is not None else width * height * AREA_OF_BOX,
+        iscrowd=bool(record.get("iscrowd", False)),
+        labelled=int(record.get("num_keypoints", np.count_nonzero(keypoints[:, 2] > 0))),
+        track_id=record.get("track_id"),
+    )
+
+
+def keypoints_of(record: dict[str, Any], skeleton: Skeleton, what: str, path: Path | None) -> NDArray[np.float64]:
+    """Key points (K, 3) of an annotation or a result, all zero where it has none; COCO-WholeBody's parts are joined."""
+    values = record.get("keypoints")
+    if values is None or len(values) == 0:  # an object without a pose: COCO's instances, or a far-off figure
+        return np.zeros((len(skeleton), 3))
+    if skeleton.name == COCO_WHOLEBODY.name and len(values) != 3 * len(skeleton):
+        parts = [field_of(record, part, what, path) for part in PART_FIELDS.values()]
+        values = [value for part in parts for value in part]  # type: ignore[attr-defined]
+    return keypoint_array(values, skeleton, what, path)
+
+
+def read_coco_wholebody(path: str | PathLike[str], images: str | PathLike[str] | None = None) -> Annotations:
+    """:func:`read_coco` with the 133 key points of COCO-WholeBody."""
+    return read_coco(path, images, skeleton=COCO_WHOLEBODY)
