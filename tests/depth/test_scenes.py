@@ -9,18 +9,8 @@ import numpy as np
 import pytest
 
 from priorscope.errors import InputError
-from priorscope_depth.scenes import (
-    HELD_OUT_SEED,
-    KINDS,
-    StoredScenes,
-    choose_kind,
-    iterate_scenes,
-    render_scene,
-    write_scenes,
-)
-from priorscope_depth.scenes.camera import look_at, pixel_centres
-from priorscope_depth.scenes.generate import photograph
-from priorscope_depth.scenes.geometry import (
+from priorscope.scenes.camera import look_at, pixel_centres
+from priorscope.scenes.geometry import (
     box,
     boxes,
     cylinder,
@@ -35,13 +25,23 @@ from priorscope_depth.scenes.geometry import (
     torus,
     tube,
 )
-from priorscope_depth.scenes.materials import Look, Material
-from priorscope_depth.scenes.photo import develop
-from priorscope_depth.scenes.shading import shade
-from priorscope_depth.scenes.textures import PHOTOGRAPHS, texture_bank
-from priorscope_depth.scenes.thin import THIN_INDOORS, THIN_OUTDOORS
-from priorscope_depth.scenes.things import extent
-from priorscope_depth.scenes.world import Caster, Gate, Light, Stage, World
+from priorscope.scenes.materials import Look, Material
+from priorscope.scenes.photo import develop
+from priorscope.scenes.shading import shade
+from priorscope.scenes.textures import PHOTOGRAPHS, texture_bank
+from priorscope.scenes.thin import THIN_INDOORS, THIN_OUTDOORS
+from priorscope.scenes.things import extent
+from priorscope.scenes.world import Caster, Gate, Light, Stage, World
+from priorscope_depth.scenes import (
+    HELD_OUT_SEED,
+    KINDS,
+    StoredScenes,
+    choose_kind,
+    iterate_scenes,
+    render_scene,
+    write_scenes,
+)
+from priorscope_depth.scenes.generate import photograph
 
 PAINT = Material(0, 1.0, 0.0, (0.0, 0.0), (0.2, 0.2, 0.2), (0.8, 0.8, 0.8))
 SHAPE = (48, 64)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
+from priorscope.scenes.camera import Camera, pixel_centres
+from priorscope.scenes.photo import develop
+from priorscope.scenes.shading import shade
+from priorscope.scenes.world import Caster, Hits, Stage
 
-from .camera import Camera, pixel_centres
 from .indoor import clutter, room
 from .outdoor import street, terrain
-from .photo import develop
-from .shading import shade
-from .world import Caster, Hits, Stage
 
 HELD_OUT_SEED = 1_000_000_000
 """Seeds from here on are for held-out scenes; training uses smaller ones only."""

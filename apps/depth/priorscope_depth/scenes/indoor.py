@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from .camera import Camera, random_view
-from .furniture import AGAINST_WALL, FURNITURE, table
-from .geometry import Array, box, quad, rotation_z, sheet, tube
+from priorscope.scenes.camera import Camera, random_view
+from priorscope.scenes.furniture import AGAINST_WALL, FURNITURE, table
+from priorscope.scenes.geometry import Array, box, quad, rotation_z, sheet, tube
+from priorscope.scenes.large_objects import LARGE, person
+from priorscope.scenes.materials import Look
+from priorscope.scenes.small_objects import SMALL, strew, tool
+from priorscope.scenes.thin import blinds
+from priorscope.scenes.things import Thing, extent, moved, pick
+from priorscope.scenes.world import Gate, Plot, Stage, World
+
 from .lamps import light_room
-from .large_objects import LARGE, person
-from .materials import Look
-from .small_objects import SMALL, strew, tool
-from .thin import blinds
-from .things import Thing, extent, moved, pick
-from .world import Gate, Plot, Stage, World
 
 
 def _shell(rng: np.random.Generator, look: Look, world: World, x: float, y: float, h: float) -> list[Gate]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .geometry import Array, box, cylinder, ellipsoid, rods
-from .materials import Look
-from .world import Gate, Light, World
+from priorscope.scenes.geometry import Array, box, cylinder, ellipsoid, rods
+from priorscope.scenes.materials import Look
+from priorscope.scenes.world import Gate, Light, World
 
 _MOST = 4
 """Lights a room; each costs a ray a pixel."""

@@ -6,16 +6,27 @@ from itertools import pairwise
 
 import numpy as np
 
-from .camera import Camera, random_view
-from .geometry import Array, box, cylinder, joined, quad, sheet
+from priorscope.scenes.camera import Camera, random_view
+from priorscope.scenes.geometry import Array, box, cylinder, joined, quad, sheet
+from priorscope.scenes.large_objects import person
+from priorscope.scenes.materials import Look
+from priorscope.scenes.outdoor_objects import (
+    COUNTRY,
+    PAVEMENT,
+    bollard,
+    building,
+    bush,
+    car,
+    grass,
+    parked_bicycle,
+    sign,
+)
+from priorscope.scenes.textures import texture_bank
+from priorscope.scenes.thin import bough, cable, railing, stems, wire_fence
+from priorscope.scenes.things import extent, pick
+from priorscope.scenes.world import Light, Plot, Sky, Stage, World
+
 from .lamps import add_glowing
-from .large_objects import person
-from .materials import Look
-from .outdoor_objects import COUNTRY, PAVEMENT, bollard, building, bush, car, grass, parked_bicycle, sign
-from .textures import texture_bank
-from .thin import bough, cable, railing, stems, wire_fence
-from .things import extent, pick
-from .world import Light, Plot, Sky, Stage, World
 
 FAR = 250.0
 """Metres from the camera to where the ground ends: no depth is larger than about this."""

@@ -1,4 +1,4 @@
-"""Pinhole cameras of the scene generator."""
+"""Pinhole cameras of procedural scenes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Textures of the scene generator: procedural patterns and crops of photographs, with their smaller copies (mipmaps).
+"""Textures of procedural scenes: procedural patterns and crops of photographs, with their smaller copies (mipmaps).
 
 To add a pattern, write a function ``(rng, size) -> (size, size)`` with values 0..1 that tiles, and list it in
 `PATTERNS`. A grey pattern is coloured by its material. The photographs are those that ship inside the scikit-image

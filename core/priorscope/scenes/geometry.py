@@ -1,4 +1,4 @@
-"""Triangle meshes of the scene generator: a few primitives in metres, z up, standing on z = 0.
+"""Triangle meshes of procedural scenes: a few primitives in metres, z up, standing on z = 0.
 
 Vertices that are shared between faces are shaded smoothly, vertices of their own give a sharp edge; ``weld`` lets
 two vertices with different texture coordinates (a seam) share one shading normal.
