@@ -87,15 +87,15 @@ def test_golden_sdpose(cases, golden_files, read_json):
 def check_sampled(case):
     """The official call: latents drawn from the posterior, for the mirror image anew."""
     network, given = case.network, case.tensors
-    mirror = given["in.flip_indices"].tolist()
+    flip = given["in.flip_indices"].tolist()
     rgb = given["in.rgb"]
     noise = [given["in.vae_noise"], given["in.vae_noise_flip"]]
     once = network.heatmaps(rgb, posterior="sample", noise=Noise.recorded(noise[:1]))
     case.close(once, "predict_noflip.heatmaps", "heatmaps")
-    both = network.heatmaps(rgb, mirror=mirror, posterior="sample", noise=Noise.recorded(noise))
+    both = network.heatmaps(rgb, flip_indices=flip, posterior="sample", noise=Noise.recorded(noise))
     case.close(both, "predict_flip.heatmaps", "heatmaps")
     # the same noise for both halves is another answer: the second draw matters
-    same = network.heatmaps(rgb, mirror=mirror, posterior="sample", noise=Noise.recorded(noise[:1] * 2))
+    same = network.heatmaps(rgb, flip_indices=flip, posterior="sample", noise=Noise.recorded(noise[:1] * 2))
     assert (same - both).abs().max() > 10 * case.tolerance["heatmaps"]
 
 

@@ -15,6 +15,7 @@ from priorscope.backbones.stable_diffusion import UNetNetwork, sincos_embedding
 from priorscope.diffusion.noise import Noise, required
 from priorscope.errors import InputError
 from priorscope.features.forward import Tapped
+from priorscope_pose.geometry.flip import merge_flip
 from priorscope_pose.sdpose.head import HeatmapHead
 from priorscope_pose.sdpose.settings import PoseSettings
 
@@ -131,7 +132,7 @@ class SDPoseNetwork(nn.Module):
         self,
         images: torch.Tensor,
         *,
-        mirror: Sequence[int] | None = None,
+        flip_indices: Sequence[int] | None = None,
         posterior: Posterior = "mode",
         noise: Noise | None = None,
     ) -> torch.Tensor:
@@ -141,8 +142,8 @@ class SDPoseNetwork(nn.Module):
         ----------
         images : Tensor (B, 3, H, W) in [-1, 1], RGB
             Of ``settings.input_size``.
-        mirror : sequence of int, optional
-            Keypoint that each keypoint becomes in a mirror: the flip test, whose result is the mean over the image
+        flip_indices : sequence of int, optional
+            Those of the skeleton: what each keypoint becomes in a mirror. Asks for the flip test, whose result is the mean over the image
             and its mirror image. Both go through the network in one batch of 2 B.
         posterior, noise
             As for :meth:`encode`. With the flip test ``noise`` is asked twice, for B rows each: the official code
@@ -155,13 +156,11 @@ class SDPoseNetwork(nn.Module):
         width, height = self.settings.input_size
         if images.ndim != 4 or images.shape[1:] != (3, height, width):
             raise InputError(f"crops of shape {tuple(images.shape)}; this model takes (B, 3, {height}, {width})")
-        if mirror is None:
+        if flip_indices is None:
             return self(self.encode(images, posterior=posterior, noise=noise))
-        if sorted(mirror) != list(range(self.head.keypoints)):
-            raise InputError(f"mirror pairs that are no permutation of {self.head.keypoints} keypoints")
         both = torch.cat([images, images.flip(-1)])
         straight, mirrored = self(self.encode(both, posterior=posterior, noise=noise, draws=2)).chunk(2)
-        return (straight + mirrored.flip(-1)[:, list(mirror)]) * 0.5
+        return merge_flip(straight, mirrored, flip_indices)
 
     def fold(self) -> None:
         """Make the network cheaper, in place and for good: for inference only, with results equal to rounding.
