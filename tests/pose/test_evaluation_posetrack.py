@@ -30,9 +30,7 @@ def predictions_of(videos):
                 scores.append(np.where(np.isnan(its), NO_SCORE, its))
                 present.append(has)
                 persons.append(rect["score"][0])
-    return Predictions(
-        POSETRACK, ids, np.array(points), np.array(scores), np.array(persons), present=np.array(present)
-    )
+    return Predictions(POSETRACK, ids, np.array(points), np.array(scores), np.array(persons), present=np.array(present))
 
 
 def test_golden_posetrack_ap(golden_files, read_json, tmp_path):

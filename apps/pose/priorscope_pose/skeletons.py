@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
@@ -34,8 +35,8 @@ class Skeleton:
     edges : tuple of (int, int)
         Limbs to draw.
     parts : mapping of str to tuple of int
-        Named groups of key points, such as ``upper`` and ``lower``; of COCO-WholeBody also body, foot, face, lefthand and
-        righthand.
+        Named groups of key points, such as ``upper`` and ``lower``; of COCO-WholeBody also body, foot, face, lefthand
+        and righthand.
     """
 
     name: str
@@ -121,7 +122,7 @@ def _wholebody() -> Skeleton:
     for root in (91, 112):
         for finger in range(5):
             chain = (root, *range(root + 1 + 4 * finger, root + 5 + 4 * finger))
-            edges += list(zip(chain[:-1], chain[1:], strict=True))
+            edges += pairwise(chain)
     return Skeleton(
         "coco_wholebody",
         names,

@@ -35,7 +35,8 @@ class PersonAnnotation:
     iscrowd : bool
         A group annotated as one: detections may match it any number of times, and count neither for nor against.
     labelled : int
-        Key points that count as annotated: as the file says, else those with v > 0. 0 makes evaluation ignore the person.
+        Key points that count as annotated: as the file says, else those with v > 0. 0 makes evaluation ignore the
+        person.
     track_id : int, optional
         The same for one person all through a video.
     head_box : array (4,), optional
@@ -58,7 +59,7 @@ class PersonAnnotation:
         return self.keypoints[:, 2] > 0
 
     def clipped_box(self, width: int, height: int) -> NDArray[np.float64] | None:
-        """The box cut at the first and last pixel, as mmpose crops annotated people; None where nothing is left of it."""
+        """The box cut at the first and last pixel, as mmpose crops annotated people; None where nothing is left."""
         return clip_box(self.box, width, height)
 
 

@@ -53,8 +53,8 @@ def read_coco(
     ----------
     path : path-like
     images : path-like, optional
-        The folder that ``file_name`` starts from. Default: the folder of the file, or the one beside ``annotations`` that
-        bears the name of the split (``root/val2017``).
+        The folder that ``file_name`` starts from. Default: the folder of the file, or the one beside ``annotations``
+        that bears the name of the split (``root/val2017``).
     skeleton : Skeleton
         Of 133 key points: the parts lie in fields of their own (``foot_kpts`` and so on) or all in ``keypoints``.
     area_of_box : bool

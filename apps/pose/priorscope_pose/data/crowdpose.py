@@ -13,8 +13,8 @@ from priorscope_pose.skeletons import CROWDPOSE
 def read_crowdpose(path: str | PathLike[str], images: str | PathLike[str] | None = None) -> Annotations:
     """Read ``crowdpose_{train,val,test}.json`` (or mmpose's ``mmpose_crowdpose_*.json``).
 
-    Areas are those of the boxes, as the benchmark takes them. ``num_keypoints`` stays what the file says: it counts fewer
-    key points than are labelled, and the benchmark ignores people by it.
+    Areas are those of the boxes, as the benchmark takes them. ``num_keypoints`` stays what the file says: it counts
+    fewer key points than are labelled, and the benchmark ignores people by it.
 
     Parameters
     ----------

@@ -17,7 +17,8 @@ def read_humanart(path: str | PathLike[str], images: str | PathLike[str] | None 
     ----------
     path : path-like
     images : path-like, optional
-        The folder that holds ``HumanArt``, from which its file names start. Default: the one above ``annotations``' own.
+        The folder that holds ``HumanArt``, from which its file names start. Default: the one above ``annotations``'
+        own.
 
     Raises
     ------

@@ -90,7 +90,7 @@ def _read_file(path: Path, images: str | PathLike[str] | None) -> tuple[Annotate
         path,
         video=lambda record: PurePosixPath(record["file_name"]).parent.name,
         frame=lambda record: frame_number(record["file_name"]),
-        ignore_regions=_regions,
+        ignore_regions=lambda record: _regions(record, path),
         annotated=lambda record: bool(record.get("is_labeled", True)),
     ).images
 
@@ -101,10 +101,12 @@ def frame_number(file_name: str) -> int | None:
     return int(stem) if stem.isdigit() else None
 
 
-def _regions(record: dict[str, Any]) -> tuple[NDArray[np.float64], ...]:
-    xs, ys = record.get("ignore_regions_x") or (), record.get("ignore_regions_y") or ()
-    if len(xs) and not isinstance(xs[0], list | tuple):  # a single polygon, not in a list of its own
+def _regions(record: dict[str, Any], path: Path) -> tuple[NDArray[np.float64], ...]:
+    xs, ys = list(record.get("ignore_regions_x") or []), list(record.get("ignore_regions_y") or [])
+    if xs and not isinstance(xs[0], list):  # a single polygon, not in a list of its own
         xs, ys = [xs], [ys]
+    if [len(x) for x in xs] != [len(y) for y in ys]:
+        raise InputError(f"image {record.get('id')} has ignore regions with other numbers of x than of y", path=path)
     return tuple(np.stack([x, y], 1).astype(np.float64) for x, y in zip(xs, ys, strict=True) if len(x) > 2)
 
 
@@ -199,8 +201,8 @@ def annolist_points(
         A joint id outside of 0 ... 14, or a place that is not finite.
     """
     keypoints, scores = np.zeros((17, 3)), np.full(17, np.nan)
-    points = rect.get("annopoints") or ()
-    for point in (points[0].get("point") or ()) if points else ():
+    points = rect.get("annopoints") or [{}]
+    for point in points[0].get("point") or ():
         joint = int(point["id"][0])
         if not 0 <= joint < len(ANNOLIST_PLACES):
             raise InputError(f"{what} has a joint of id {joint}", path=path, remedy="PoseTrack's ids run from 0 to 14.")

@@ -87,9 +87,10 @@ def crowdpose_figures(
     """
     values = _summary(_evaluation(annotations, predictions, None, "keypoints", 20, crowd=True), False)
     figures = dict(zip(CROWDPOSE_FIGURES[:6], values, strict=True))
-    if not len(annotations) or any(image.crowd_index is None for image in annotations):
+    indices = [image.crowd_index for image in annotations if image.crowd_index is not None]
+    if not indices or len(indices) < len(annotations):
         return figures
-    place = np.digitize([image.crowd_index for image in annotations], bounds)  # type: ignore[arg-type]
+    place = np.digitize(indices, bounds)
     for level, name in enumerate(CROWDPOSE_FIGURES[6:]):
         ids = {image.id for image, its in zip(annotations, place, strict=True) if its == level}
         rows = [row for row, image_id in enumerate(predictions.image_ids) if image_id in ids]
@@ -102,8 +103,8 @@ def check_match(annotations: Annotations, predictions: Predictions) -> None:
     """Raise an :class:`InputError` for predictions of another skeleton or of images that are not annotated."""
     if len(annotations.skeleton) != len(predictions.skeleton):
         raise InputError(
-            f"predictions of {predictions.skeleton.name} ({len(predictions.skeleton)} key points) do not fit annotations "
-            f"of {annotations.skeleton.name} ({len(annotations.skeleton)})",
+            f"predictions of {predictions.skeleton.name} ({len(predictions.skeleton)} key points) do not fit "
+            f"annotations of {annotations.skeleton.name} ({len(annotations.skeleton)})",
             path=predictions.path,
         )
     unknown = [image_id for image_id in dict.fromkeys(predictions.image_ids) if image_id not in annotations]
@@ -128,7 +129,7 @@ def _evaluation(
     skeleton = annotations.skeleton
     points = list(range(len(skeleton))) if part is None else list(skeleton.parts[part])
     numbers = {image_id: i + 1 for i, image_id in enumerate(_sorted([image.id for image in annotations]))}
-    truths = []
+    truths: list[dict[str, Any]] = []
     for image in annotations:
         for person in image.people:
             visible = person.visible[points]
@@ -147,15 +148,14 @@ def _evaluation(
                 }
             )
     areas = _detection_areas(predictions, detection_area)
-    ranked = np.asarray(predictions.part_scores.get(part or "wholebody", predictions.scores))
-    if skeleton.name != "coco_wholebody":
-        ranked, seen = predictions.scores, np.ones(len(predictions), bool)
-    else:  # xtcocotools leaves out people none of whose key points of the part scores above 0
-        seen = (predictions.keypoint_scores[:, points] > 0).any(1)
+    ranked, seen = predictions.scores, np.ones(len(predictions), bool)
+    if skeleton.name == "coco_wholebody":  # xtcocotools leaves out people none of whose key points scores above 0
+        ranked = np.asarray(predictions.part_scores.get(part or "wholebody", ranked))
+        seen[:] = (predictions.keypoint_scores[:, points] > 0).any(1)
     found = [
         {
-            "id": row + 1,
-            "image_id": numbers[predictions.image_ids[row]],
+            "id": int(row) + 1,
+            "image_id": numbers[predictions.image_ids[int(row)]],
             "category_id": 1,
             "points": predictions.keypoints[row, points],
             "score": float(ranked[row]),
@@ -236,11 +236,11 @@ def _similarities(
     for number, (its_truths, its_found) in by_image.items():
         if its_truths and its_found:
             order = np.argsort([-record["score"] for record in its_found], kind="mergesort")
-            similar[number] = similarity_to_annotated(
-                np.stack([its_found[i]["points"] for i in order[:max_detections]]),
-                *(np.stack([record[name] for record in its_truths]) for name in ("points", "visible", "area", "box")),
-                sigmas,
+            best = np.stack([its_found[i]["points"] for i in order[:max_detections]])
+            points, visible, areas, boxes = (
+                np.stack([record[name] for record in its_truths]) for name in ("points", "visible", "area", "box")
             )
+            similar[number] = similarity_to_annotated(best, points, visible, areas, boxes, sigmas)
     return similar
 
 

@@ -47,8 +47,8 @@ def similarity_to_annotated(
 ) -> Array:
     """OKS of D predicted with G annotated poses as COCO counts it, (D, G).
 
-    Key points that are not labelled do not count. Where a person has none labelled (groups, mostly), distance is measured
-    to the annotated box enlarged to three times its sides: inside of it, it is 0.
+    Key points that are not labelled do not count. Where a person has none labelled (groups, mostly), distance is
+    measured to the annotated box enlarged to three times its sides: inside of it, it is 0.
 
     Parameters
     ----------

@@ -21,16 +21,18 @@ class PckResult(NamedTuple):
         In [0, 1]; NaN where a key point never counts.
     mean : float
         Over the key points that count; 0 where none does.
-    count : int
+    counted : int
         How many key points count.
     """
 
     joints: Array
     mean: float
-    count: int
+    counted: int
 
 
-def normalised_distances(predicted: ArrayLike, annotated: ArrayLike, counted: ArrayLike, scale: ArrayLike) -> Array:
+def normalised_distances(
+    predicted: ArrayLike, annotated: ArrayLike, counted: ArrayLike, scale: ArrayLike
+) -> NDArray[np.float32]:
     """Distance of every predicted key point from the annotated one, in units of the scale.
 
     Parameters
@@ -40,8 +42,8 @@ def normalised_distances(predicted: ArrayLike, annotated: ArrayLike, counted: Ar
     counted : array (N, K)
         bool.
     scale : array (N, D), (N,) or float
-        Each coordinate is divided by its own. As in mmpose, a person with a scale of 0 does not count, and in one below 0
-        all key points have distance 0 in that coordinate, nearly.
+        Each coordinate is divided by its own. As in mmpose, a person with a scale of 0 does not count, and in one below
+        0 all key points have distance 0 in that coordinate, nearly.
 
     Returns
     -------
@@ -54,22 +56,22 @@ def normalised_distances(predicted: ArrayLike, annotated: ArrayLike, counted: Ar
         Shapes that do not fit, or counted key points that are NaN.
     """
     predicted, annotated = np.asarray(predicted, np.float64), np.asarray(annotated, np.float64)
-    counted = np.asarray(counted).astype(bool)
-    if predicted.ndim != 3 or predicted.shape != annotated.shape or counted.shape != predicted.shape[:2]:
+    mask = np.asarray(counted).astype(bool)
+    if predicted.ndim != 3 or predicted.shape != annotated.shape or mask.shape != predicted.shape[:2]:
         raise InputError(
-            f"key points {predicted.shape} with annotated {annotated.shape} and a mask {counted.shape}",
+            f"key points {predicted.shape} with annotated {annotated.shape} and a mask {mask.shape}",
             remedy="They are (people, key points, 2), twice, and (people, key points).",
         )
     people, _, dimensions = predicted.shape
     scale = np.asarray(scale, np.float64)
     scale = np.broadcast_to(scale[:, None] if scale.ndim == 1 else scale, (people, dimensions))
-    counted = counted & (scale != 0).all(1)[:, None]
+    mask = mask & (scale != 0).all(1)[:, None]
     difference = (predicted - annotated) / np.where(scale <= 0, 1e6, scale)[:, None]
-    distances = np.full(counted.shape, -1, np.float32)
-    distances[counted] = np.linalg.norm(difference[counted], axis=-1)
+    distances = np.full(mask.shape, -1, np.float32)
+    distances[mask] = np.linalg.norm(difference[mask], axis=-1)
     if np.isnan(distances).any():
         raise InputError("a key point that counts is NaN", remedy="Leave it out of the mask.")
-    return distances.T  # type: ignore[return-value]
+    return distances.T
 
 
 def pck(
@@ -95,7 +97,7 @@ def pck(
     return _shares(normalised_distances(predicted, annotated, counted, scale), threshold, inclusive)
 
 
-def _shares(distances: Array, threshold: float, inclusive: bool) -> PckResult:
+def _shares(distances: NDArray[np.float32], threshold: float, inclusive: bool) -> PckResult:
     valid = distances != -1
     limit = distances.dtype.type(threshold)
     right = valid & ((distances <= limit) if inclusive else (distances < limit))

@@ -79,9 +79,9 @@ def posetrack_joints(
 
     In every frame in which people are annotated: a predicted joint is right within half a head size of the annotated
     one. A predicted person goes to the annotated one of whom most joints are right, an annotated one to the best such
-    prediction; whoever is left over is wrong in every joint. All predicted joints count, also where the annotated person
-    has none: those are wrong. Joints inside of ignore regions are taken out on both sides. Frames without annotated
-    people are left out.
+    prediction; whoever is left over is wrong in every joint. All predicted joints count, also where the annotated
+    person has none: those are wrong. Joints inside of ignore regions are taken out on both sides. Frames without
+    annotated people are left out.
 
     Parameters
     ----------

@@ -29,12 +29,13 @@ class Predictions:
     keypoint_scores : array (N, K)
         float64; any scale; where a model gives none, ones.
     scores : array (N,)
-        float64; of the person, by which people are ranked. Before :func:`priorscope_pose.evaluation.nms.postprocess`, the
-        score of the box.
+        float64; of the person, by which people are ranked. Before :func:`priorscope_pose.evaluation.nms.postprocess`,
+        the score of the box.
     boxes : array (N, 4), optional
         float64; left, top, right, bottom.
     areas : array (N,), optional
-        float64; square pixels, for OKS-NMS: of the padded box that was cropped (mmpose), else of the key points' extent.
+        float64; square pixels, for OKS-NMS: of the padded box that was cropped (mmpose), else of the key points'
+        extent.
     ids : array (N,), optional
         int64; equal ids in one image mean one person predicted twice.
     track_ids : array (N,), optional
@@ -87,7 +88,8 @@ class Predictions:
                 array = array.reshape(shape)
             if array.shape != shape:
                 raise InputError(
-                    f"{name} of predictions have shape {array.shape}; {count} people of {self.skeleton.name} need {shape}",
+                    f"{name} of predictions have shape {array.shape}; "
+                    f"{count} people of {self.skeleton.name} need {shape}",
                     path=self.path,
                 )
             object.__setattr__(self, name, array)
@@ -113,7 +115,7 @@ class Predictions:
     def select(self, rows: ArrayLike) -> Predictions:
         """Some of the people, by index, in that order."""
         index = np.asarray(rows, np.int64).reshape(-1)
-        picked: dict[str, Any] = {"image_ids": [self.image_ids[i] for i in index]}
+        picked: dict[str, Any] = {"image_ids": [self.image_ids[int(i)] for i in index]}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray):
@@ -160,8 +162,8 @@ class Predictions:
         ----------
         skeleton : Skeleton
         poses : iterable of (image id, Poses)
-            With ``keypoints`` (N, K, 2), ``scores`` (N, K), ``boxes`` (N, 4), ``box_scores`` (N,), perhaps ``ids`` (N,):
-            tracks.
+            With ``keypoints`` (N, K, 2), ``scores`` (N, K), ``boxes`` (N, 4), ``box_scores`` (N,), perhaps ``ids``
+            (N,): tracks.
         """
         size = len(skeleton)
         image_ids: list[ImageId] = []

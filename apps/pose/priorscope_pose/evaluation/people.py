@@ -1,0 +1,143 @@
+"""PCK of a data set: every annotated person against the prediction that is meant for them."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorscope.errors import InputError
+from priorscope_pose.data.annotations import Annotations, ImageId, PersonAnnotation
+from priorscope_pose.evaluation.coco import check_match
+from priorscope_pose.evaluation.oks import similarity_to_annotated
+from priorscope_pose.evaluation.pck import auc, epe, head_sizes, pck
+from priorscope_pose.evaluation.predictions import Predictions
+
+Scale = Literal["box", "head", "torso"]
+#: Names and thresholds that go with a scale: PCK@0.2 as JHMDB counts it, PCKh@0.5 as MPII does.
+NAMES: dict[str, tuple[str, float]] = {"box": ("PCK", 0.2), "head": ("PCKh", 0.5), "torso": ("tPCK", 0.2)}
+
+
+def pck_figures(
+    annotations: Annotations, predictions: Predictions, *, scale: Scale = "box", threshold: float | None = None
+) -> dict[str, float]:
+    """Shares of right key points, all over and of each joint (left and right together), and mean distances.
+
+    A prediction is meant for the person whose annotation has its id (boxes from the annotations), or else, in the same
+    image, for the most similar one by OKS; each is used once. Groups and people without labelled key points do not
+    count.
+
+    Parameters
+    ----------
+    annotations, predictions
+        Of the same skeleton.
+    scale : str
+        ``box``: the longer side of the annotated box; ``head``: 0.6 of the head box's diagonal (PCKh: a distance equal
+        to the threshold is right); ``torso``: from the left shoulder to the right hip (JHMDB).
+    threshold : float, optional
+        Default: as `NAMES` states.
+
+    Returns
+    -------
+    dict
+        ``PCK`` (or ``PCKh``, ``tPCK``), ``PCK ankle`` and so on in [0, 1], where key points of people whom no
+        prediction is meant for are wrong; ``EPE`` in pixels and ``AUC`` (30 pixels) of those that have one; ``missed``,
+        the share of people who have none.
+
+    Raises
+    ------
+    InputError
+        Another skeleton, predictions for images that are not annotated, nobody to count, no such scale, a person
+        without a head box.
+    """
+    if scale not in get_args(Scale):
+        raise InputError(f"no scale {scale!r}", remedy=f"There are {', '.join(get_args(Scale))}.")
+    check_match(annotations, predictions)
+    people = [person for person in annotations.people() if not person.iscrowd and person.visible.any()]
+    if not people:
+        raise InputError("nobody in it has a labelled key point", path=annotations.path)
+    rows = matched_rows(annotations, predictions, people)
+    truth = np.stack([person.keypoints[:, :2] for person in people])
+    visible = np.stack([person.visible for person in people])
+    found = np.full_like(truth, np.inf)
+    found[rows >= 0] = predictions.keypoints[rows[rows >= 0]]
+    name, usual = NAMES[scale]
+    sizes = _sizes(people, truth, found, scale, annotations)
+    limit = usual if threshold is None else threshold
+    result = pck(found, truth, visible, limit, sizes, inclusive=scale == "head")
+    figures = {name: result.mean}
+    for joint in dict.fromkeys(_without_side(keypoint) for keypoint in annotations.skeleton.keypoints):
+        both = [i for i, keypoint in enumerate(annotations.skeleton.keypoints) if _without_side(keypoint) == joint]
+        counted = result.joints[both][np.isfinite(result.joints[both])]
+        if len(both) and len(annotations.skeleton) <= 20 and counted.size:
+            figures[f"{name} {joint}"] = float(counted.mean())
+    had = rows >= 0
+    figures["EPE"] = epe(found[had], truth[had], visible[had]) if had.any() else float("nan")
+    figures["AUC"] = auc(found[had], truth[had], visible[had]) if had.any() else float("nan")
+    figures["missed"] = float(1 - had.mean())
+    return figures
+
+
+def matched_rows(
+    annotations: Annotations, predictions: Predictions, people: list[PersonAnnotation]
+) -> NDArray[np.int64]:
+    """The prediction that is meant for each person, by its row; -1 for none."""
+    rows_of = predictions.rows_by_image()
+    if predictions.ids is not None:
+        row_of: dict[tuple[object, object], int] = {}
+        for image_id, rows in rows_of.items():
+            row_of |= {(image_id, int(predictions.ids[row])): int(row) for row in rows[::-1]}
+        return np.array([row_of.get((person.image_id, person.id), -1) for person in people], np.int64)
+    chosen = np.full(len(people), -1, np.int64)
+    places: dict[ImageId, list[int]] = {}
+    for place, person in enumerate(people):
+        places.setdefault(person.image_id, []).append(place)
+    sigmas = annotations.skeleton.sigma_array()
+    for image_id, its in places.items():
+        if image_id not in rows_of:
+            continue
+        rows = rows_of[image_id]
+        similar = similarity_to_annotated(
+            predictions.keypoints[rows],
+            np.stack([people[place].keypoints[:, :2] for place in its]),
+            np.stack([people[place].visible for place in its]),
+            np.array([people[place].area for place in its]),
+            np.stack([people[place].box for place in its]),
+            sigmas,
+        )
+        for _ in range(min(similar.shape)):
+            row, column = divmod(int(similar.argmax()), similar.shape[1])
+            chosen[its[column]] = rows[row]
+            similar[row], similar[:, column] = -1, -1
+    return chosen
+
+
+def _sizes(
+    people: list[PersonAnnotation],
+    truth: NDArray[np.float64],
+    found: NDArray[np.float64],
+    scale: Scale,
+    annotations: Annotations,
+) -> NDArray[np.float64]:
+    if scale == "box":
+        return np.array([(person.box[2:] - person.box[:2]).max() for person in people])
+    if scale == "head":
+        without = [person.id for person in people if person.head_box is None]
+        if without:
+            raise InputError(
+                f"annotation {without[0]} has no head box, the scale of PCKh",
+                path=annotations.path,
+                remedy="Take the scale 'box'.",
+            )
+        return head_sizes(np.array([person.head_box for person in people], np.float64))
+    ends = [annotations.skeleton.index(name) for name in ("left_shoulder", "right_hip")]
+    sizes = np.linalg.norm(truth[:, ends[0]] - truth[:, ends[1]], axis=1)
+    small = sizes < 1  # as mmpose: then the predicted one
+    with np.errstate(invalid="ignore"):
+        guessed = np.linalg.norm(found[:, ends[0]] - found[:, ends[1]], axis=1)
+    return np.where(small & np.isfinite(guessed), guessed, sizes)
+
+
+def _without_side(keypoint: str) -> str:
+    return keypoint.removeprefix("left_").removeprefix("right_")
