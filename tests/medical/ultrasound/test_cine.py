@@ -200,6 +200,71 @@ def test_grey_curves_of_other_values_do_not_come_along(write_dicom, tmp_path):
     assert not set(curves) & {element.keyword for element in after}
 
 
+def _planes(count):
+    """Overlay planes of 40 x 48 that differ, and their bits packed as DICOM has them."""
+    planes = np.random.default_rng(1).integers(0, 2, (count, 40, 48), dtype=np.uint8)
+    return planes, np.packbits(planes.ravel(), bitorder="little").tobytes()
+
+
+def _overlay(dataset, group, packed, *, planes=None, origin=None, position=0):
+    numbers = {0x0010: 40, 0x0011: 48, 0x0015: planes, 0x0051: origin, 0x0100: 1, 0x0102: position}
+    for number, value in numbers.items():
+        if value is not None:
+            dataset.add_new((group, number), "IS" if number == 0x0015 else "US", value)
+    if packed is not None:
+        dataset.add_new((group, 0x3000), "OW", packed)
+
+
+def test_what_is_said_of_single_frames_is_cut_with_them(write_dicom, tmp_path):
+    """5 frames, of which 1 to before 3 stay; overlays from the second frame on, before them, and of all frames."""
+    source = write_dicom(grey_frames(5), FrameLabelVector=list("abcde"), RWaveTimeVector=[1.0, 2.0])
+    dataset = pydicom.dcmread(source)
+    groups = [pydicom.Dataset() for _ in range(5)]
+    for index, group in enumerate(groups):
+        group.FrameContentSequence = [pydicom.Dataset()]
+        group.FrameContentSequence[0].FrameLabel = f"frame {index}"
+        group.FrameVOILUTSequence = [pydicom.Dataset()]
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    planes, packed = _planes(3)
+    _overlay(dataset, 0x6000, packed, planes=3, origin=2)
+    _overlay(dataset, 0x6002, _planes(1)[1], planes=1, origin=1)
+    _overlay(dataset, 0x6004, _planes(1)[1])
+    _overlay(dataset, 0x6006, None, position=3)
+    dataset.save_as(source)
+    write_cine(read_cine(source).cut((1, 3)), tmp_path / "cut.dcm", how="cut", first=1)
+    after = pydicom.dcmread(tmp_path / "cut.dcm")
+    assert after.FrameLabelVector == ["b", "c"]
+    assert "RWaveTimeVector" not in after
+    kept = after.PerFrameFunctionalGroupsSequence
+    assert [group.FrameContentSequence[0].FrameLabel for group in kept] == ["frame 1", "frame 2"]
+    assert "FrameVOILUTSequence" in kept[0]  # the same 8 bits
+    np.testing.assert_array_equal(after.overlay_array(0x6000), planes[:2])
+    assert (after[0x6000, 0x0015].value, after[0x6000, 0x0051].value) == (2, 1)
+    assert not [group for group in (0x6002, 0x6006) if after.group_dataset(group)]
+    assert after.overlay_array(0x6004).shape == (40, 48)
+    write_cine(read_cine(source).cut((0, 2)), tmp_path / "begin.dcm", how="cut")
+    begin = pydicom.dcmread(tmp_path / "begin.dcm")
+    np.testing.assert_array_equal(begin.overlay_array(0x6000), planes[0])
+    assert begin[0x6000, 0x0051].value == 2
+    assert begin.RWaveTimeVector == [1.0, 2.0]
+
+
+def test_grey_curves_of_single_frames_go_where_values_were_mapped(write_dicom, tmp_path):
+    source = write_dicom(grey_frames(2), PhotometricInterpretation="MONOCHROME1")
+    dataset = pydicom.dcmread(source)
+    for name, count in (("SharedFunctionalGroupsSequence", 1), ("PerFrameFunctionalGroupsSequence", 2)):
+        groups = [pydicom.Dataset() for _ in range(count)]
+        for group in groups:
+            group.FrameVOILUTSequence = [pydicom.Dataset()]
+            group.FrameContentSequence = [pydicom.Dataset()]
+        setattr(dataset, name, groups)
+    dataset.save_as(source)
+    write_cine(read_cine(source), tmp_path / "out.dcm", how="swapped")
+    after = pydicom.dcmread(tmp_path / "out.dcm")
+    for group in (*after.SharedFunctionalGroupsSequence, *after.PerFrameFunctionalGroupsSequence):
+        assert {element.keyword for element in group} == {"FrameContentSequence"}
+
+
 def test_frames_without_a_source_become_dicom_too(tmp_path):
     cine = Cine(grey_frames(), 40.0, 0.31, tmp_path / "x.npy", "array")
     write_cine(cine, tmp_path / "x.dcm", how="nothing")

@@ -16,6 +16,7 @@ from priorscope import __version__
 from priorscope.data.files import atomic_path, writing
 from priorscope.errors import InputError
 from priorscope_medical.ultrasound.cine import Cine
+from priorscope_medical.ultrasound.cine_dicom_frames import cut_frames
 from priorscope_medical.volumes import RESEARCH_ONLY
 
 _ULTRASOUND_MULTIFRAME = "1.2.840.10008.5.1.4.1.1.3.1"
@@ -267,6 +268,7 @@ def _drop_stale(dataset: Any, cine: Cine, first: int) -> None:
             del dataset[element.tag]
     if dataset.get("FrameTimeVector") is not None:
         dataset.FrameTimeVector = [0.0, *list(dataset.FrameTimeVector)[first + 1 : first + count]]
+    cut_frames(dataset, first, count, changed=changed)
     if count > 1 or "NumberOfFrames" in dataset:
         dataset.NumberOfFrames = count
     if count > 1 and "FrameIncrementPointer" not in dataset:
