@@ -329,3 +329,24 @@ def test_the_carrier_of_iq_is_the_file_s(echoes, tmp_path):
     assert read_channel_data(stated, carrier=iq.carrier).carrier == iq.carrier
     with pytest.raises(InputError, match="demodulated with"):
         read_channel_data(stated, carrier=1.1 * iq.carrier)
+
+
+@pytest.mark.parametrize(
+    ("name", "unsaid"),
+    [
+        ("zea", {"scan/demodulation_frequency": None}),
+        ("zea", {"scan/demodulation_frequency": 0.0}),
+        ("uff", {"channel_data/modulation_frequency": np.zeros((1, 1))}),
+        ("picmus", {"US/US_DATASET0000/modulation_frequency": 0.0}),
+    ],
+)
+def test_iq_of_an_unknown_frequency_is_refused_unless_it_is_given(name, unsaid, echoes, tmp_path):
+    """The pulse's own frequency, which zea and UFF state as well, need not be the one of the demodulation."""
+    iq = to_iq(echoes(PLANES))
+    path = WRITERS[name](tmp_path / f"iq.{SUFFIX[name]}", iq)
+    for entry, value in unsaid.items():
+        changed(path, replaced(entry, value))
+    with pytest.raises(InputError, match=r"frequency that it was demodulated with.*--carrier") as caught:
+        read_channel_data(path)
+    assert "\n" not in str(caught.value)
+    assert read_channel_data(path, carrier=iq.carrier).carrier == iq.carrier

@@ -55,8 +55,8 @@ def read_channel_data(
     Raises
     ------
     InputError
-        A file that is missing, truncated, of no known format, or whose parts do not belong together; samples without
-        any signal, clipped, or not finite.
+        A file that is missing, truncated, of no known format, or whose parts do not belong together; IQ of an unknown
+        frequency; samples without any signal, clipped, or not finite.
     """
     path = Path(path)
     if not path.exists():
@@ -87,6 +87,12 @@ def read_channel_data(
         bandwidth=data.bandwidth if bandwidth is None else bandwidth,
         speed=data.speed if speed is None else speed,
     )
+    if data.is_iq and data.carrier is None:
+        raise InputError(
+            "holds IQ and does not state the frequency that it was demodulated with",
+            path=path,
+            remedy="Give it (carrier; --carrier of the command), in Hz.",
+        )
     data = checked(data)
     latest = max(abs(wave.start) for wave in data.transmits)
     if latest > LATEST:

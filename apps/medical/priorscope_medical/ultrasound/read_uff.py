@@ -59,7 +59,7 @@ def read_uff(file: Any, path: Path, *, frames: slice, max_gigabytes: float) -> C
     waves = tuple(_wave(wave, start, path) for wave in _sequence(item(group, "sequence", path)))
     notes: tuple[str, ...] = ()
     carrier = optional_number(group, "modulation_frequency", path)
-    if carrier is None and "pulse" in group:
+    if carrier is None and "pulse" in group and not np.iscomplexobj(samples):
         carrier = optional_number(group["pulse"], ["center_frequency", "centre_frequency"], path)
     if carrier is None:
         notes = ("the file does not state the pulse's frequency",)

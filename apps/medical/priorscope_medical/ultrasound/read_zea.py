@@ -50,8 +50,9 @@ def read_zea(file: Any, path: Path, *, frames: slice, max_gigabytes: float) -> C
     if speed is None:
         speed = 1540.0
         notes.append("the speed of sound is not stated: 1540 m/s is taken")
-    frequency = "demodulation_frequency" if np.iscomplexobj(samples) else "center_frequency"
-    carrier = optional_number(scan, [frequency, "center_frequency"], path)
+    # IQ may have been demodulated with another frequency than the pulse's: only the file, or the user, knows
+    pulse = optional_number(scan, "center_frequency", path)
+    carrier = optional_number(scan, "demodulation_frequency", path) if np.iscomplexobj(samples) else pulse
     percent = _optional([(scan, "bandwidth_percent"), (probe, "probe_bandwidth_percent")], path)
     if "tgc_gain_curve" in scan:
         notes.append("the file states a gain over time that the samples have already")
@@ -60,7 +61,7 @@ def read_zea(file: Any, path: Path, *, frames: slice, max_gigabytes: float) -> C
         number(scan, "sampling_frequency", path),
         carrier,
         receiving,
-        tuple(_transmits(scan, positions, speed, carrier, path)),
+        tuple(_transmits(scan, positions, speed, pulse, path)),
         speed,
         None if percent is None else percent / 100,
         source=path,
@@ -68,7 +69,7 @@ def read_zea(file: Any, path: Path, *, frames: slice, max_gigabytes: float) -> C
     )
 
 
-def _transmits(scan: Any, positions: NDArray[np.float64], speed: float, carrier: float | None, path: Path) -> Any:
+def _transmits(scan: Any, positions: NDArray[np.float64], speed: float, pulse: float | None, path: Path) -> Any:
     starts = np.asarray(item(scan, "initial_times", path)[()], dtype=np.float64)
     delays = np.atleast_2d(np.asarray(item(scan, "t0_delays", path)[()], dtype=np.float64))
     count = len(starts)
@@ -97,7 +98,7 @@ def _transmits(scan: Any, positions: NDArray[np.float64], speed: float, carrier:
         if plane and direction[1]:
             raise InputError("a plane wave is steered out of the image plane", path=path)
         wave = Transmit(0.0, float(polar[index]) if plane else 0.0, source, origin)  # type: ignore[arg-type]
-        passing = moment_of_passing(wave, positions, delays[index], weights[index], speed, carrier, path)
+        passing = moment_of_passing(wave, positions, delays[index], weights[index], speed, pulse, path)
         yield Transmit(float(starts[index]) - passing, wave.angle, wave.source, wave.origin)
 
 
