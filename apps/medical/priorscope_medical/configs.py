@@ -257,7 +257,11 @@ class DehazeConfig:
     samples: int = 4
     """RF: posterior samples, whose mean is taken; 1 is four times faster and a little farther from the truth."""
     carrier: float | None = None
-    """Channel data: frequency of the pulse in Hz, instead of the file's."""
+    """Channel data: frequency of the pulse in Hz, instead of the file's; of IQ that of the demodulation, where the file
+    does not say."""
+    bandwidth: float | None = None
+    """Channel data: width of the pulse's band in parts of its frequency (0.6, say, between -6 dB points), instead of
+    the file's. RF that was sampled below twice its frequency needs it."""
     attenuation: float = 0.0
     """RF: gain over depth to make up for so many dB per cm and MHz; 0 where the file has it already, 0.5 in soft tissue
     otherwise."""

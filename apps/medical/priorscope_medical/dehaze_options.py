@@ -12,7 +12,7 @@ from priorscope_medical.configs import DehazeConfig
 from priorscope_medical.ultrasound.write_cine import check_out
 
 _OF_PICTURES = ("method", "prior", "omega", "mask", "size", "precision")
-_OF_RF = ("rf_priors", "samples", "carrier", "attenuation")
+_OF_RF = ("rf_priors", "samples", "carrier", "bandwidth", "attenuation")
 
 
 def check_for_pictures(config: DehazeConfig) -> None:
@@ -32,6 +32,10 @@ def check_for_rf(config: DehazeConfig) -> None:
         raise InputError(f"--samples {config.samples}", remedy="Use 1 or more.")
     if config.carrier is not None and not config.carrier > 0:
         raise InputError(f"--carrier {config.carrier:g}", remedy="Give the pulse's frequency in Hz.")
+    if config.bandwidth is not None and not 0 < config.bandwidth < 2:
+        raise InputError(
+            f"--bandwidth {config.bandwidth:g}", remedy="Give it in parts of the pulse's frequency: 0.6, say."
+        )
     if not 0 <= config.attenuation < 10:
         raise InputError(f"--attenuation {config.attenuation:g}", remedy="Soft tissue has 0.5 dB per cm and MHz.")
 

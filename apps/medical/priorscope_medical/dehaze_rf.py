@@ -115,7 +115,9 @@ def read_recording(config: DehazeConfig) -> Recording:
     """Lines of a file: those of `simulate-ultrasound` as they are, channel data beamformed; then time-gain."""
     recording = _simulated(config)
     if recording is None:
-        data = read_channel_data(config.input, frames=_chosen(config.frames), carrier=config.carrier)
+        data = read_channel_data(
+            config.input, frames=_chosen(config.frames), carrier=config.carrier, bandwidth=config.bandwidth
+        )
         _check_count(config, len(data.samples))
         made = rf_lines(data)
         assert data.carrier is not None, "rf_lines refuses data without one"
@@ -143,6 +145,11 @@ def _simulated(config: DehazeConfig) -> Recording | None:
     with open_hdf5(path) as file:
         if "data/hazy" not in file:
             return None
+        for name in ("carrier", "bandwidth"):
+            if getattr(config, name) is not None:
+                raise InputError(
+                    f"--{name} with {path.name}: its lines are made already", remedy="Leave it out: it is in the file."
+                )
         hazy, scan = file["data/hazy"], item(file, "scan", path)
         if hazy.ndim == 3:
             hazy = hazy[_chosen(config.frames)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from priorscope.errors import InputError
-from priorscope_medical.ultrasound.cine_file import write_cine
+from priorscope_medical.ultrasound.cine_file import write_simulated
 from priorscope_medical.ultrasound.rf_simulator import simulate_cine
 from priorscope_medical.ultrasound_configs import SimulateUltrasoundConfig
 from priorscope_medical.volumes import RESEARCH_ONLY
@@ -24,7 +24,7 @@ def simulate_ultrasound(config: SimulateUltrasoundConfig) -> int:
         cine = simus_cine(config.seed, **options)  # type: ignore[arg-type]
     else:
         cine = simulate_cine(config.seed, **options)  # type: ignore[arg-type]
-    write_cine(config.out, cine, strength=config.strength, seed=config.seed, method=config.method)
+    write_simulated(config.out, cine, strength=config.strength, seed=config.seed, method=config.method)
     shape = " x ".join(map(str, cine.tissue.shape))
     print(f"cine: {config.out}  ({shape} samples of RF: frames, samples, beams; {RESEARCH_ONLY})")
     return 0

@@ -18,7 +18,7 @@ from priorscope_medical.dehaze_rf import read_recording
 from priorscope_medical.evaluate_ultrasound import evaluate_ultrasound
 from priorscope_medical.ultrasound.channel_data import Transmit
 from priorscope_medical.ultrasound.cine import read_cine
-from priorscope_medical.ultrasound.cine_file import read_rf, write_cine
+from priorscope_medical.ultrasound.cine_file import read_rf, write_simulated
 from priorscope_medical.ultrasound.echo_lines import LineScan
 from priorscope_medical.ultrasound.rf_dehaze import dehaze_rf
 from priorscope_medical.ultrasound.rf_pictures import rf_pictures
@@ -34,7 +34,7 @@ SCAN = LineScan(Sector((20e-3, 60e-3), (-0.5, 0.5)), samples=520, beams=32)
 def simulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rf")
     cine = simulate_cine(1, frames=3, scan=SCAN, density=1e7)
-    write_cine(folder / "cine.h5", cine, strength=1.0, seed=1, method="convolution")
+    write_simulated(folder / "cine.h5", cine, strength=1.0, seed=1, method="convolution")
     return folder / "cine.h5", cine
 
 
@@ -96,6 +96,19 @@ def test_gain_over_depth_of_lines_that_are_side_by_side(echoes, tmp_path):
     decibel = 2 * 0.5 * 5 * 100 * plain.lines.points[:, 0, 2]  # of the outermost line as of any: its own depth
     wanted = plain.lines.rf * 10 ** (decibel / 20)[:, None].astype(np.float32)
     np.testing.assert_allclose(gained.lines.rf, wanted, rtol=2e-3, atol=1e-6 * np.abs(wanted).max())
+
+
+def test_the_band_can_be_stated_where_the_file_does_not(echoes, tmp_path):
+    """At 9.2 MHz the mirror image of a 5 MHz pulse lies 0.8 MHz away: narrower bands alone can be told from it."""
+    path = _planes(tmp_path / "sparse.hdf5", echoes((Transmit(),), sampling=9.2e6))
+    for options, said in (
+        ({}, r"the carrier is not stated.*--carrier"),
+        ({"carrier": 5e6}, r"its width is not stated.*--bandwidth"),
+        ({"carrier": 5e6, "bandwidth": 0.5}, "onto its mirror image"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_recording(DehazeConfig(path, **options))
+    assert read_recording(DehazeConfig(path, carrier=5e6, bandwidth=0.15)).lines.rf.any()
 
 
 def _planes(path, data):
@@ -176,6 +189,9 @@ def test_wrong_inputs(simulated, tmp_path):
     for words, said in {
         (str(path), "--method", "dps"): "this is RF",
         (str(path), "--attenuation", "50"): "--attenuation",
+        (str(path), "--bandwidth", "0.6"): "made already",
+        (str(path), "--carrier", "5e6"): "made already",
+        (str(path), "--bandwidth", "60"): "--bandwidth 60",
         (str(path), "--precision", "bfloat16"): "this is RF",
         (str(path), "--rf-priors", "tiny-rf-haze", "tiny-rf-tissue"): "priors of haze and tissue",
         (str(tmp_path / "torn.h5"),): "torn.h5",

@@ -44,7 +44,7 @@ class RfFile:
     regions: NDArray[np.uint8] | None = None
 
 
-def write_cine(path: Path, cine: SimulatedCine, *, strength: float, seed: int, method: str) -> None:
+def write_simulated(path: Path, cine: SimulatedCine, *, strength: float, seed: int, method: str) -> None:
     """Write a simulated cine; refuses to overwrite."""
     import h5py
 
@@ -68,7 +68,7 @@ def write_cine(path: Path, cine: SimulatedCine, *, strength: float, seed: int, m
 
 
 def read_rf(path: Path, *, dehazed: bool = False) -> RfFile:
-    """RF of .npy, .npz (its ``rf``, or its only array) or of HDF5 that :func:`write_cine` wrote.
+    """RF of .npy, .npz (its ``rf``, or its only array) or of HDF5 that :func:`write_simulated` wrote.
 
     ``dehazed``: of the rf.npz that `dehaze` wrote, which holds the input as ``rf``, its ``tissue``.
 

@@ -88,7 +88,7 @@ def pass_band(sampling: float, carrier: float, bandwidth: float | None) -> tuple
         raise InputError(
             f"RF at {sampling / 1e6:.4g} MHz leaves {2e-6 * room:.2g} MHz about {carrier / 1e6:.3g} MHz to the band; "
             "its width is not stated, and pulses are wider",
-            remedy="Check sampling rate and carrier, or state the bandwidth.",
+            remedy="Check sampling rate and carrier, or state the bandwidth (--bandwidth of the command).",
         )
     if half is None:
         return 0.5 * min(room, carrier), min(room, carrier)
@@ -100,7 +100,7 @@ def _carrier(data: ChannelData) -> float:
         raise InputError(
             "the carrier is not stated, and RF may have been sampled below it",
             path=data.source,
-            remedy="Give the centre frequency of the pulse in Hz.",
+            remedy="Give the centre frequency of the pulse in Hz (--carrier of the command).",
         )
     return data.carrier
 

@@ -54,7 +54,11 @@ def rf_lines(data: ChannelData, *, f_number: float = 1.5, beams: int | None = No
         No carrier, or a record too short for a line.
     """
     if data.carrier is None:
-        raise InputError("channel data without a carrier", path=data.source, remedy="Give its frequency in Hz.")
+        raise InputError(
+            "the carrier is not stated, and RF may have been sampled below it",
+            path=data.source,
+            remedy="Give the centre frequency of the pulse in Hz (--carrier of the command).",
+        )
     step = data.speed / data.carrier / _A_WAVELENGTH
     starts = [wave.start for wave in data.transmits]
     near = max(0.0, max(starts) * data.speed / 2)
