@@ -91,7 +91,10 @@ def test_head_of_wrong_weights():
     assert HeatmapHead.from_state({key: value.half() for key, value in state.items()}).keypoints == 3
     for change, word in (
         ({"final_layer.bias": None}, "lacks final_layer.bias"),
-        ({"deconv_layers.1.weight": torch.ones(8)}, "unexpected deconv_layers.1.weight"),  # batch norm: mmpose's own head
+        (
+            {"deconv_layers.1.weight": torch.ones(8)},
+            "unexpected deconv_layers.1.weight",
+        ),  # batch norm: mmpose's own head
         ({"conv_layers.0.weight": torch.zeros(9, 8, 1, 1)}, "conv_layers.0.weight"),
         ({"final_layer.weight": torch.zeros(3)}, "shape (3,)"),
     ):

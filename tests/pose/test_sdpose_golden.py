@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +14,12 @@ from priorscope.backbones import SD2_UNET, SD_VAE
 from priorscope.backbones.latents import AutoencoderSpace
 from priorscope.diffusion.noise import Noise
 from priorscope.features.published import PUBLISHED as CORE_TAPS
+from priorscope_pose.codecs.dark import blur, log_neighbours
+from priorscope_pose.codecs.peaks import find_peaks
+from priorscope_pose.geometry.crop import Crops
 from priorscope_pose.sdpose.head import HEAD_KEYS, HeatmapHead
 from priorscope_pose.sdpose.network import SDPoseNetwork
+from priorscope_pose.sdpose.predictor import SDPosePredictor
 from priorscope_pose.sdpose.settings import PUBLISHED, PoseSettings
 
 TAPS = {"body": "up_blocks.3", "wholebody": "up_blocks.2"}
@@ -82,6 +89,7 @@ def test_golden_sdpose(cases, golden_files, read_json):
         plain = network.heatmaps(given["in.rgb"])
         case.close(plain, "heatmaps_mode", "heatmaps")
         check_sampled(case)
+        check_keypoints(case)
 
 
 def check_sampled(case):
@@ -97,6 +105,37 @@ def check_sampled(case):
     # the same noise for both halves is another answer: the second draw matters
     same = network.heatmaps(rgb, flip_indices=flip, posterior="sample", noise=Noise.recorded(noise[:1] * 2))
     assert (same - both).abs().max() > 10 * case.tolerance["heatmaps"]
+
+
+def check_keypoints(case):
+    """Decoded and in the image's pixels, where the official decoder's answer means something.
+
+    It does not where the Hessian is as good as singular (README of the cases), nor for a channel that smoothing leaves
+    without a positive value: the official code then divides by its negative maximum, which turns it upside down.
+    """
+    predictor = SDPosePredictor(case.network)
+    codec = replace(predictor.codec, max_step=math.inf)
+    size = case.settings.input_size
+    center = np.array(case.info["bbox_centers"], np.float32)
+    scale = np.array([case.info["bbox_scales"]] * 2, np.float32)
+    crops = Crops(np.zeros((2, size[1], size[0], 3), np.uint8), center, scale, "evaluated", size)
+    for name in ("predict_noflip", "predict_flip"):
+        heatmaps = case.tensors[f"out.{name}.heatmaps"]
+        keypoints, scores = codec.decode(heatmaps)
+        case.close(scores, f"{name}.scores", "scores")
+        off = np.abs(crops.to_image(keypoints) - case.tensors[f"out.{name}.keypoints_image"].numpy()).max(-1)
+        smoothed = blur(heatmaps.flatten(0, 1), codec.smoothing.kernel).amax((-2, -1)).view(scores.shape)
+        telling = ((hessian(codec, heatmaps).abs() > 1e-4) & (smoothed > 0)).numpy()
+        assert telling.sum() >= 12
+        assert off[telling].max() <= case.tolerance["keypoints_px"]
+
+
+def hessian(codec, heatmaps):
+    """Determinant of the Hessian of the smoothed logarithm at each maximum."""
+    v = log_neighbours(heatmaps, find_peaks(heatmaps), 1, codec.smoothing)
+    xx, yy = (a - 2 * v[..., 1, 1] + b for a, b in ((v[..., 1, 0], v[..., 1, 2]), (v[..., 0, 1], v[..., 2, 1])))
+    xy = (v[..., 2, 2] + v[..., 0, 0] - xx - yy - 2 * v[..., 1, 1]) / 2
+    return xx * yy - xy * xy
 
 
 def test_float64_is_exact(golden_files, read_json):
@@ -168,7 +207,9 @@ def test_golden_manifest_pose(golden_files):
                 hidden_size=1024, num_hidden_layers=23, num_attention_heads=16, intermediate_size=4096, vocab_size=49408
             )
         )
-        heads = {name: HeatmapHead(channels, count) for name, channels, count in (("body", 320, 17), ("wholebody", 640, 133))}
+        heads = {
+            name: HeatmapHead(channels, count) for name, channels, count in (("body", 320, 17), ("wholebody", 640, 133))
+        }
     built = {"unet": unet.state_dict(), "vae": vae.state_dict()}
     # in files the text encoder's keys have a prefix that transformers 5 takes off
     built["text_encoder"] = {
