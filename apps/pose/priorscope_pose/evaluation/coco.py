@@ -219,6 +219,7 @@ def _run(
         evaluation = Evaluation(indexed(truths), indexed(found), "keypoints")
         evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.params.maxDets = [max_detections]
+        evaluation.params.imgIds, evaluation.params.catIds = list(images), [1]  # also those without anybody
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation

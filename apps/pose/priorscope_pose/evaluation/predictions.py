@@ -99,7 +99,7 @@ class Predictions:
             self._check_finite(f"scores of part {part}", np.asarray(value))
 
     def _check_finite(self, name: str, array: NDArray[Any]) -> None:
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
+        bad = ~np.isfinite(array).all(tuple(range(1, array.ndim)))
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(
