@@ -1,0 +1,365 @@
+"""Pictures and clips of people, with their truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorscope.errors import InputError
+from priorscope.scenes.camera import Camera, pixel_centres
+from priorscope.scenes.materials import Look
+from priorscope.scenes.shading import shade
+from priorscope.scenes.world import Caster, Hits, World
+
+from .figure import Figure, Placed, random_figure
+from .flesh import PARTS
+from .framing import random_camera
+from .light import light_along
+from .motion import ACTIONS
+from .sensor import Sensor, random_sensor
+from .setting import Crowd, Obstacle, furnish, random_obstacle, seat
+from .truth import MINIMAL_AREA, PersonTruth, Truth, project, visibility
+
+Array = NDArray[np.float64]
+
+HELD_OUT_SEED = 1_000_000_000
+"""From here on the seeds are for held-out pictures; training uses smaller ones only."""
+
+GENERATOR_VERSION = 1
+"""Goes up whenever a seed gives another picture than before."""
+
+MAX_PEOPLE = 8
+_SIDES = (16, 4096)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """All that a seed stands for: who does what where, and who films it how."""
+
+    figures: list[Figure]
+    scenery: World
+    obstacles: list[Obstacle]
+    camera: Camera
+    pan: Array
+    sensor: Sensor
+    start: float
+
+
+def draw_people(
+    seed: int,
+    height: int = 160,
+    width: int = 128,
+    people: int | None = None,
+    *,
+    action: str | None = None,
+    occluders: float = 0.35,
+    fine: bool = False,
+) -> tuple[NDArray[np.uint8], Truth]:
+    """Draw people who do something somewhere.
+
+    Parameters
+    ----------
+    seed : int
+        0 or more; fixes everything. From `HELD_OUT_SEED` on seeds are for held-out pictures.
+    height, width : int
+        Pixels, 16 to 4096.
+    people : int, optional
+        1 to 8; by default the seed chooses 1 to 4.
+    action : str, optional
+        One of `motion.ACTIONS` for everybody; by default each does what the seed says.
+    occluders : float
+        The probability, 0 to 1, that something stands in the way; sometimes two things do.
+    fine : bool
+        Soft shadows, mirrors and smooth edges, at ten times the time.
+
+    Returns
+    -------
+    image : ndarray, uint8, (H, W, 3)
+    truth : Truth
+
+    Raises
+    ------
+    InputError
+        For an argument out of range.
+    """
+    check_request(seed, height, width, people, action, occluders)
+    shot = compose(seed, height, width, people, action=action, occluders=occluders)
+    return _Film(shot, height, width, seed, fine).frame(shot.start, 0)
+
+
+def draw_clip(
+    seed: int,
+    frames: int = 5,
+    height: int = 160,
+    width: int = 128,
+    people: int | None = None,
+    *,
+    action: str | None = None,
+    occluders: float = 0.5,
+    blur: float | None = None,
+    rate: float = 12.0,
+) -> tuple[NDArray[np.uint8], list[Truth]]:
+    """Film people who move; what `draw_people` says holds here too.
+
+    Parameters
+    ----------
+    seed, height, width, people, action
+        As in `draw_people`.
+    frames : int
+        1 to 1000.
+    occluders : float
+        The probability that something is in the way; in a clip it passes across the picture, most of the time.
+    blur : float, optional
+        The share of the time between frames, 0 to 1, in which the shutter is open; by default the seed chooses, and
+        one clip in four is sharp. The truth is that of the middle of this time.
+    rate : float
+        Frames a second.
+
+    Returns
+    -------
+    images : ndarray, uint8, (frames, H, W, 3)
+    truths : list of Truth
+        One a frame; a person has the same track id in all of them.
+    """
+    check_request(seed, height, width, people, action, occluders)
+    if isinstance(frames, bool) or not isinstance(frames, int | np.integer) or not 1 <= frames <= 1000:
+        raise InputError(f"a clip of {frames!r} frames cannot be drawn", remedy="Give 1 to 1000.")
+    if not (rate > 0 and np.isfinite(rate)):
+        raise InputError(f"the frame rate is {rate!r}", remedy="Give frames a second, more than 0.")
+    rng = np.random.default_rng([seed, 21])
+    drawn = 0.0 if rng.uniform() < 0.25 else rng.uniform(0.25, 0.95)
+    shutter = drawn if blur is None else blur
+    if not 0 <= shutter <= 1:
+        raise InputError(f"blur is {blur!r}", remedy="Give 0 (sharp) to 1 (the shutter is always open).")
+    shot = compose(seed, height, width, people, action=action, occluders=occluders, clip=frames / rate)
+    film = _Film(shot, height, width, seed, False)
+    images, truths = [], []
+    for number in range(frames):
+        image, truth = film.frame(shot.start + number / rate, number, shutter / rate)
+        images.append(image)
+        truths.append(truth)
+    return np.stack(images), truths
+
+
+def check_request(seed: int, height: int, width: int, people: int | None, action: str | None, occluders: float) -> None:
+    """Raise InputError for what `draw_people` does not take."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"a picture's seed is {seed!r}", remedy="Give a whole number, 0 or more.")
+    for name, side in (("height", height), ("width", width)):
+        if not isinstance(side, int | np.integer) or not _SIDES[0] <= side <= _SIDES[1]:
+            raise InputError(f"the {name} of a picture is {side!r}", remedy="Give {} to {} pixels.".format(*_SIDES))
+    if people is not None and (not isinstance(people, int | np.integer) or not 1 <= people <= MAX_PEOPLE):
+        raise InputError(f"{people!r} people cannot be drawn", remedy=f"Give 1 to {MAX_PEOPLE}.")
+    if action is not None and action not in ACTIONS:
+        raise InputError(f"there is no action {action!r}", remedy=f"Choose one of {', '.join(ACTIONS)}.")
+    if not 0 <= occluders <= 1:
+        raise InputError(f"occluders is {occluders!r}", remedy="Give a probability, 0 to 1.")
+
+
+def compose(
+    seed: int,
+    height: int,
+    width: int,
+    people: int | None = None,
+    *,
+    action: str | None = None,
+    occluders: float = 0.35,
+    clip: float = 0.0,
+) -> Shot:
+    """The shot that a seed stands for; `clip` is the length of a clip in seconds, 0 for a picture."""
+    rng = np.random.default_rng([seed, 11])
+    look = Look(rng)
+    count = int(rng.integers(1, 5)) if people is None else people
+    start = rng.uniform(0, 3)
+    # scenes may be wild, that is of any colours, but people are not
+    plain = Look(rng)
+    plain.wild = False
+    figures = [random_figure(rng, plain, np.zeros(2), action) for _ in range(count)]
+    figures = [_centred(figure, start + 0.5 * clip, _spot(rng, number)) for number, figure in enumerate(figures)]
+    moments = [start] if clip == 0 else [start, start + 0.5 * clip, start + clip]
+    joints = np.stack([figure.at(t).joints for t in moments for figure in figures])
+    camera = random_camera(rng, joints, height, width)
+    middle = joints.reshape(-1, 3).mean(axis=0)
+    flat = joints[..., :2].reshape(-1, 2)
+    reach = float(np.linalg.norm(flat - middle[:2], axis=-1).max()) + 0.1
+    crowd = Crowd(middle, reach, flat[::3])
+    scenery = World()
+    outdoors = furnish(rng, look, scenery, camera, crowd)
+    for figure in figures:
+        if figure.motion.action == "sit":
+            _seat(rng, look, scenery, figure, start + 0.5 * clip)
+    size = float(np.ptp(joints[0], axis=0).max())
+    wanted = (rng.uniform() < occluders) + (rng.uniform() < 0.3 * occluders)
+    obstacles = []
+    for _ in range(wanted):
+        target = joints[0][int(rng.integers(joints.shape[1]))]
+        moving = clip > 0 and rng.uniform() < 0.75
+        obstacle = random_obstacle(rng, look, camera, target, size, outdoors, moving)
+        # it passes in the middle of the clip
+        at = obstacle.place - obstacle.velocity * (start + rng.uniform(0, 1) * clip)
+        obstacles.append(Obstacle(obstacle.thing, at, obstacle.turn, obstacle.velocity))
+    pan = np.zeros(3)
+    if clip > 0 and rng.uniform() < 0.35:
+        pan = rng.normal(size=3) * [1, 1, 0.3] * 0.25 * size
+    return Shot(figures, scenery, obstacles, camera, pan, random_sensor(rng, height), start)
+
+
+def _spot(rng: np.random.Generator, number: int) -> Array:
+    """Where somebody stands in the middle of the time: the first in the middle, others near enough to overlap."""
+    if number == 0:
+        return np.zeros(2)
+    angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 0.75) + 0.35 * np.sqrt(number) * rng.uniform(0.3, 1.6)
+    return far * np.array([np.cos(angle), np.sin(angle)])
+
+
+def _centred(figure: Figure, t: float, spot: Array) -> Figure:
+    """The figure where its motion has brought it to `spot` at the time `t`."""
+    travel = np.array(figure.motion.at(t).travel)
+    return Figure(figure.build, figure.outfit, figure.motion, figure.materials, spot - travel)
+
+
+def _seat(rng: np.random.Generator, look: Look, world: World, figure: Figure, t: float) -> None:
+    placed = figure.at(t)
+    hips = next(piece.mesh for piece in placed.pieces if piece.part == "hips")
+    height = max(float(hips.vertices[:, 2].min()) + 0.02, 0.08)
+    middle = placed.joints[[11, 12], :2].mean(axis=0)
+    world.put(seat(rng, look, height), float(middle[0]), float(middle[1]), 0.0, figure.motion.yaw)
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """The world at one time: which mesh is whose and what."""
+
+    world: World
+    caster: Caster
+    placed: list[Placed]
+    owner: NDArray[np.int16]
+    part: NDArray[np.int16]
+    moves: NDArray[np.bool_]
+
+
+class _Film:
+    """Renders the frames of a shot."""
+
+    def __init__(self, shot: Shot, height: int, width: int, seed: int, fine: bool) -> None:
+        self.shot, self.shape, self.seed, self.fine = shot, (height, width), seed, fine
+        self.gain: float | None = None
+
+    def frame(self, t: float, number: int, shutter: float = 0.0) -> tuple[NDArray[np.uint8], Truth]:
+        """The picture at time `t`, exposed for `shutter` seconds about it, and its truth."""
+        height, width = self.shape
+        moment = self._moment(t)
+        camera = self._camera(t)
+        rays = camera.rays(*pixel_centres(height, width), height, width)
+        hits = moment.caster.cast(camera.position, rays)
+        truth = self._truth(moment, camera, hits)
+        if self.fine:
+            light = self._fine(moment, camera)
+        else:
+            light = self._light(moment, camera, hits, rays)
+        if shutter > 0:
+            light = self._blurred(t, shutter, moment, hits, light)
+        light = light.reshape(height, width, 3)
+        if self.gain is None:
+            self.gain = self.shot.sensor.gain(light)
+        rng = np.random.default_rng([self.seed, 31, number])
+        return self.shot.sensor.develop(light, self.gain, rng), truth
+
+    def _camera(self, t: float) -> Camera:
+        camera = self.shot.camera
+        return Camera(camera.position + (t - self.shot.start) * self.shot.pan, camera.rotation, camera.field_of_view)
+
+    def _moment(self, t: float) -> _Moment:
+        still = self.shot.scenery
+        fields: dict[str, Any] = {name: getattr(still, name) for name in ("above", "below", "haze", "sky", "lights")}
+        world = World(**fields, meshes=list(still.meshes), materials=list(still.materials))
+        owner, part = [-1] * len(world.meshes), [-1] * len(world.meshes)
+        placed = [figure.at(t) for figure in self.shot.figures]
+        for number, (figure, body) in enumerate(zip(self.shot.figures, placed, strict=True)):
+            for piece in body.pieces:
+                world.add(piece.mesh, figure.materials[piece.role])
+                owner.append(number)
+                part.append(PARTS.index(piece.part))
+        moves = [who >= 0 for who in owner]
+        for obstacle in self.shot.obstacles:
+            obstacle.put(world, t)
+        moves += [True] * (len(world.meshes) - len(moves))
+        more = [-1] * (len(world.meshes) - len(owner))
+        to_array = [np.array(values, dtype=np.int16) for values in (owner + more, part + more)]
+        return _Moment(world, Caster(world), placed, to_array[0], to_array[1], np.array(moves))
+
+    def _light(self, moment: _Moment, camera: Camera, hits: Hits, rays: Array) -> NDArray[np.floating]:
+        pixel = 1 / camera.intrinsics(*self.shape)[0, 0]
+        return light_along(moment.world, moment.caster, hits, rays, camera.position, pixel)
+
+    def _fine(self, moment: _Moment, camera: Camera) -> NDArray[np.floating]:
+        """The better light at twice the resolution, averaged."""
+        height, width = 2 * self.shape[0], 2 * self.shape[1]
+        rays = camera.rays(*pixel_centres(height, width), height, width)
+        hits = moment.caster.cast(camera.position, rays)
+        rng = np.random.default_rng([self.seed, 41])
+        pixel = 1 / camera.intrinsics(height, width)[0, 0]
+        light = shade(moment.world, moment.caster, hits, rays, camera.position, (height, width), pixel, rng)
+        return light.reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3)).reshape(-1, 3)
+
+    def _blurred(
+        self, t: float, shutter: float, middle: _Moment, hits: Hits, light: NDArray[np.floating]
+    ) -> NDArray[np.floating]:
+        """The mean of five moments while the shutter is open; `light` is that of the middle one.
+
+        A camera at rest sees new light only where something moves or has moved.
+        """
+        height, width = self.shape
+        rest = not self.shot.pan.any()
+        busy = np.zeros(height * width, dtype=bool)
+        busy[hits.ray[middle.moves[hits.part]]] = True
+        total = light.copy()
+        for share in (-0.5, -0.25, 0.25, 0.5):
+            other = self._moment(t + share * shutter)
+            camera = self._camera(t + share * shutter)
+            rays = camera.rays(*pixel_centres(height, width), height, width)
+            found = other.caster.cast(camera.position, rays)
+            there = busy.copy()
+            there[found.ray[other.moves[found.part]]] = True
+            if not rest:
+                there[:] = True
+            now = light.copy()
+            where = np.flatnonzero(there)
+            row = np.full(height * width, -1)
+            row[where] = np.arange(len(where))
+            keep = there[found.ray]
+            some = Hits(
+                row[found.ray[keep]], *(values[keep] for values in (found.face, found.part, found.distance, found.bary))
+            )
+            now[where] = self._light(other, camera, some, rays[where])
+            total += now
+        return total / 5
+
+    def _truth(self, moment: _Moment, camera: Camera, hits: Hits) -> Truth:
+        height, width = self.shape
+        owner = np.full(height * width, -1, dtype=np.int16)
+        part = owner.copy()
+        owner[hits.ray] = moment.owner[hits.part]
+        part[hits.ray] = moment.part[hits.part]
+        owner, part = owner.reshape(height, width), part.reshape(height, width)
+        people = []
+        for number, (figure, placed) in enumerate(zip(self.shot.figures, moment.placed, strict=True)):
+            mask = owner == number
+            area = int(mask.sum())
+            if area < MINIMAL_AREA:
+                continue
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=float)
+            at, depth = project(camera, placed.joints, height, width)
+            inside = (depth > 0.01) & (at >= -0.5).all(axis=-1) & (at < [width - 0.5, height - 0.5]).all(axis=-1)
+            seen = visibility(moment.caster, camera, placed, figure, moment.owner == number, moment.part)
+            v = np.where(inside, 1 + seen, 0)
+            head, far = project(camera, placed.head, height, width)
+            front = head[far > 0.01] + 0.5
+            head_box = np.zeros(4) if len(front) == 0 else np.concatenate([front.min(axis=0), front.max(axis=0)])
+            joints = np.column_stack([at, v])
+            people.append(PersonTruth(joints, box, float(area), head_box, number, figure.motion.action))
+        return Truth(tuple(people), owner, part)
