@@ -32,7 +32,7 @@ def clip_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32]
 
     The published evaluation does this with annotated boxes and not with those of a detector (mmpose's COCO data set).
     """
-    limits = np.float32([width - 1, height - 1, width - 1, height - 1])
+    limits = np.array([width - 1, height - 1, width - 1, height - 1], np.float32)
     return np.clip(_boxes(boxes), np.float32(0), limits)
 
 

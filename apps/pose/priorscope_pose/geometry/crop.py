@@ -188,7 +188,7 @@ def _warp_one(image: NDArray[np.uint8], back: NDArray[np.float64], crop: NDArray
             below = packed[y1[part] + left_part] * rest + packed[y1[part] + right_part] * share
         values = above * (32 - fraction_y[part]) + below * fraction_y[part] + _HALF
         for channel in range(crop.shape[2]):
-            crop[part, :, channel] = (values >> (_LANE * channel + 10)) & 255
+            crop[part, :, channel] = np.right_shift(values, _LANE * channel + 10) & 255
 
 
 def _in_1024ths(position: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -204,13 +204,11 @@ def _in_32nds(position: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[n
 
 def _packed(image: NDArray[np.uint8], x: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[NDArray[np.int64], int, int]:
     """The part of the image that is read, packed, in a frame of one black pixel; where that frame begins."""
-    height, width = image.shape[:2]
-    left, right = max(int(x.min()), 0), min(int(x.max()) + 2, width)
-    top, bottom = max(int(y.min()), 0), min(int(y.max()) + 2, height)
-    packed = np.zeros((max(bottom - top, 0) + 2, max(right - left, 0) + 2), np.int64)
-    part = image[top:bottom, left:right]
+    left, top = max(int(x.min()), 0), max(int(y.min()), 0)
+    part = image[top : max(int(y.max()) + 2, top), left : max(int(x.max()) + 2, left)]
+    packed = np.zeros((part.shape[0] + 2, part.shape[1] + 2), np.int64)
     for channel in range(image.shape[2]):
-        packed[1 : 1 + part.shape[0], 1 : 1 + part.shape[1]] |= part[..., channel].astype(np.int64) << (_LANE * channel)
+        packed[1:-1, 1:-1] |= part[..., channel].astype(np.int64) << (_LANE * channel)
     return packed, left - 1, top - 1
 
 
@@ -226,5 +224,5 @@ def _stretched(image: NDArray[np.uint8], boxes: NDArray[np.float32], size: tuple
         part = torch.from_numpy(np.ascontiguousarray(image[y1:y2, x1:x2])).permute(2, 0, 1)[None].float()
         crop[:] = resize(part, (size[1], size[0]), antialias=False)[0].round().byte().permute(1, 2, 0).numpy()
     scale = (corners[:, 2:] - corners[:, :2]).astype(np.float32)
-    center = corners[:, :2].astype(np.float32) + scale / 2
+    center = (corners[:, :2] + scale / 2).astype(np.float32)
     return Crops(crops, center, scale, "stretched", size)
