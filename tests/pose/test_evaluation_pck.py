@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from priorscope.errors import InputError
+from priorscope_pose.data.annotations import AnnotatedImage, Annotations, PersonAnnotation
 from priorscope_pose.evaluation import pck as measure
-from priorscope_pose.evaluation.nms import object_keypoint_similarity
+from priorscope_pose.evaluation.oks import object_keypoint_similarity
+from priorscope_pose.evaluation.people import pck_figures
+from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.skeletons import COCO
 
 
@@ -48,3 +55,109 @@ def test_golden_pck_oks_similarity(stored):
     counted = (source[..., 2] > 0.5)[:, None] & (others[..., 2] > 0.5)[None]
     seen = object_keypoint_similarity(source[..., :2], others[..., :2], areas, sigmas, counted)[0]
     np.testing.assert_array_equal(seen.astype(np.float32), arrays["oks.iou_vis0.5"])
+
+
+def test_the_threshold_itself():
+    """A distance of 3, 4 pixels: 5; at a scale of 10 exactly the threshold 0.5."""
+    truth, found, counted = np.zeros((1, 2, 2)), np.array([[[3.0, 4], [0, 0]]]), np.ones((1, 2))
+    assert measure.pck(found, truth, counted, 0.5, 10).joints.tolist() == [0, 1]
+    assert measure.pck(found, truth, counted, 0.5, 10, inclusive=True).joints.tolist() == [1, 1]
+    assert measure.epe(found, truth, counted) == 2.5
+    assert measure.nme(found, truth, counted, np.array([10.0])) == 0.25
+    # right below the thresholds 0.55 ... 0.95 of twenty, and, at distance 0, below all but the first
+    assert measure.auc(found, truth, counted, 10) == pytest.approx((9 / 20 + 19 / 20) / 2)
+
+
+def test_what_does_not_count():
+    truth, found = np.zeros((2, 2, 2)), np.ones((2, 2, 2))
+    counted = np.array([[1, 0], [1, 0]])
+    result = measure.pck(found, truth, counted, 0.5, np.array([[10.0, 10], [0, 10]]))  # the second has no scale
+    np.testing.assert_array_equal(result.joints, [1, np.nan])
+    assert (result.mean, result.counted) == (1, 1)
+    assert measure.pck(found, truth, 0 * counted, 0.5, 10)[1:] == (0, 0)
+    assert measure.epe(found, truth, 0 * counted) == 0
+    broken = found.copy()
+    broken[0, 1] = np.nan
+    assert measure.pck(broken, truth, counted, 0.5, 10).mean == 1
+    with pytest.raises(InputError, match="a key point that counts is NaN"):
+        measure.pck(broken, truth, np.ones((2, 2)), 0.5, 10)
+    with pytest.raises(InputError, match=r"key points \(2, 2, 2\) with annotated \(1, 2, 2\)"):
+        measure.pck(found, truth[:1], counted, 0.5, 10)
+    with pytest.raises(InputError, match="heatmaps"):
+        measure.heatmap_pck(np.zeros((1, 2, 3)), np.zeros((1, 2, 3)), np.ones((1, 2)))
+
+
+def test_nothing_given_is_changed(stored):
+    """mmpose's function writes into the norms it is given."""
+    arrays, _ = stored
+    before = arrays["norm"].copy()
+    measure.pck(arrays["pred"], arrays["gt"], arrays["mask"], 0.2, arrays["norm"])
+    np.testing.assert_array_equal(arrays["norm"], before)
+
+
+def test_head_size_is_part_of_the_diagonal():
+    np.testing.assert_allclose(measure.head_sizes([[10, 10, 40, 50]]), 30)
+
+
+@pytest.fixture
+def two_people():
+    pose = np.random.default_rng(3).uniform(100, 200, (17, 2))
+    people = tuple(
+        PersonAnnotation(
+            1,
+            number,
+            np.array([0.0, 0, 100, 50]),
+            np.concatenate([pose + 300 * number, np.ones((17, 1))], 1),
+            5000.0,
+            labelled=17,
+            head_box=np.array([0.0, 0, 30, 40]),
+        )
+        for number in (0, 1)
+    )
+    annotations = Annotations(COCO, (AnnotatedImage(1, Path("1.jpg"), 640, 480, people),))
+    return annotations, np.stack([person.keypoints[:, :2] for person in people])
+
+
+def predicted(points, **more):
+    count = len(points)
+    return Predictions(COCO, [1] * count, points, np.ones((count, 17)), np.ones(count), **more)
+
+
+def test_people_are_found_by_id_or_by_likeness(two_people):
+    annotations, truth = two_people
+    swapped = truth[::-1]
+    assert pck_figures(annotations, predicted(swapped))["PCK"] == 1
+    assert pck_figures(annotations, predicted(swapped, ids=np.array([1, 0])))["PCK"] == 1
+    assert pck_figures(annotations, predicted(swapped, ids=np.array([0, 1])))["PCK"] == 0
+    one = pck_figures(annotations, predicted(truth[:1] + [3, 4]))
+    assert (one["PCK"], one["missed"], one["PCK ankle"]) == (0.5, 0.5, 0.5)
+    assert one["EPE"] == pytest.approx(5)
+    nobody = pck_figures(annotations, predicted(truth[:0]))
+    assert (nobody["PCK"], nobody["missed"]) == (0, 1)
+    assert np.isnan(nobody["EPE"])
+
+
+def test_scales(two_people):
+    annotations, truth = two_people
+    moved = predicted(truth + [9, 12])  # 15 pixels: 0.15 of the box's longer side, half a head of 30
+    assert pck_figures(annotations, moved)["PCK"] == 1
+    assert pck_figures(annotations, moved, threshold=0.149)["PCK"] == 0
+    assert pck_figures(annotations, moved, scale="head")["PCKh"] == 1
+    assert pck_figures(annotations, moved, scale="head", threshold=0.49)["PCKh"] == 0
+    names = COCO.keypoints
+    torso = np.linalg.norm(truth[0, names.index("left_shoulder")] - truth[0, names.index("right_hip")])
+    assert pck_figures(annotations, moved, scale="torso", threshold=15.01 / torso)["tPCK"] == 1
+    assert pck_figures(annotations, moved, scale="torso", threshold=14.99 / torso)["tPCK"] == 0
+    with pytest.raises(InputError, match="no scale 'hand'"):
+        pck_figures(annotations, moved, scale="hand")
+
+
+def test_without_head_boxes_or_people(two_people):
+    annotations, truth = two_people
+    (image,) = annotations.images
+    headless = replace(image, people=tuple(replace(person, head_box=None) for person in image.people))
+    with pytest.raises(InputError, match="annotation 0 has no head box"):
+        pck_figures(replace(annotations, images=(headless,)), predicted(truth), scale="head")
+    empty = replace(annotations, images=(replace(image, people=()),))
+    with pytest.raises(InputError, match="nobody in it has a labelled key point"):
+        pck_figures(empty, predicted(truth))
