@@ -11,6 +11,7 @@ from priorscope.backbones.latents import PatchSpace, PixelSpace
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
 from priorscope_pose.sdpose.head import HEAD_KEYS, HeatmapHead
+from priorscope_pose.sdpose.losses import heatmap_loss
 from priorscope_pose.sdpose.network import SDPoseNetwork
 from priorscope_pose.sdpose.settings import PUBLISHED, PoseSettings
 from priorscope_pose.sdpose.small import SIZES, new_model, new_unet
@@ -261,3 +262,11 @@ def test_settings_are_read_as_written(tmp_path):
         (tmp_path / "priorscope.json").write_text(text)
         with pytest.raises(InputError, match=word):
             PoseSettings.load(tmp_path)
+
+
+def test_loss_counts_unlabelled_keypoints_in_the_denominator():
+    target = torch.zeros(1, 2, 3, 4)
+    heatmaps = torch.stack([torch.full((3, 4), 2.0), torch.full((3, 4), 100.0)])[None]
+    assert heatmap_loss(heatmaps, target, torch.tensor([[1.0, 0.0]])) == 2
+    with pytest.raises(InputError, match="weights"):
+        heatmap_loss(heatmaps, target, torch.ones(2))

@@ -477,14 +477,14 @@ def check_result(found, count):
     assert np.isfinite(found["scores"]).all()
     assert found["scores"].std() > 0
     # the crop shows the box enlarged, so all its pixels lie round the picture of 512 x 512
-    assert -200 < found["keypoints"].min()
+    assert found["keypoints"].min() > -200
     assert found["keypoints"].max() < 712
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_full_size_folder(tmp_path, golden_files, monkeypatch):
-    """The body model's folder in float32, its text encoder read once, its configuration silent on the class embedding."""
+    """The body model's folder in float32, with a text encoder, silent on the class embedding in unet/config.json."""
     monkeypatch.setenv("PRIORSCOPE_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "SDPose-Body"
     shapes = {

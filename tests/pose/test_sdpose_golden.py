@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from priorscope_pose.codecs.dark import blur, log_neighbours
 from priorscope_pose.codecs.peaks import find_peaks
 from priorscope_pose.geometry.crop import Crops
 from priorscope_pose.sdpose.head import HEAD_KEYS, HeatmapHead
+from priorscope_pose.sdpose.losses import heatmap_loss
 from priorscope_pose.sdpose.network import SDPoseNetwork
 from priorscope_pose.sdpose.predictor import SDPosePredictor
 from priorscope_pose.sdpose.settings import PUBLISHED, PoseSettings
@@ -88,6 +88,8 @@ def test_golden_sdpose(cases, golden_files, read_json):
         case.close(network.reconstruct(latent), "unet_sample_recon_class", "features")
         plain = network.heatmaps(given["in.rgb"])
         case.close(plain, "heatmaps_mode", "heatmaps")
+        loss = heatmap_loss(network(latent), given["in.loss_target"], given["in.loss_weight"])
+        case.close(loss.reshape(1), "loss", "loss")
         check_sampled(case)
         check_keypoints(case)
 
@@ -114,7 +116,7 @@ def check_keypoints(case):
     without a positive value: the official code then divides by its negative maximum, which turns it upside down.
     """
     predictor = SDPosePredictor(case.network)
-    codec = replace(predictor.codec, max_step=math.inf)
+    codec = replace(predictor.codec, official=True)
     size = case.settings.input_size
     center = np.array(case.info["bbox_centers"], np.float32)
     scale = np.array([case.info["bbox_scales"]] * 2, np.float32)
@@ -165,7 +167,7 @@ def test_pass_ends_at_the_tap(cases):
     for case in cases:
         unet, ran = case.network.unet, []
         handles = [
-            module.register_forward_hook(lambda *_, name=name: ran.append(name))
+            module.register_forward_hook(lambda *_, name=name, ran=ran: ran.append(name))
             for name, module in unet.named_modules()
             if name
         ]

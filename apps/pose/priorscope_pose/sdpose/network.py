@@ -143,8 +143,8 @@ class SDPoseNetwork(nn.Module):
         images : Tensor (B, 3, H, W) in [-1, 1], RGB
             Of ``settings.input_size``.
         flip_indices : sequence of int, optional
-            Those of the skeleton: what each keypoint becomes in a mirror. Asks for the flip test, whose result is the mean over the image
-            and its mirror image. Both go through the network in one batch of 2 B.
+            Those of the skeleton: what each keypoint becomes in a mirror. Asks for the flip test, whose result is
+            the mean over the image and its mirror image; both go through the network in one batch of 2 B.
         posterior, noise
             As for :meth:`encode`. With the flip test ``noise`` is asked twice, for B rows each: the official code
             encodes the mirror image anew.

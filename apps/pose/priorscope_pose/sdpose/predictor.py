@@ -101,7 +101,7 @@ class SDPosePredictor:
         where = resolve_device(device)
         network = load_network(source, dtype=resolve_dtype(precision, where), revision=revision)
         layout = inference_layout(where)
-        network.to(where, memory_format=layout)
+        network.to(device=where, memory_format=layout)  # type: ignore[call-overload]
         network.latents.to(where, memory_format=layout)
         if fold:
             network.latents.lean()
@@ -161,50 +161,30 @@ class SDPosePredictor:
             Images that are not uint8 RGB; boxes without area, not finite, or outside of their image (dropping those
             of a detector is up to the caller: :func:`~priorscope_pose.geometry.boxes.usable_boxes`).
         """
-        if isinstance(images, np.ndarray) and images.ndim == 3:
-            single = self(
-                [images],
-                [boxes],
-                box_scores=None if box_scores is None else [box_scores],
-                flip_test=flip_test,
-                crop=crop,
-                batch_size=batch_size,
-                posterior=posterior,
-                seed=seed,
-                items=items,
+        single = isinstance(images, np.ndarray) and images.ndim == 3
+        pictures: list[Any] = [images] if single else list(images)
+        given: list[Any] = [boxes] if single else list(boxes)  # type: ignore[arg-type]
+        confidences = [box_scores] if single and box_scores is not None else box_scores
+        names: list[int | str] = list(range(len(pictures))) if items is None else list(items)
+        if len(given) != len(pictures):
+            raise InputError(
+                f"boxes of {len(given)} images for {len(pictures)} images", remedy="Give an array an image."
             )
-            return single[0]
-        images = list(images)
-        names: list[int | str] = list(range(len(images))) if items is None else list(items)
-        found = [
-            self._prepare(number, image, given)
-            for number, (image, given) in enumerate(_paired(images, boxes, "boxes"))  # type: ignore[arg-type]
-        ]
-        confidences = _confidences(found, box_scores)
-        if len(names) != len(images):
-            raise InputError(f"{len(names)} item names for {len(images)} images")
+        if len(names) != len(pictures):
+            raise InputError(f"{len(names)} item names for {len(pictures)} images")
         if batch_size < 1:
             raise InputError(f"a batch size of {batch_size}", remedy="Use --batch-size 1 or more.")
         if crop not in POLICIES:
             raise InputError(f"unknown crop policy {crop!r}", remedy=f"Use one of {', '.join(POLICIES)}.")
-        count = self.network.head.keypoints
+        found = [self._prepare(number, *pair) for number, pair in enumerate(zip(pictures, given, strict=True))]
         results = [
-            Poses(
-                np.empty((len(people), count, 2)),
-                np.empty((len(people), count), np.float32),
-                people,
-                confidence,
-                self.skeleton.name,
-                crop,
-                regions=np.empty((len(people), 2), np.float32),
-                model=self.name,
-            )
-            for people, confidence in zip(found, confidences, strict=True)
+            self._to_be_filled(people, scores, crop)
+            for people, scores in zip(found, _confidences(found, confidences), strict=True)
         ]
         people = [_Person(number, place) for number, boxes_ in enumerate(found) for place in range(len(boxes_))]
         for begin in range(0, len(people), batch_size):
             batch = people[begin : begin + batch_size]
-            cut = list(self._cut(batch, images, found, crop))
+            cut = list(self._cut(batch, pictures, found, crop))
             noise = None
             if posterior == "sample":
                 noise = Noise.for_items(seed, [f"{names[person.image]}/{person.place}" for person in batch])
@@ -215,7 +195,21 @@ class SDPosePredictor:
                 noise=noise,
             )
             self._read(heatmaps, cut, results)
-        return results
+        return results[0] if single else results
+
+    def _to_be_filled(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], crop: Policy) -> Poses:
+        """An image's result, whose keypoints :meth:`_read` writes."""
+        people, count = len(boxes), self.network.head.keypoints
+        return Poses(
+            np.empty((people, count, 2)),
+            np.empty((people, count), np.float32),
+            boxes,
+            scores,
+            self.skeleton.name,
+            crop,
+            regions=np.empty((people, 2), np.float32),
+            model=self.name,
+        )
 
     def _prepare(self, number: int, image: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.float32]:
         check_rgb(image)
@@ -278,16 +272,10 @@ class SDPosePredictor:
             result.regions[places] = crops.scale
 
 
-def _paired(images: Sequence[NDArray[np.uint8]], values: Sequence[ArrayLike], name: str) -> list[tuple]:
-    if len(values) != len(images):
-        raise InputError(f"{name} of {len(values)} images for {len(images)} images", remedy="Give one array an image.")
-    return list(zip(images, values, strict=True))
-
-
-def _confidences(boxes: Sequence[NDArray[np.float32]], given: object) -> list[NDArray[np.float32]]:
+def _confidences(boxes: Sequence[NDArray[np.float32]], given: Any) -> list[NDArray[np.float32]]:
     if given is None:
         return [np.ones(len(people), np.float32) for people in boxes]
-    values = [np.asarray(value, np.float32) for value in given]  # type: ignore[attr-defined]
+    values = [np.asarray(value, np.float32) for value in given]
     if [value.shape for value in values] != [(len(people),) for people in boxes]:
         raise InputError("box scores do not match the boxes", remedy="Give one number a box.")
     return values

@@ -105,9 +105,7 @@ def new_model(
     halvings = _halvings(unet, tap)
     scale = space.factor * 2**halvings
     heatmap_size = (2 * input_size[0] // scale, 2 * input_size[1] // scale)
-    settings = PoseSettings(
-        skeleton, tap, tuple(input_size), heatmap_size, heatmap_size[0] / 32 if sigma is None else sigma
-    )
+    settings = PoseSettings(skeleton, tap, input_size, heatmap_size, heatmap_size[0] / 32 if sigma is None else sigma)
     prompt = torch.zeros(1, 2, unet.config.cross_attention_dim)
     return SDPoseNetwork(unet.train().requires_grad_(True), head, space, prompt, settings)
 
