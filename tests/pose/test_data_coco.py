@@ -148,6 +148,12 @@ BROKEN = {
     "same annotation id": (content(person(4, 7), person(4, 3)), "two annotations have the id 4"),
     "image not listed": (content(person(4, 8)), "annotation 4 belongs to image 8, which is not listed"),
     "no image id": (content(person(4, None)), "annotation 4 has no 'image_id'"),
+    "null as an image id": (content(person(4, 7) | {"image_id": None}), "annotation 4: its image_id is None, neither"),
+    "NaN area": (content(person(4, 7, area=float("nan"))), "annotation 4: its area is nan"),
+    "a number as annotation": (content(3), "annotation 0 is no object"),
+    "a number as image": ({"images": [3], "annotations": []}, "image 0 is no object"),
+    "images by name": ({"images": {}, "annotations": []}, "its 'images' are no list"),
+    "width as text": (content(width="wide"), "image 7: its width is 'wide'"),
     "no file name": ({"images": [{"id": 1}], "annotations": []}, "image 1 has no 'file_name'"),
 }
 
@@ -220,7 +226,7 @@ def test_detector_boxes(written):
         ({}, "holds a JSON dict, not a list"),
         ([1], "box 0 is no object"),
         ([{"image_id": 7, "bbox": [1, 2, 3, 4]}], "box 0 has no 'score'"),
-        ([{"image_id": 7, "bbox": [1, 2, 3, 4], "score": float("nan")}], "box 0 has the score nan"),
+        ([{"image_id": 7, "bbox": [1, 2, 3, 4], "score": float("nan")}], "box 0: its score is nan"),
         ([{"image_id": 7, "bbox": [1, 2, 3, float("inf")], "score": 1}], "box 0: its box is not finite"),
         ([{"image_id": 8, "bbox": [1, 2, 3, 4], "score": 1}], "box 0 belongs to image 8"),
     ],

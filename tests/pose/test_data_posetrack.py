@@ -122,6 +122,8 @@ def test_annolist(written):
         (frames(id=1), "two annotations have the id 1"),
         (frames(bbox_head=[1, 2]), "annotation 100: its box is not four numbers"),
         (annolist(id=[15]), "frame 0, person 0 has a joint of id 15"),
+        (annolist(x=None), "has an 'annolist' of another form"),
+        ({"annolist": [{"annorect": []}]}, "has an 'annolist' of another form .KeyError: 'image'."),
         (annolist(x=[float("nan")]), "frame 0, person 0 has a joint that is not finite"),
     ],
 )

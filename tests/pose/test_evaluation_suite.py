@@ -86,7 +86,8 @@ def record(**changes):
         ([record(image_id=None)], "result 0 has no 'image_id'"),
         ([record(keypoints=None, bbox=[1, 2, 3, 4])], "result 0 has no key points. These may be the boxes"),
         ([record(keypoints=[1.0] * 42)], "result 0 has 42 numbers for key points, coco needs 17 x 3"),
-        ([record(), record(score=float("nan"))], "scores of prediction 1 .image 7. are not finite; 1 of 2"),
+        ([record(), record(score=float("nan"))], "result 1: its score is nan"),
+        ([record(score="high")], "result 0: its score is 'high'"),
         ([record(keypoints=[float("nan")] * 51)], "result 0 has a key point that is not finite"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -211,68 +211,3 @@ class Annotations:
                 path=missing[0],
                 remedy=f"The annotations in {self.path} name it: give the folder that its file names start from.",
             )
-
-
-def keypoint_array(
-    values: object, skeleton: Skeleton, what: str, path: Path | None, columns: int = 3
-) -> NDArray[np.float64]:
-    """A flat list of x, y, v as an array (K, columns), checked.
-
-    Raises
-    ------
-    InputError
-        It is no list of numbers, has another number of key points, or one that is not finite.
-    """
-    try:
-        array = np.asarray(values, np.float64).reshape(-1)
-    except (TypeError, ValueError):
-        raise InputError(f"{what}: its key points are no list of numbers", path=path) from None
-    if array.size != len(skeleton) * columns:
-        raise InputError(
-            f"{what} has {array.size} numbers for key points, {skeleton.name} needs {len(skeleton)} x {columns}",
-            path=path,
-            remedy="Is it annotated in another layout? Name that one.",
-        )
-    if not np.isfinite(array).all():
-        raise InputError(f"{what} has a key point that is not finite", path=path, remedy="Mark it as not labelled (0).")
-    return array.reshape(-1, columns)
-
-
-def box_array(values: object, what: str, path: Path | None) -> NDArray[np.float64]:
-    """COCO's left, top, width, height as left, top, right, bottom (4,), checked.
-
-    Raises
-    ------
-    InputError
-        Not four finite numbers.
-    """
-    try:
-        x, y, w, h = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{what}: its box is not four numbers x, y, width, height", path=path) from None
-    if not np.isfinite([x, y, w, h]).all():
-        raise InputError(f"{what}: its box is not finite", path=path)
-    return np.array([x, y, x + w, y + h])
-
-
-def field_of(record: Mapping[str, object], name: str, what: str, path: Path | None) -> object:
-    """``record[name]``, or an error that says which record lacks it.
-
-    Raises
-    ------
-    InputError
-        It is not there.
-    """
-    if name not in record:
-        raise InputError(
-            f"{what} has no {name!r}", path=path, remedy=f"It has {', '.join(map(str, record)) or 'none'}."
-        )
-    return record[name]
-
-
-def grouped(people: Sequence[PersonAnnotation]) -> dict[ImageId, list[PersonAnnotation]]:
-    """People by image, in their order."""
-    found: dict[ImageId, list[PersonAnnotation]] = {}
-    for person in people:
-        found.setdefault(person.image_id, []).append(person)
-    return found

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
-from priorscope_pose.data.annotations import Annotations, ImageId, box_array, clip_box, field_of
+from priorscope_pose.data.annotations import Annotations, ImageId, clip_box
 from priorscope_pose.data.json_file import read_list
+from priorscope_pose.data.records import box_array, field_of, id_of, number_of
 
 #: Boxes of PoseTrack below this score are dropped by DCPose and its descendants.
 POSETRACK_THRESHOLD = 0.2
@@ -95,11 +96,9 @@ def read_boxes(
             raise InputError(f"{what} is no object", path=path, remedy="Each needs image_id, bbox and score.")
         if record.get("category_id", 1) != 1:
             continue
-        image_id: ImageId = field_of(record, "image_id", what, path)  # type: ignore[assignment]
+        image_id = id_of(record, "image_id", what, path)
         box = box_array(field_of(record, "bbox", what, path), what, path)
-        score = float(field_of(record, "score", what, path))  # type: ignore[arg-type]
-        if not np.isfinite(score):
-            raise InputError(f"{what} has the score {score}", path=path, remedy="Drop it, or give it a number.")
+        score = number_of(record, "score", what, path)
         count += 1
         if score < threshold or not _inside(box, image_id, annotations, what, path):
             left_out += 1

@@ -14,17 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
-from priorscope_pose.data.annotations import (
-    AREA_OF_BOX,
-    AnnotatedImage,
-    Annotations,
-    PersonAnnotation,
-    box_array,
-    field_of,
-    grouped,
-    keypoint_array,
-)
+from priorscope_pose.data.annotations import AREA_OF_BOX, AnnotatedImage, Annotations, ImageId, PersonAnnotation
 from priorscope_pose.data.json_file import read_object
+from priorscope_pose.data.records import box_array, field_of, id_of, keypoint_array, number_of, objects_of
 from priorscope_pose.skeletons import COCO, COCO_WHOLEBODY, Skeleton
 
 #: Names of the key points of COCO-WholeBody's parts in a record, in the order of its skeleton.
@@ -70,12 +62,11 @@ def read_coco(
     content = read_object(path, "images", "annotations")
     folder = Path(images) if images is not None else image_folder(path)
     person_ids = person_categories(content, path)
-    people = []
-    for place, record in enumerate(content["annotations"]):
-        if not isinstance(record, dict):
-            raise InputError(f"annotation {place} is no object", path=path)
-        if record.get("category_id", 1) in person_ids:
-            people.append(_person(record, skeleton, path, area_of_box))
+    people = [
+        _person(record, skeleton, path, area_of_box)
+        for record in objects_of(content, "annotations", "annotation", path)
+        if record.get("category_id", 1) in person_ids
+    ]
     return collect(content, people, folder, skeleton, path)
 
 
@@ -88,20 +79,22 @@ def collect(
     **more: Any,
 ) -> Annotations:
     """Put people into their images; ``more(name=function of the image's record)`` fills further fields."""
-    by_image = grouped(people)
+    by_image: dict[ImageId, list[PersonAnnotation]] = {}
+    for person in people:
+        by_image.setdefault(person.image_id, []).append(person)
     images = []
-    for place, record in enumerate(content["images"]):
-        what = f"image {record.get('id', place) if isinstance(record, dict) else place}"
-        image_id = field_of(record, "id", what, path)
+    for place, record in enumerate(objects_of(content, "images", "image", path)):
+        what = f"image {record.get('id', place)}"
+        image_id = id_of(record, "id", what, path)
         file_name = str(field_of(record, "file_name", what, path))
         images.append(
             AnnotatedImage(
-                image_id,  # type: ignore[arg-type]
+                image_id,
                 folder / file_name,
-                int(record.get("width") or 0),
-                int(record.get("height") or 0),
-                tuple(by_image.pop(image_id, ())),  # type: ignore[call-overload]
-                crowd_index=record.get("crowdIndex"),
+                int(number_of(record, "width", what, path)) if record.get("width") else 0,
+                int(number_of(record, "height", what, path)) if record.get("height") else 0,
+                tuple(by_image.pop(image_id, ())),
+                crowd_index=number_of(record, "crowdIndex", what, path) if "crowdIndex" in record else None,
                 **{name: make(record) for name, make in more.items()},
             )
         )
@@ -149,17 +142,20 @@ def _person(record: dict[str, Any], skeleton: Skeleton, path: Path, area_of_box:
     what = f"annotation {record.get('id', '?')}"
     values = field_of(record, "bbox", what, path)
     box = box_array(values, what, path)
-    width, height = float(values[2]), float(values[3])  # type: ignore[index]
     keypoints = keypoints_of(record, skeleton, what, path)
-    stated = None if area_of_box else record.get("area")
+    if area_of_box or record.get("area") is None:
+        area = float(values[2]) * float(values[3]) * AREA_OF_BOX  # type: ignore[index]
+    else:
+        area = number_of(record, "area", what, path)
+    counted = record.get("num_keypoints")
     return PersonAnnotation(
-        field_of(record, "image_id", what, path),  # type: ignore[arg-type]
-        field_of(record, "id", what, path),  # type: ignore[arg-type]
+        id_of(record, "image_id", what, path),
+        id_of(record, "id", what, path),
         box,
         keypoints,
-        float(stated) if stated is not None else width * height * AREA_OF_BOX,
+        area,
         iscrowd=bool(record.get("iscrowd", False)),
-        labelled=int(record.get("num_keypoints", np.count_nonzero(keypoints[:, 2] > 0))),
+        labelled=int(np.count_nonzero(keypoints[:, 2] > 0) if counted is None else counted),
         track_id=record.get("track_id"),
     )
 
@@ -167,7 +163,7 @@ def _person(record: dict[str, Any], skeleton: Skeleton, path: Path, area_of_box:
 def keypoints_of(record: dict[str, Any], skeleton: Skeleton, what: str, path: Path | None) -> NDArray[np.float64]:
     """Key points (K, 3) of an annotation or a result, all zero where it has none; COCO-WholeBody's parts are joined."""
     values = record.get("keypoints")
-    if values is None or len(values) == 0:  # an object without a pose: COCO's instances, or a far-off figure
+    if not values:  # an object without a pose: COCO's instances, or a far-off figure
         return np.zeros((len(skeleton), 3))
     if skeleton.name == COCO_WHOLEBODY.name and len(values) != 3 * len(skeleton):
         parts = [field_of(record, part, what, path) for part in PART_FIELDS.values()]

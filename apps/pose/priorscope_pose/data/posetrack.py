@@ -5,6 +5,8 @@ Joints are always in the 17 places of :data:`priorscope_pose.skeletons.POSETRACK
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,18 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
-from priorscope_pose.data.annotations import (
-    AREA_OF_BOX,
-    AnnotatedImage,
-    Annotations,
-    ImageId,
-    PersonAnnotation,
-    box_array,
-    field_of,
-    keypoint_array,
-)
+from priorscope_pose.data.annotations import AREA_OF_BOX, AnnotatedImage, Annotations, ImageId, PersonAnnotation
 from priorscope_pose.data.coco import collect
 from priorscope_pose.data.json_file import read_json
+from priorscope_pose.data.records import box_array, id_of, keypoint_array, objects_of
 from priorscope_pose.skeletons import POSETRACK
 
 #: The 15 joints of an ``annolist`` by their id, as places among the 17; poseval's order.
@@ -76,12 +70,13 @@ def _read_file(path: Path, images: str | PathLike[str] | None) -> tuple[Annotate
     above = [folder for folder in path.resolve().parents if (folder / "images").is_dir()]
     folder = Path(images) if images is not None else (above[0] if above else path.parent)
     if isinstance(content, dict) and "annolist" in content:
-        return _read_annolist(content["annolist"], folder, path)
+        with annolist_errors(path):
+            return _read_annolist(content["annolist"], folder, path)
     if not isinstance(content, dict) or "images" not in content or "annotations" not in content:
         raise InputError(
             "is not one of PoseTrack's files", path=path, remedy="They have 'images' and 'annotations', or 'annolist'."
         )
-    people = [_person(record, path) for record in content["annotations"]]
+    people = [_person(record, path) for record in objects_of(content, "annotations", "annotation", path)]
     return collect(
         content,
         people,
@@ -119,8 +114,8 @@ def _person(record: dict[str, Any], path: Path) -> PersonAnnotation:
     stated = record.get("bbox")
     box = box_array(stated, what, path) if stated else _extent(keypoints, head_box)
     return PersonAnnotation(
-        field_of(record, "image_id", what, path),  # type: ignore[arg-type]
-        field_of(record, "id", what, path),  # type: ignore[arg-type]
+        id_of(record, "image_id", what, path),
+        id_of(record, "id", what, path),
         box,
         keypoints,
         float((box[2] - box[0]) * (box[3] - box[1]) * AREA_OF_BOX),
@@ -180,6 +175,19 @@ def _read_annolist(frames: list[dict[str, Any]], folder: Path, path: Path) -> tu
             )
         )
     return tuple(found)
+
+
+@contextmanager
+def annolist_errors(path: Path) -> Iterator[None]:
+    """Turn what a record of another form provokes into an :class:`InputError`; an ``annolist`` nests single values."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"has an 'annolist' of another form ({type(error).__name__}: {error})",
+            path=path,
+            remedy="PoseTrack's has image [{name}] and annorect [{annopoints [{point [{id, x, y}]}]}] in every frame.",
+        ) from error
 
 
 def annolist_points(

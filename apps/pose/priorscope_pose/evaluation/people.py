@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
-from priorscope_pose.data.annotations import Annotations, ImageId, PersonAnnotation
+from priorscope_pose.data.annotations import AnnotatedImage, Annotations, ImageId, PersonAnnotation
 from priorscope_pose.evaluation.coco import check_match
 from priorscope_pose.evaluation.oks import similarity_to_annotated
 from priorscope_pose.evaluation.pck import auc, epe, head_sizes, pck
@@ -33,8 +33,8 @@ def pck_figures(
     annotations, predictions
         Of the same skeleton.
     scale : str
-        ``box``: the longer side of the annotated box; ``head``: 0.6 of the head box's diagonal (PCKh: a distance equal
-        to the threshold is right); ``torso``: from the left shoulder to the right hip (JHMDB).
+        ``box``: the longer side of the annotated box inside of the image; ``head``: 0.6 of the head box's diagonal
+        (PCKh: a distance equal to the threshold is right); ``torso``: from the left shoulder to the right hip (JHMDB).
     threshold : float, optional
         Default: as `NAMES` states.
 
@@ -54,7 +54,8 @@ def pck_figures(
     if scale not in get_args(Scale):
         raise InputError(f"no scale {scale!r}", remedy=f"There are {', '.join(get_args(Scale))}.")
     check_match(annotations, predictions)
-    people = [person for person in annotations.people() if not person.iscrowd and person.visible.any()]
+    counted = [(i, p) for i in annotations for p in i.people if not p.iscrowd and p.visible.any()]
+    people = [person for _, person in counted]
     if not people:
         raise InputError("nobody in it has a labelled key point", path=annotations.path)
     rows = matched_rows(annotations, predictions, people)
@@ -63,15 +64,15 @@ def pck_figures(
     found = np.full_like(truth, np.inf)
     found[rows >= 0] = predictions.keypoints[rows[rows >= 0]]
     name, usual = NAMES[scale]
-    sizes = _sizes(people, truth, found, scale, annotations)
+    sizes = _sizes(counted, truth, found, scale, annotations)
     limit = usual if threshold is None else threshold
     result = pck(found, truth, visible, limit, sizes, inclusive=scale == "head")
     figures = {name: result.mean}
     for joint in dict.fromkeys(_without_side(keypoint) for keypoint in annotations.skeleton.keypoints):
         both = [i for i, keypoint in enumerate(annotations.skeleton.keypoints) if _without_side(keypoint) == joint]
-        counted = result.joints[both][np.isfinite(result.joints[both])]
-        if len(both) and len(annotations.skeleton) <= 20 and counted.size:
-            figures[f"{name} {joint}"] = float(counted.mean())
+        shares = result.joints[both][np.isfinite(result.joints[both])]
+        if shares.size:
+            figures[f"{name} {joint}"] = float(shares.mean())
     had = rows >= 0
     figures["EPE"] = epe(found[had], truth[had], visible[had]) if had.any() else float("nan")
     figures["AUC"] = auc(found[had], truth[had], visible[had]) if had.any() else float("nan")
@@ -114,29 +115,38 @@ def matched_rows(
 
 
 def _sizes(
-    people: list[PersonAnnotation],
+    counted: list[tuple[AnnotatedImage, PersonAnnotation]],
     truth: NDArray[np.float64],
     found: NDArray[np.float64],
     scale: Scale,
     annotations: Annotations,
 ) -> NDArray[np.float64]:
     if scale == "box":
-        return np.array([(person.box[2:] - person.box[:2]).max() for person in people])
+        boxes = np.array([_cut(image, person) for image, person in counted])
+        return np.asarray((boxes[:, 2:] - boxes[:, :2]).max(1))
     if scale == "head":
-        without = [person.id for person in people if person.head_box is None]
+        without = [person.id for _, person in counted if person.head_box is None]
         if without:
             raise InputError(
                 f"annotation {without[0]} has no head box, the scale of PCKh",
                 path=annotations.path,
                 remedy="Take the scale 'box'.",
             )
-        return head_sizes(np.array([person.head_box for person in people], np.float64))
+        return head_sizes(np.array([person.head_box for _, person in counted], np.float64))
     ends = [annotations.skeleton.index(name) for name in ("left_shoulder", "right_hip")]
     sizes = np.linalg.norm(truth[:, ends[0]] - truth[:, ends[1]], axis=1)
     small = sizes < 1  # as mmpose: then the predicted one
     with np.errstate(invalid="ignore"):
         guessed = np.linalg.norm(found[:, ends[0]] - found[:, ends[1]], axis=1)
     return np.where(small & np.isfinite(guessed), guessed, sizes)
+
+
+def _cut(image: AnnotatedImage, person: PersonAnnotation) -> NDArray[np.float64]:
+    """The box inside of the image, as mmpose scales by; no box at all makes a scale of 0, which does not count."""
+    if not image.width or not image.height:
+        return person.box
+    cut = person.clipped_box(image.width, image.height)
+    return np.zeros(4) if cut is None else cut
 
 
 def _without_side(keypoint: str) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 
 from priorscope.data.files import refuse_existing, write_text
 from priorscope.errors import InputError
-from priorscope_pose.data.annotations import Annotations, ImageId, field_of, keypoint_array
-from priorscope_pose.data.posetrack import annolist_points, frame_number
+from priorscope_pose.data.annotations import Annotations, ImageId
+from priorscope_pose.data.posetrack import annolist_errors, annolist_points, frame_number
+from priorscope_pose.data.records import field_of, id_of, keypoint_array, number_of, objects_of
 from priorscope_pose.evaluation.posetrack import NO_SCORE
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.skeletons import POSETRACK
@@ -69,21 +70,23 @@ def read_video_results(content: dict[str, Any], annotations: Annotations | None,
         records.
     """
     if "annolist" in content:
-        return _from_annolist(content["annolist"], annotations, path)
+        with annolist_errors(path):
+            return _from_annolist(content["annolist"], annotations, path)
     if "annotations" not in content:
         raise InputError("holds neither 'annotations' nor an 'annolist'", path=path, remedy="Is it a results file?")
     image_ids: list[ImageId] = []
     points, scores, people, tracks = [], [], [], []
-    for place, record in enumerate(content["annotations"]):
+    for place, record in enumerate(objects_of(content, "annotations", "result", path)):
         what = f"result {place}"
         values = keypoint_array(field_of(record, "keypoints", what, path), POSETRACK, what, path)
-        image_ids.append(field_of(record, "image_id", what, path))  # type: ignore[arg-type]
-        its = np.asarray(record.get("scores") or values[:, 2], np.float64)
+        image_ids.append(id_of(record, "image_id", what, path))
+        stated: Any = record.get("scores")
+        its = np.asarray(stated, np.float64) if stated else values[:, 2]
         if its.shape != (len(POSETRACK),):
             raise InputError(f"{what} has {its.size} scores, not {len(POSETRACK)}", path=path)
         points.append(values[:, :2])
         scores.append(its)
-        people.append(float(record.get("score", its.mean())))
+        people.append(number_of(record, "score", what, path) if "score" in record else float(its.mean()))
         tracks.append(record.get("track_id"))
     return _predictions(image_ids, points, scores, people, tracks, None, path)
 

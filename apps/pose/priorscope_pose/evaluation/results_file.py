@@ -11,9 +11,10 @@ import numpy as np
 
 from priorscope.data.files import write_text
 from priorscope.errors import InputError
-from priorscope_pose.data.annotations import Annotations, ImageId, box_array, field_of
+from priorscope_pose.data.annotations import Annotations, ImageId
 from priorscope_pose.data.coco import PART_FIELDS, keypoints_of
 from priorscope_pose.data.json_file import read_json
+from priorscope_pose.data.records import box_array, id_of, number_of
 from priorscope_pose.evaluation.posetrack_file import read_video_results
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.skeletons import COCO_WHOLEBODY, POSETRACK, Skeleton
@@ -113,11 +114,11 @@ def _read_list(content: list[Any], skeleton: Skeleton, path: Path) -> Prediction
             raise InputError(f"{what} is no object", path=path)
         if record.get("category_id", 1) != 1:
             continue
-        image_ids.append(field_of(record, "image_id", what, path))  # type: ignore[arg-type]
+        image_ids.append(id_of(record, "image_id", what, path))
         if not record.get("keypoints"):
             raise InputError(f"{what} has no key points", path=path, remedy="These may be the boxes of a detector.")
         keypoints.append(keypoints_of(record, skeleton, what, path))
-        scores.append(field_of(record, "score", what, path))
+        scores.append(number_of(record, "score", what, path))
         boxes.append(box_array(record["bbox"], what, path) if record.get("bbox") else None)
         tracks.append(record.get("track_id"))
         for part, values in parts.items():
