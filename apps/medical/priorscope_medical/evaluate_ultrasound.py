@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from priorscope.evaluation.tables import print_table
 from priorscope_medical.ultrasound.cine_file import read_regions, read_rf
 from priorscope_medical.ultrasound.cine_scores import RANGE, contrast_scores, decibels, envelope, truth_scores
 from priorscope_medical.ultrasound.metrics import flicker
+from priorscope_medical.ultrasound.rf_pairs import RfPair, rf_pairs
 from priorscope_medical.ultrasound_configs import EvaluateUltrasoundConfig
 from priorscope_medical.volumes import RESEARCH_ONLY
 
@@ -38,58 +40,112 @@ def evaluate_ultrasound(config: EvaluateUltrasoundConfig) -> int:
     """Run ``priorscope medical evaluate-ultrasound``; returns the exit status."""
     if config.bins < 2:
         raise InputError(f"--bins {config.bins}", remedy="Use 256.")
-    before, after = read_rf(config.before), read_rf(config.after, dehazed=True).rf
-    if before.rf.shape != after.shape:
-        raise InputError(
-            f"RF of shape {list(after.shape)}", path=config.after, remedy=f"{list(before.rf.shape)} was expected."
-        )
-    clean = read_rf(config.truth).rf if config.truth else before.clean
-    regions = read_regions(config.regions, after.shape) if config.regions else before.regions
-    if clean is None and regions is None and len(after) < 2:
-        raise InputError(
-            "neither truth, regions nor a second frame: nothing can be measured",
-            path=config.before,
-            remedy="Give --regions or --truth.",
-        )
+    pairs = rf_pairs(config.before, config.after, config.truth, config.regions)
+    first = _read(pairs[0])
+    rows = _measured(pairs[0], first, config.bins)
+    for pair in pairs[1:]:
+        rows += _measured(pair, _read(pair), config.bins)
     run = RunFolder.create(config.out, config)
-    rows: list[dict[str, Any]] = [
-        {"rf": name} | _scores(rf, before.rf, clean, regions, config.bins)
-        for name, rf in (("before", before.rf), ("after", after))
+    means = [
+        {"rf": state} | _means([row for row in rows if row["rf"] == state])
+        for state in dict.fromkeys(row["rf"] for row in rows)
     ]
-    run.write_metrics({row["rf"]: {name: row[name] for name in row if name != "rf"} for row in rows})
-    _report(run, config, rows, before.rf, after, clean)
-    print_table(rows, ".3f")
+    metrics: dict[str, Any] = {row["rf"]: _figures(row) for row in means}
+    if len(pairs) > 1:
+        metrics["cines"] = len(pairs)
+        metrics["each"] = {
+            pair.name: {row["rf"]: _figures(row) for row in rows if row["cine"] == pair.name} for pair in pairs
+        }
+    run.write_metrics(metrics)
+    _report(run, config, means, rows, first)
+    print_table(_even(means), ".3f")
     print(f"report: {run.report_path}  ({RESEARCH_ONLY})")
     return 0
 
 
-def _scores(
-    rf: NDArray[Any], source: NDArray[Any], clean: NDArray[Any] | None, regions: NDArray[Any] | None, bins: int
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Cine:
+    """RF of one cine before and after, and what is known of it; all [frames, samples, beams]."""
+
+    before: NDArray[Any]
+    after: NDArray[Any] | None
+    clean: NDArray[Any] | None
+    regions: NDArray[Any] | None
+
+
+def _read(pair: RfPair) -> _Cine:
+    before = read_rf(pair.before, dehazed=pair.after is None)
+    after = None if pair.after is None else read_rf(pair.after, dehazed=True).rf
+    if after is not None and after.shape != before.rf.shape:
+        raise InputError(
+            f"RF of shape {list(after.shape)}", path=pair.after, remedy=f"{list(before.rf.shape)} was expected."
+        )
+    clean = read_rf(pair.truth).rf if pair.truth else before.clean
+    if clean is not None and clean.shape != before.rf.shape:
+        raise InputError(
+            f"RF of shape {list(clean.shape)}", path=pair.truth, remedy=f"{list(before.rf.shape)} was expected."
+        )
+    regions = read_regions(pair.regions, before.rf.shape) if pair.regions else before.regions
+    if clean is None and regions is None and (after is None or len(after) < 2):
+        raise InputError(
+            "neither truth, regions nor a second frame before and after: nothing can be measured",
+            path=pair.before,
+            remedy="Give --regions or --truth.",
+        )
+    return _Cine(before.rf, after, clean, regions)
+
+
+def _measured(pair: RfPair, cine: _Cine, bins: int) -> list[dict[str, Any]]:
+    states = {"measured": cine.before} if cine.after is None else {"before": cine.before, "after": cine.after}
+    return [{"cine": pair.name, "rf": state} | _scores(rf, cine, bins) for state, rf in states.items()]
+
+
+def _figures(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name not in ("cine", "rf")}
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Of each figure over the cines that have it."""
+    names = dict.fromkeys(name for row in rows for name in _figures(row))
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+
+
+def _even(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the same columns; None where a figure is missing."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _scores(rf: NDArray[Any], cine: _Cine, bins: int) -> dict[str, float]:
     found: dict[str, float] = {}
-    if clean is not None:
-        found |= truth_scores(rf, clean, regions)
-    if regions is not None and {1, 2} <= set(np.unique(regions).tolist()):
-        found |= contrast_scores(rf, regions, bins=bins)
-    if len(rf) > 1 and np.ptp(np.diff(source, axis=0)) > 0:
-        found["flicker_of_input"] = flicker(envelope(rf), envelope(source))
+    if cine.clean is not None:
+        found |= truth_scores(rf, cine.clean, cine.regions)
+    if cine.regions is not None and {1, 2} <= set(np.unique(cine.regions).tolist()):
+        found |= contrast_scores(rf, cine.regions, bins=bins)
+    if cine.after is not None and len(rf) > 1 and np.ptp(np.diff(cine.before, axis=0)) > 0:
+        found["flicker_of_input"] = flicker(envelope(rf), envelope(cine.before))
     return found
 
 
 def _report(
     run: RunFolder,
     config: EvaluateUltrasoundConfig,
+    means: list[dict[str, Any]],
     rows: list[dict[str, Any]],
-    before: NDArray[Any],
-    after: NDArray[Any],
-    clean: NDArray[Any] | None,
+    first: _Cine,
 ) -> None:
+    cines = dict.fromkeys(row["cine"] for row in rows)
     report = Report(f"Dehazing of {config.before.name}", f"RF before and after; {RESEARCH_ONLY}.")
     best = {"gcnr": "greatest", "psnr": "greatest", "weak_error": "least", "wall_error": "least", "flicker": "least"}
-    report.heading("Figures").table(rows, f"Histograms of {config.bins} bins.", best=best)
-    report.table([{"figure": name, "is": how} for name, how in _HOW.items() if name in rows[1]])
+    over = f" Means over {len(cines)} cines, of those that have the figure." if len(cines) > 1 else ""
+    report.heading("Figures").table(means, f"Histograms of {config.bins} bins.{over}", best=best)
+    known = dict.fromkeys(name for row in means for name in row)
+    report.table([{"figure": name, "is": how} for name, how in _HOW.items() if name in known])
+    if len(cines) > 1:
+        report.table(rows, "Each cine.")
+    before, after, clean = first.before, first.after, first.clean
     top = float(envelope(clean if clean is not None else before[:1]).max())
-    shown = {"before": before, "after": after, "removed": before - after}
+    shown = {"measured": before} if after is None else {"before": before, "after": after, "removed": before - after}
     shown |= {} if clean is None else {"truth": clean}
     panels = [
         Panel(colourise(_shown(decibels(envelope(rf[:1])[0], top)), "gray", -RANGE, 0.0), name)
@@ -99,7 +155,8 @@ def _report(
     figure.savefig(run.figures / "frame.png", dpi=110)
     report.figure(
         figure_to_image(figure, dpi=100),
-        f"Envelope of the first frame, beams from left to right, down to -{RANGE:g} dB; one scale for all.",
+        f"Envelope of the first frame of {next(iter(cines))}, beams from left to right, down to -{RANGE:g} dB; one "
+        "scale for all.",
     )
     report.environment(run).write(run.report_path)
 

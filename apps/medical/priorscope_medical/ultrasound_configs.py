@@ -59,12 +59,14 @@ class EvaluateUltrasoundConfig:
     """Measure how well a cine was dehazed: contrast, distributions, sharpness, and rest. For research use only."""
 
     before: tyro.conf.Positional[Path]
-    """A cine that `simulate-ultrasound` wrote, or any RF before: .npy or .npz [frames, samples, beams], or .h5."""
-    after: tyro.conf.Positional[Path]
-    """The RF after, of the same shape; of the rf.npz that `dehaze` wrote its tissue is taken."""
+    """A cine that `simulate-ultrasound` wrote, or any RF before: .npy or .npz [frames, samples, beams], or .h5. Or a
+    folder of them; then AFTER, TRUTH and REGIONS are folders too, and files of equal names belong together."""
+    after: tyro.conf.Positional[Path | None] = None
+    """The RF after, of the same shape; of the rf.npz that `dehaze` wrote its tissue is taken, in a folder of results
+    NAME-report/rf.npz for NAME. Without it BEFORE alone is measured."""
     regions: Path | None = None
     """Integer map [frames, samples, beams] or [samples, beams]: 1 wall, 2 blood, 3 weak wall; default: that in
-    BEFORE."""
+    BEFORE. One file may serve a whole folder."""
     truth: Path | None = None
     """RF without haze; default: that in BEFORE, if any."""
     bins: int = 256

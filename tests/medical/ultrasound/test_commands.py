@@ -56,6 +56,78 @@ def test_less_haze_scores_better(cine, tmp_path, capsys):
     assert "research use only" in (out / "report.html").read_text()
 
 
+def _folders(folder, cine):
+    """Two cines as .npy: hazy, less hazy (one of them as `dehaze` writes it), clean."""
+    folders = {name: folder / name for name in ("hazy", "results", "clean")}
+    for path in folders.values():
+        path.mkdir()
+    with h5py.File(cine) as file:
+        data = {name: file[f"data/{name}"][()] for name in ("hazy", "tissue", "haze", "noise")}
+        np.save(folder / "regions.npy", file["data/regions"][()])
+    for name, share, loud in (("a", 0.4, 1.0), ("b", 0.25, 2.0)):
+        np.save(folders["hazy"] / f"{name}.npy", loud * data["hazy"])
+        np.save(folders["clean"] / f"{name}.npy", loud * (data["tissue"] + data["noise"]))
+        after = loud * (data["hazy"] - share * data["haze"])
+        if name == "a":
+            np.save(folders["results"] / "a.npy", after)
+        else:
+            (folders["results"] / "b-report").mkdir()
+            np.savez(folders["results"] / "b-report/rf.npz", tissue=after, rf=loud * data["hazy"])
+    return folders
+
+
+def test_folders_are_measured_by_equal_names(cine, tmp_path, capsys):
+    folders = _folders(tmp_path, cine)
+    words = [str(folders["hazy"]), str(folders["results"]), "--truth", str(folders["clean"])]
+    out = tmp_path / "run"
+    assert main(["evaluate-ultrasound", *words, "--regions", str(tmp_path / "regions.npy"), "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["cines"] == 2
+    gains = {name: one["after"]["psnr"] - one["before"]["psnr"] for name, one in metrics["each"].items()}
+    # of strength 0.5, a keeps 0.1 and b 0.25
+    assert gains == pytest.approx({"a": 20 * np.log10(5), "b": 20 * np.log10(2)}, abs=0.01)
+    assert metrics["after"]["psnr"] - metrics["before"]["psnr"] == pytest.approx(10 * np.log10(10), abs=0.01)
+    assert metrics["each"]["a"]["before"]["gcnr"] == pytest.approx(metrics["each"]["b"]["before"]["gcnr"], abs=1e-6)
+    assert "<td>b</td>" in (out / "report.html").read_text()
+    assert "psnr" in capsys.readouterr().out
+
+
+def test_results_alone_are_measured_against_the_truth(cine, tmp_path):
+    folders = _folders(tmp_path, cine)
+    found = {}
+    for name in ("hazy", "results"):
+        out = tmp_path / f"run-{name}"
+        assert (
+            main(["evaluate-ultrasound", str(folders[name]), "--truth", str(folders["clean"]), "--out", str(out)]) == 0
+        )
+        found[name] = json.loads((out / "metrics.json").read_text())
+    assert found["results"]["measured"]["psnr"] - found["hazy"]["measured"]["psnr"] == pytest.approx(10, abs=0.01)
+    assert set(found["hazy"]["measured"]) == {"psnr", "flicker"}
+
+
+def test_folders_that_do_not_fit_are_refused(cine, tmp_path):
+    folders = _folders(tmp_path, cine)
+    hazy, results = str(folders["hazy"]), str(folders["results"])
+    one = str(folders["hazy"] / "a.npy")
+    (tmp_path / "empty").mkdir()
+    for words, fact in (
+        ((hazy, one), "is no folder"),
+        ((one, results), "is a folder"),
+        ((str(tmp_path / "empty"), results), "holds no RF"),
+        ((hazy, str(tmp_path / "empty")), "nothing called a"),
+        ((one,), "nothing can be measured"),
+        ((str(tmp_path / "nowhere"), results), "is a folder"),
+        ((str(tmp_path / "nowhere.npy"),), "no such file"),
+    ):
+        with pytest.raises(InputError, match=fact) as caught:
+            main(["evaluate-ultrasound", *words, "--out", str(tmp_path / "run")])
+        assert "\n" not in str(caught.value)
+    np.save(folders["results"] / "b.npy", np.zeros((2, 4, 4)))
+    with pytest.raises(InputError, match="two files for b"):
+        main(["evaluate-ultrasound", hazy, results, "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
 def test_truth_scores_are_what_they_say():
     clean = np.random.default_rng(0).normal(size=(2, 64, 8)).astype(np.float32)
     regions = np.zeros(clean.shape, np.uint8)
