@@ -403,7 +403,7 @@ def test_collect_from_the_planner_keeps_successes_and_resumes(tmp_path, monkeypa
 
     monkeypatch.setattr(pusht, "PushT", Easy)
     out = tmp_path / "demo.zarr"
-    settings = {"out": out, "samples": 3, "seed": 10}
+    settings = {"out": out, "seed": 10}
     assert collect(CollectConfig("pusht", episodes=2, **settings)) == 0
     found = open_episodes(out)
     assert found.ends.tolist() == [3, 6]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from priorscope.errors import InputError
 from priorscope_robotics.envs.environment import make_environment
 from priorscope_robotics.envs.metaworld_env import MetaworldEnvironment, MetaworldExpert
 from priorscope_robotics.envs.pusht import TEST_SEEDS, TRAIN_SEEDS, PushT, legacy_state
-from priorscope_robotics.envs.pusht_planner import PlannerSettings, PushTPlanner, _advance, _restore, _snapshot
+from priorscope_robotics.envs.pusht_planner import PushTPlanner, _advance, _clearance, _restore, _snapshot, _Ways
 
 
 def unturned(state):
@@ -87,35 +89,60 @@ def test_planner_simulates_what_happens():
     np.testing.assert_allclose(copy.state(), env.state(), atol=1e-3)
 
 
+def test_clearance_is_the_distance_to_the_block():
+    env = PushT(["state"])
+    env.set_state([30, 30, 250, 260, 0.7])
+    block, angle = np.array(env.physics.block.position), env.physics.block.angle
+    points = np.random.default_rng(0).uniform(100, 400, (200, 2))
+    found = _clearance(points, block, angle)
+    shapes = env.physics._block_shapes
+    for point, distance in zip(points, found, strict=True):
+        expected = min(shape.point_query(tuple(point)).distance for shape in shapes)
+        assert distance == pytest.approx(expected, abs=1e-3) or (distance < 0 and expected < 0)
+
+
+def test_planner_chooses_by_the_state_alone():
+    env = PushT(["state"])
+    env.set_state([120, 100, 320, 200, 2.0])
+    first = [PushTPlanner(seed=seed).act(env) for seed in (0, 1)]
+    assert np.array_equal(first[0], first[1])
+
+
+def test_ways_lead_around_the_block():
+    block, angle = np.array([256.0, 200.0]), 0.0
+    begin, end = np.array([256.0, 150.0]), np.array([256.0, 360.0])
+    way = _Ways(block, angle, begin).to(end)
+    assert np.array_equal(way[0], begin)
+    assert np.array_equal(way[-1], end)
+    between = np.concatenate([np.linspace(a, b, 5) for a, b in itertools.pairwise(way)])
+    assert _clearance(between, block, angle).min() > 15  # the finger's radius
+    assert _clearance(np.linspace(begin, end, 50), block, angle).min() < 0
+
+
 def test_planner_pushes_the_block_home():
     env = PushT(["state"])
     # a little off the goal: an easy start
     env.set_state([230, 120, 236, 230, np.pi / 4 + 0.25])
-    planner = PushTPlanner(PlannerSettings(samples=24, horizon=6), seed=0)
-    planner.begin()
-    before = env.coverage()
-    best = 0.0
-    for _ in range(30):
+    planner = PushTPlanner()
+    done, steps = False, 0
+    while not done:
         out = env.step(planner.act(env))
-        best = max(best, out.measures["coverage"])
-        if out.done:
-            break
-    assert best > before + 0.1
+        done, steps = out.done, steps + 1
+    assert out.success
+    assert steps < 100
 
 
 @pytest.mark.slow
-def test_planner_solves_published_seeds():
-    solved = 0
+def test_planner_solves_published_seeds_also_when_it_is_disturbed():
+    random = np.random.default_rng(0)
     for seed in range(100_000, 100_004):
-        env, planner = PushT(["state"]), PushTPlanner(seed=seed)
+        env, planner = PushT(["state"]), PushTPlanner()
         env.reset(seed)
         done = False
         while not done:
-            out = env.step(planner.act(env))
+            out = env.step(planner.act(env) + 8 * random.normal(size=2))
             done = out.done
-        solved += out.success
-        print(seed, out.measures["coverage"])
-    assert solved >= 1
+        assert out.success
 
 
 @pytest.mark.parametrize("task", ["reach", "pick-place-v3"])

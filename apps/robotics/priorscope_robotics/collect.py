@@ -26,9 +26,9 @@ class _Try:
 
 def collect(config: CollectConfig) -> int:
     """Collect demonstrations; returns the exit status."""
-    if config.episodes < 1 or config.attempts < 0 or config.samples < 2 or not config.noise >= 0:
-        given = f"--episodes {config.episodes} --attempts {config.attempts} --samples {config.samples}"
-        raise InputError(f"{given} --noise {config.noise}")
+    if config.episodes < 1 or config.attempts < 0 or not config.noise >= 0:
+        given = f"--episodes {config.episodes} --attempts {config.attempts} --noise {config.noise}"
+        raise InputError(given, remedy="Ask for 1 or more episodes, and 0 or more of the others.")
     if config.environment == "pusht":
         return _collect_pusht(config)
     kind, _, task = config.environment.partition(":")
@@ -72,14 +72,18 @@ def _metaworld_tries(config: CollectConfig, task: str) -> Iterator[_Try]:
             action = expert.act(env, seen)
             rows["obs"].append(seen["obs"])
             rows["action"].append(action)
-            outcome = env.step(action + config.noise * random.normal(size=4) if config.noise else action)
+            outcome = env.step(_disturbed(action, config.noise, random))
             seen, done = outcome.seen, outcome.done
         yield _Try(seed, outcome.success, {name: np.stack(values) for name, values in rows.items()})
 
 
+def _disturbed(action: NDArray[Any], noise: float, random: np.random.Generator) -> NDArray[Any]:
+    return action + noise * random.normal(size=action.shape) if noise else action
+
+
 def _collect_pusht(config: CollectConfig) -> int:
     from priorscope_robotics.envs.pusht import PushT
-    from priorscope_robotics.envs.pusht_planner import PlannerSettings, PushTPlanner
+    from priorscope_robotics.envs.pusht_planner import PushTPlanner
 
     if config.out.suffix != ".zarr":
         raise InputError(f"--out {config.out}", remedy="Give a folder that ends in .zarr.")
@@ -88,7 +92,8 @@ def _collect_pusht(config: CollectConfig) -> int:
     tries = 0
     seed = max(config.seed, recorder.next_seed)
     while recorder.episodes < config.episodes and tries < _most(config):
-        planner = PushTPlanner(PlannerSettings(samples=config.samples), seed=seed)
+        planner = PushTPlanner(seed=seed)
+        random = np.random.default_rng(seed)
         seen, done = env.reset(seed), False
         rows: dict[str, list[Any]] = {name: [] for name in ("action", "state", "keypoint", "n_contacts", "img")}
         while not done:
@@ -98,7 +103,7 @@ def _collect_pusht(config: CollectConfig) -> int:
             if config.images:
                 rows["img"].append(np.moveaxis(seen["image"], 0, -1))
             rows["action"].append(action)
-            outcome = env.step(action)
+            outcome = env.step(_disturbed(action, config.noise, random))
             rows["n_contacts"].append([env.physics.n_contact_points])
             seen, done = outcome.seen, outcome.done
         tries += 1

@@ -33,9 +33,8 @@ class CollectConfig:
     images: bool = False
     """Push-T: keep 96 x 96 images too."""
     noise: float = 0.0
-    """Meta-World: deviation of what is added to the actions that are done; the expert's own are recorded."""
-    samples: int = 64
-    """Push-T: plans that are tried each time."""
+    """Deviation of what is added to the actions that are done, in their unit (Push-T: pixels of 512; 8 is a good
+    choice); the expert's own actions are recorded. A policy learns from it how to get back on its way."""
     max_steps: int = 0
     """Longest episode; 0: the environment's own limit."""
     resume: bool = False
