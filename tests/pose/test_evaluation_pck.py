@@ -15,7 +15,7 @@ from priorscope_pose.evaluation import pck as measure
 from priorscope_pose.evaluation.oks import object_keypoint_similarity
 from priorscope_pose.evaluation.people import pck_figures
 from priorscope_pose.evaluation.predictions import Predictions
-from priorscope_pose.skeletons import COCO
+from priorscope_pose.skeletons import COCO, COCO_WHOLEBODY
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +161,24 @@ def test_without_head_boxes_or_people(two_people):
     empty = replace(annotations, images=(replace(image, people=()),))
     with pytest.raises(InputError, match="nobody in it has a labelled key point"):
         pck_figures(empty, predicted(truth))
+
+
+def test_whole_bodies_by_parts():
+    points = np.random.default_rng(0).uniform(0, 100, (133, 2))
+    keypoints = np.concatenate([points, np.ones((133, 1))], 1)
+    person = PersonAnnotation(1, 1, np.array([0.0, 0, 100, 100]), keypoints, 5000.0, labelled=133)
+    annotations = Annotations(COCO_WHOLEBODY, (AnnotatedImage(1, Path("1.jpg"), 640, 480, (person,)),))
+    found = points[None].copy()
+    found[0, 91:112] += 100
+    figures = pck_figures(annotations, Predictions(COCO_WHOLEBODY, [1], found, np.ones((1, 133)), np.ones(1)))
+    assert figures["PCK"] == pytest.approx(112 / 133)
+    parts = {name: figures[f"PCK {name}"] for name in ("body", "foot", "face", "lefthand", "righthand")}
+    assert parts == {"body": 1, "foot": 1, "face": 1, "lefthand": 0, "righthand": 1}
+
+
+def test_the_scale_is_the_box_inside_of_the_image(two_people):
+    annotations, truth = two_people
+    (image,) = annotations.images
+    narrow = replace(annotations, images=(replace(image, width=51, height=480),))
+    assert pck_figures(narrow, predicted(truth + [6, 8]), threshold=0.21)["PCK"] == 1  # 10 of 50 pixels
+    assert pck_figures(narrow, predicted(truth + [6, 8]), threshold=0.19)["PCK"] == 0

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import AnnotatedImage, Annotations, ImageId, PersonAnnotation
+from priorscope_pose.data.coco import PART_FIELDS
 from priorscope_pose.evaluation.coco import check_match
 from priorscope_pose.evaluation.oks import similarity_to_annotated
 from priorscope_pose.evaluation.pck import auc, epe, head_sizes, pck
 from priorscope_pose.evaluation.predictions import Predictions
+from priorscope_pose.skeletons import COCO_WHOLEBODY, Skeleton
 
 Scale = Literal["box", "head", "torso"]
 #: Names and thresholds that go with a scale: PCK@0.2 as JHMDB counts it, PCKh@0.5 as MPII does.
@@ -22,7 +24,8 @@ NAMES: dict[str, tuple[str, float]] = {"box": ("PCK", 0.2), "head": ("PCKh", 0.5
 def pck_figures(
     annotations: Annotations, predictions: Predictions, *, scale: Scale = "box", threshold: float | None = None
 ) -> dict[str, float]:
-    """Shares of right key points, all over and of each joint (left and right together), and mean distances.
+    """Shares of right key points, all over and of each joint (left and right together; whole bodies: part), and
+    mean distances.
 
     A prediction is meant for the person whose annotation has its id (boxes from the annotations), or else, in the same
     image, for the most similar one by OKS; each is used once. Groups and people without labelled key points do not
@@ -68,11 +71,10 @@ def pck_figures(
     limit = usual if threshold is None else threshold
     result = pck(found, truth, visible, limit, sizes, inclusive=scale == "head")
     figures = {name: result.mean}
-    for joint in dict.fromkeys(_without_side(keypoint) for keypoint in annotations.skeleton.keypoints):
-        both = [i for i, keypoint in enumerate(annotations.skeleton.keypoints) if _without_side(keypoint) == joint]
-        shares = result.joints[both][np.isfinite(result.joints[both])]
+    for group, members in _groups(annotations.skeleton).items():
+        shares = result.joints[members][np.isfinite(result.joints[members])]
         if shares.size:
-            figures[f"{name} {joint}"] = float(shares.mean())
+            figures[f"{name} {group}"] = float(shares.mean())
     had = rows >= 0
     figures["EPE"] = epe(found[had], truth[had], visible[had]) if had.any() else float("nan")
     figures["AUC"] = auc(found[had], truth[had], visible[had]) if had.any() else float("nan")
@@ -149,5 +151,11 @@ def _cut(image: AnnotatedImage, person: PersonAnnotation) -> NDArray[np.float64]
     return np.zeros(4) if cut is None else cut
 
 
-def _without_side(keypoint: str) -> str:
-    return keypoint.removeprefix("left_").removeprefix("right_")
+def _groups(skeleton: Skeleton) -> dict[str, list[int]]:
+    """Key points by their name without a side; of COCO-WholeBody by its parts."""
+    if skeleton.name == COCO_WHOLEBODY.name:
+        return {part: list(skeleton.parts[part]) for part in PART_FIELDS}
+    groups: dict[str, list[int]] = {}
+    for place, keypoint in enumerate(skeleton.keypoints):
+        groups.setdefault(keypoint.removeprefix("left_").removeprefix("right_"), []).append(place)
+    return groups
