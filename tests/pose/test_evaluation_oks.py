@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from priorscope_pose.evaluation import coco
 from priorscope_pose.evaluation.nms import oks_nms, person_scores, postprocess, similarities, soft_oks_nms
 from priorscope_pose.evaluation.oks import object_keypoint_similarity, similarity_to_annotated
 from priorscope_pose.evaluation.predictions import Predictions
+from priorscope_pose.poses import Poses
 from priorscope_pose.skeletons import COCO, COCO_WHOLEBODY, CROWDPOSE
 
 SIGMAS = COCO.sigma_array()
@@ -233,24 +233,33 @@ def test_predictions_of_another_shape_or_image_are_refused(pose):
 
 
 def test_predictions_from_poses_and_joined(pose):
-    poses = SimpleNamespace(
-        keypoints=np.stack([pose, pose]),
-        scores=np.full((2, 17), 0.5),
-        boxes=np.ones((2, 4)),
-        box_scores=np.array([0.9, 0.8]),
-        ids=[3, 4],
-    )
-    nobody = SimpleNamespace(
-        keypoints=np.zeros((0, 17, 2)), scores=np.zeros((0, 17)), boxes=np.zeros((0, 4)), box_scores=[], ids=[]
-    )
-    found = Predictions.from_poses(COCO, [("a", poses), ("b", nobody), ("c", poses)])
+    def poses(count, **more):
+        return Poses(
+            np.stack([pose] * 2)[:count],
+            np.full((count, 17), 0.5, np.float32),
+            np.ones((count, 4), np.float32),
+            np.array([0.5, 0.25], np.float32)[:count],
+            "coco",
+            "evaluated",
+            **more,
+        )
+
+    tracked = poses(2, ids=np.array([3, 4]), regions=np.full((2, 2), 10, np.float32))
+    nobody = poses(0, ids=np.zeros(0, np.int64), regions=np.zeros((0, 2), np.float32))
+    found = Predictions.from_poses(COCO, [("a", tracked), ("b", nobody), ("c", tracked)])
     assert list(found.image_ids) == ["a", "a", "c", "c"]
-    assert found.scores.tolist() == [0.9, 0.8, 0.9, 0.8]
+    assert found.scores.tolist() == [0.5, 0.25, 0.5, 0.25]
     assert found.track_ids.tolist() == [3, 4, 3, 4]
+    assert found.areas.tolist() == [100] * 4
+    plain = Predictions.from_poses(COCO, [("a", tracked), ("c", poses(1))])
+    assert plain.track_ids is None
+    assert plain.areas is None
     assert len(Predictions.from_poses(COCO, [])) == 0
     both = Predictions.join([found, predicted([("d", pose, 0.1)])])
     assert len(both) == 5
     assert both.boxes is None  # not all had them
+    with pytest.raises(InputError, match="poses of coco, not crowdpose"):
+        Predictions.from_poses(CROWDPOSE, [("a", tracked)])
     with pytest.raises(InputError, match="cannot be joined"):
         Predictions.join([found, predicted([], CROWDPOSE)])
     with pytest.raises(InputError, match="no predictions to join"):

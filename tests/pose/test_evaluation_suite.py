@@ -72,6 +72,55 @@ def test_results_are_not_overwritten(tmp_path):
         write_results(tmp_path / "other.json", some(COCO), boxes=True)
 
 
+def test_cocos_own_tool_reads_our_file_alike(tmp_path):
+    """pycocotools, from the two files to its figures; with boxes in the file it takes areas from them."""
+    from pycocotools.coco import COCO as Dataset
+    from pycocotools.cocoeval import COCOeval
+
+    generator = np.random.default_rng(0)
+    people, rows = [], []
+    for image in range(1, 21):
+        for _ in range(3):
+            corner, size = generator.uniform(0, 300, 2), generator.uniform(40, 250, 2)
+            points = np.concatenate([corner + generator.random((17, 2)) * size, generator.integers(0, 3, (17, 1))], 1)
+            people.append(
+                {
+                    "id": len(people) + 1,
+                    "image_id": image,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "bbox": [*corner, *size],
+                    "area": size.prod() * 0.6,
+                    "keypoints": points.ravel().tolist(),
+                    "num_keypoints": int((points[:, 2] > 0).sum()),
+                }
+            )
+            rows.append((image, points[:, :2] + generator.normal(0, 8, (17, 2)), [*corner, *(corner + size * 1.3)]))
+    images = [{"id": image, "file_name": f"{image}.jpg", "width": 640, "height": 480} for image in range(1, 21)]
+    truth = tmp_path / "annotations.json"
+    truth.write_text(json.dumps({"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}))
+    predictions = Predictions(
+        COCO,
+        [row[0] for row in rows],
+        np.stack([row[1] for row in rows]),
+        generator.random((len(rows), 17)),
+        generator.random(len(rows)),
+        boxes=np.array([row[2] for row in rows]),
+    )
+    figures = {}
+    for boxes, area in ((False, "keypoints"), (True, "box")):
+        path = write_results(tmp_path / f"{area}.json", predictions, boxes=boxes)
+        dataset = Dataset(str(truth))
+        theirs = COCOeval(dataset, dataset.loadRes(str(path)), "keypoints")
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+        figures[area] = evaluate_poses(truth, path, detection_area=area)
+        np.testing.assert_allclose(list(figures[area].values()), theirs.stats, atol=1e-12)
+    assert figures["box"]["AP"] == figures["keypoints"]["AP"]
+    assert figures["box"]["AP (M)"] != figures["keypoints"]["AP (M)"]
+
+
 def record(**changes):
     made = {"image_id": 7, "category_id": 1, "keypoints": [1.0] * 51, "score": 0.5} | changes
     return {name: value for name, value in made.items() if value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import ImageId
 from priorscope_pose.skeletons import Skeleton
+
+if TYPE_CHECKING:
+    from priorscope_pose.poses import Poses
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,41 +158,40 @@ class Predictions:
         return replace(parts[0], **joined)
 
     @classmethod
-    def from_poses(cls, skeleton: Skeleton, poses: Iterable[tuple[ImageId, Any]]) -> Predictions:
-        """From the predictor's results, image by image.
+    def from_poses(cls, skeleton: Skeleton, poses: Iterable[tuple[ImageId, Poses]]) -> Predictions:
+        """From the predictor's results, image by image: boxes' scores, and the regions of the crops as areas.
 
         Parameters
         ----------
         skeleton : Skeleton
         poses : iterable of (image id, Poses)
-            With ``keypoints`` (N, K, 2), ``scores`` (N, K), ``boxes`` (N, 4), ``box_scores`` (N,), perhaps ``ids``
-            (N,): tracks.
-        """
-        size = len(skeleton)
-        image_ids: list[ImageId] = []
-        columns: dict[str, list[Any]] = {name: [] for name in ("keypoints", "scores", "boxes", "box_scores", "ids")}
-        for image_id, its in poses:
-            image_ids += [image_id] * len(its.keypoints)
-            for name, values in columns.items():
-                values.append(getattr(its, name, None))
+            Their ``ids`` become ``track_ids``; what some of them do not have is left out for all.
 
-        def stacked(name: str, *shape: int) -> NDArray[np.float64] | None:
-            if any(value is None for value in columns[name]):
-                return None
-            arrays = [np.asarray(value, np.float64).reshape(-1, *shape) for value in columns[name]]
+        Raises
+        ------
+        InputError
+            Poses of another skeleton.
+        """
+        image_ids: list[ImageId] = []
+        found: list[Poses] = []
+        for image_id, its in poses:
+            if its.skeleton != skeleton.name:
+                raise InputError(f"poses of {its.skeleton}, not {skeleton.name}")
+            image_ids += [image_id] * len(its)
+            found.append(its)
+
+        def joined(name: str, *shape: int) -> NDArray[np.float64]:
+            arrays = [np.asarray(getattr(its, name), np.float64).reshape(-1, *shape) for its in found]
             return np.concatenate([np.zeros((0, *shape)), *arrays])
 
-        tracks = stacked("ids")
-        keypoints, keypoint_scores = stacked("keypoints", size, 2), stacked("scores", size)
-        box_scores = stacked("box_scores")
-        if keypoints is None or keypoint_scores is None:
-            raise InputError("a pose has no key points or no scores")
+        tracked, framed = (all(getattr(its, name) is not None for its in found) for name in ("ids", "regions"))
         return cls(
             skeleton,
             image_ids,
-            keypoints,
-            keypoint_scores,
-            np.ones(len(image_ids)) if box_scores is None else box_scores,
-            boxes=stacked("boxes", 4),
-            track_ids=None if tracks is None else tracks.astype(np.int64),
+            joined("keypoints", len(skeleton), 2),
+            joined("scores", len(skeleton)),
+            joined("box_scores"),
+            boxes=joined("boxes", 4),
+            areas=joined("regions", 2).prod(1) if framed else None,
+            track_ids=joined("ids").astype(np.int64) if tracked and found else None,
         )

@@ -19,6 +19,9 @@ from priorscope_pose.evaluation.posetrack_file import read_video_results
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.skeletons import COCO_WHOLEBODY, POSETRACK, Skeleton
 
+#: Parts of COCO-WholeBody that may have scores of their own, ``foot_score`` and so on; the body's is ``score``.
+PART_SCORES = ("wholebody", "foot", "face", "lefthand", "righthand")
+
 
 def write_results(
     path: str | PathLike[str], predictions: Predictions, *, boxes: bool = False, overwrite: bool = False
@@ -107,7 +110,7 @@ def _read_file(path: Path, skeleton: Skeleton, target: Skeleton | Annotations) -
 def _read_list(content: list[Any], skeleton: Skeleton, path: Path) -> Predictions:
     image_ids: list[ImageId] = []
     keypoints, scores, boxes, tracks = [], [], [], []
-    parts: dict[str, list[Any]] = {part: [] for part in ("wholebody", *PART_FIELDS)}
+    parts: dict[str, list[Any]] = {part: [] for part in PART_SCORES}
     for place, record in enumerate(content):
         what = f"result {place}"
         if not isinstance(record, dict):
