@@ -11,7 +11,7 @@ from PIL import Image
 
 from priorscope.errors import InputError
 from priorscope_pose.data.boxes import POSETRACK_THRESHOLD, annotated_boxes, read_boxes
-from priorscope_pose.data.coco import PART_FIELDS, read_coco, read_coco_wholebody
+from priorscope_pose.data.coco import PART_FIELDS, image_folder, read_coco, read_coco_wholebody
 from priorscope_pose.data.crowdpose import read_crowdpose
 from priorscope_pose.data.humanart import read_humanart
 from priorscope_pose.data.jhmdb import read_jhmdb
@@ -83,6 +83,22 @@ def test_coco_ood_is_another_folder_of_pictures(written, tmp_path):
     assert found.image(7).path == tmp_path / "val2017oil/000000000007.jpg"
     with pytest.raises(InputError, match=r"val2017oil/000000000007.jpg: no such picture; 2 of 2 are missing.*folder"):
         found.check_images()
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [
+        ("annotations/person_keypoints_val2017.json", "val2017"),
+        ("annotations/person_keypoints_val2017.json", "images/val2017"),
+        ("annotations/coco_wholebody_val_v1.0.json", "val2017"),
+        ("annotations/instances_train.json", "images/train"),
+        ("somewhere.json", "."),
+    ],
+)
+def test_where_pictures_lie(tmp_path, file, folder):
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "test2017").mkdir()
+    assert image_folder(tmp_path / file) == tmp_path / folder
 
 
 def test_wholebody_joins_its_parts(written):

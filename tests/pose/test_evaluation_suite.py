@@ -196,6 +196,8 @@ def test_real_samples_against_themselves(shared_data, tmp_path):
         ("crowdpose", "crowdpose/test_crowdpose.json"),
         ("posetrack", "posetrack18/annotations/test_posetrack18_val.json"),
         ("posetrack", "posetrack18/annotations/val"),
+        ("pck", "coco/test_coco.json"),
+        ("pckh", "posetrack18/annotations/val"),
         ("jhmdb", "jhmdb/test_jhmdb_sub1.json"),
     ):
         annotations = METRICS[metric].read(folder / name)

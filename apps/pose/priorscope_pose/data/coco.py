@@ -111,10 +111,14 @@ def collect(
 
 
 def image_folder(path: Path) -> Path:
-    """Where COCO keeps the pictures of ``root/annotations/..._SPLIT.json``: ``root/SPLIT``; else the file's folder."""
+    """Where COCO keeps the pictures of ``root/annotations/..._SPLIT.json``: ``root/SPLIT``; else the file's folder.
+
+    Also found: ``root/images/SPLIT``, and ``val2017`` for a split that the file calls ``val``.
+    """
     if path.parent.name == "annotations":
-        for word in reversed(path.stem.replace("-", "_").split("_")):
-            for candidate in (path.parent.parent / word, path.parent.parent / f"{word}2017"):
+        root = path.parent.parent
+        for word in reversed(path.stem.split("_")):
+            for candidate in (root / word, root / f"{word}2017", root / "images" / word, root / f"images/{word}2017"):
                 if candidate.is_dir():
                     return candidate
     return path.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from types import MappingProxyType
 from typing import Any
@@ -66,6 +67,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "posetrack": Metric(read_posetrack, posetrack_figures, "Total"),
         "jhmdb": Metric(read_jhmdb, _jhmdb, "PCK"),
         "pck": Metric(read_coco, pck_figures, "PCK"),
+        "pckh": Metric(read_posetrack, partial(pck_figures, scale="head"), "PCKh"),
     }
 )
 
