@@ -31,7 +31,8 @@ def object_keypoint_similarity(
     array (N, M)
         float64 in [0, 1].
     """
-    squared = np.square(first[:, None] - second[None]).sum(-1)
+    away = first[:, None] - second[None]
+    squared = away[..., 0] ** 2 + away[..., 1] ** 2
     areas = np.asarray(areas, np.float64)[..., None] if np.ndim(areas) else areas
     error = squared / np.square(2 * sigmas) / (areas + np.spacing(1)) / 2
     similar = np.exp(-error)
