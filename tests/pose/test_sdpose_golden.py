@@ -160,6 +160,7 @@ def test_folded_network_gives_the_same(golden_files, read_json):
         assert sum(value.numel() for value in case.network.unet.parameters()) < before
         assert len(case.network.unet.up_blocks) == int(case.settings.tap[-1]) + 1
         case.close(case.network(case.tensors["in.latent_mode"]), "heatmaps_mode", "heatmaps")
+        case.close(case.network.heatmaps(case.tensors["in.rgb"]), "heatmaps_mode", "heatmaps")
 
 
 def test_pass_ends_at_the_tap(cases):

@@ -165,10 +165,14 @@ class SDPoseNetwork(nn.Module):
     def fold(self) -> None:
         """Make the network cheaper, in place and for good: for inference only, with results equal to rounding.
 
-        Level, prompt and task are folded into the U-Net (:mod:`priorscope.backbones.folding`), and what lies after
-        the tap is let go. Such a model cannot be trained or saved.
+        Level, prompt and task are folded into the U-Net (:mod:`priorscope.backbones.folding`); what lies after the
+        tap, and the autoencoder's way back to pixels, are let go. Such a model cannot be trained or saved.
         """
-        unet = self.unet
+        unet, vae = self.unet, getattr(self.latents, "vae", None)
+        if vae is not None:
+            give_back(vae.decoder.up_blocks.parameters())
+            vae.decoder.up_blocks = nn.ModuleList()
+        self.latents.lean()
         fold_constants(unet, self.settings.label, self.get_buffer("prompt"), self.get_buffer("task"))
         kind, _, number = self.settings.tap.partition(".")
         if kind != "up_blocks" or not number.isdigit():

@@ -104,7 +104,6 @@ class SDPosePredictor:
         network.to(device=where, memory_format=layout)  # type: ignore[call-overload]
         network.latents.to(where, memory_format=layout)
         if fold:
-            network.latents.lean()
             network.fold()
         if compile:
             network.compile()
@@ -141,8 +140,7 @@ class SDPosePredictor:
             How people are cut out (:mod:`priorscope_pose.geometry.crop`). "evaluated" for published figures,
             "stretched" as the web demos and ComfyUI do.
         batch_size : int
-            People a batch, also of different images; twice as many rows with the flip test. At 1024 x 768 a row's
-            autoencoder pass alone takes a few GB on a GPU.
+            People a batch, also of different images; twice as many rows with the flip test. Memory grows with it.
         posterior : {"mode", "sample"}
             The mode is deterministic. "sample" draws the latent, for the mirror image anew, as the official code.
         seed : int
@@ -214,7 +212,8 @@ class SDPosePredictor:
     def _prepare(self, number: int, image: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.float32]:
         check_rgb(image)
         try:
-            return check_boxes(boxes, image.shape[1], image.shape[0])
+            # a copy: it goes into the result
+            return np.array(check_boxes(boxes, image.shape[1], image.shape[0]))
         except InputError as error:
             raise InputError(f"image {number}: {error.fact}", remedy=error.remedy) from None
 
