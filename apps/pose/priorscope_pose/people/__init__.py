@@ -10,6 +10,7 @@ from __future__ import annotations
 from .draw import GENERATOR_VERSION, HELD_OUT_SEED, draw_clip, draw_people
 from .motion import ACTIONS
 from .truth import PersonTruth, Truth
+from .write import write_coco, write_posetrack
 
 __all__ = [
     "ACTIONS",
@@ -19,4 +20,6 @@ __all__ = [
     "Truth",
     "draw_clip",
     "draw_people",
+    "write_coco",
+    "write_posetrack",
 ]

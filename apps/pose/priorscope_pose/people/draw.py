@@ -340,11 +340,9 @@ class _Film:
 
     def _truth(self, moment: _Moment, camera: Camera, hits: Hits) -> Truth:
         height, width = self.shape
-        owner = np.full(height * width, -1, dtype=np.int16)
-        part = owner.copy()
-        owner[hits.ray] = moment.owner[hits.part]
-        part[hits.ray] = moment.part[hits.part]
-        owner, part = owner.reshape(height, width), part.reshape(height, width)
+        owner, part = (np.full((height, width), -1, dtype=np.int16) for _ in range(2))
+        owner.ravel()[hits.ray] = moment.owner[hits.part]
+        part.ravel()[hits.ray] = moment.part[hits.part]
         people = []
         for number, (figure, placed) in enumerate(zip(self.shot.figures, moment.placed, strict=True)):
             mask = owner == number

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from priorscope.scenes.geometry import Mesh
 from priorscope.scenes.materials import Look, Material
+from priorscope_pose.skeletons import COCO
 
 from .body import Build, place, random_build
 from .flesh import FACE, Outfit, Piece, clothe
@@ -18,15 +19,8 @@ from .wardrobe import materials, random_outfit
 
 Array = NDArray[np.float64]
 
-COCO = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
-    *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle"),
-    "right_ankle",
-)
-"""COCO's joints in its order."""
-
-JOINTS = (*COCO, "head_bottom", "head_top")
-"""All joints that a figure has, COCO's first. PoseTrack's 15 are the nose, the last two and COCO's from the shoulders on."""
+JOINTS = (*COCO.keypoints, "head_bottom", "head_top")
+"""All joints that a figure has, COCO's first. PoseTrack's 15 are the nose, the last two and the twelve of the limbs."""
 
 
 @dataclass(frozen=True)

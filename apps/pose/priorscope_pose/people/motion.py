@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ def _limbs(left: tuple[float, ...], right: tuple[float, ...]) -> Array:
     return np.radians(angles)
 
 
-def _degrees(**angles: float) -> dict[str, float]:
+def _degrees(**angles: float) -> dict[str, Any]:
     return {name: float(np.radians(value)) for name, value in angles.items()}
 
 
@@ -208,14 +209,17 @@ def kneel(s: Array, t: float) -> Posture:
 
 
 def lie(s: Array, t: float) -> Posture:
-    """On the back, on the belly or on one side."""
+    """On the back or on the belly."""
     stir = np.sin(2 * np.pi * 0.4 * t + 6 * s[0])
     way = s[1]
     body = _degrees(lean=-90) if way < 0.55 else _degrees(lean=90, nod=-30)
-    up = _between(s[2], -5, 5) if way >= 0.55 else _between(s[2], 0, 60)
+    back = way < 0.55
+    # on the belly the arms lie flat on the ground, on the back they may point up
+    up = _between(s[2], 0, 60) if back else 0.0
+    high, bent = (30.0, 90.0) if back else (-4.0, 12.0)
     arms = _limbs(
-        (_between(s[3], -5, 30) if way < 0.55 else 10, _between(s[4], 8, 150), 0, _between(s[5], 5, 90) + 6 * stir),
-        (_between(s[6], -5, 30) if way < 0.55 else 10, _between(s[7], 8, 150), 0, _between(s[8], 5, 90)),
+        (_between(s[3], -5, high), _between(s[4], 8, 150), 0, _between(s[5], 3, bent) + 2 * stir),
+        (_between(s[6], -5, high), _between(s[7], 8, 150), 0, _between(s[8], 3, bent)),
     )
     legs = _limbs((up + 4 * stir, _between(s[9], 2, 22), -10, 1.4 * max(up, 0)), (0, _between(s[10], 2, 22), -10, 6))
     return Posture(**body, arms=arms, legs=legs)

@@ -128,7 +128,8 @@ def _room(rng: np.random.Generator, look: Look, world: World, camera: Camera, cr
             face = look.picture(width=(w, w)) if kind < 0.5 else look.any_object() if kind < 0.8 else look.view()
             world.add(box(w, 0.03, tall).moved(at, rotation_z(float(np.arctan2(along[1], along[0])))), face)
     size = float(np.abs(high - low).max())
-    _lamps(rng, world, corner(*rng.uniform(0.7 * low, 0.7 * high), h - 0.2), 0.5 * size)
+    x, y = rng.uniform(0.7 * low, 0.7 * high)
+    _lamps(rng, world, corner(x, y, h - 0.2), 0.5 * size)
 
 
 def _studio(rng: np.random.Generator, look: Look, world: World, camera: Camera, crowd: Crowd) -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.errors import InputError
 from priorscope.scenes.camera import Camera
 from priorscope.scenes.world import Caster
 from priorscope_pose.data.annotations import AnnotatedImage, PersonAnnotation
+from priorscope_pose.skeletons import COCO, POSETRACK
 
-from .figure import COCO, JOINTS, Figure, Placed
+from .figure import JOINTS, Figure, Placed
+from .flesh import PARTS
 
 Array = NDArray[np.float64]
 
@@ -31,7 +34,7 @@ LIMB_OF = {
 _ABOVE = {"elbow": "upper_arm", "wrist": "forearm", "knee": "thigh", "ankle": "shin"}
 _DEPTH = {
     **{"nose": 0.025, "left_eye": 0.02, "right_eye": 0.02, "left_ear": 0.03, "right_ear": 0.03},
-    **{"head_top": 0.035, "head_bottom": 0.11},
+    **{"head_top": 0.1, "head_bottom": 0.11},
     **{"shoulder": 0.105, "elbow": 0.075, "wrist": 0.065, "hip": 0.15, "knee": 0.105, "ankle": 0.085},
 }
 """How far from the surface a joint may lie for that surface to be its own, metres at 1.75 m."""
@@ -88,9 +91,8 @@ class PersonTruth:
     @property
     def posetrack(self) -> Array:
         """PoseTrack18's 17 slots, (17, 3): v is 1 for a joint inside the picture, else all three are 0; no ears."""
-        row = {name: number for number, name in enumerate(JOINTS)}
-        slots = _labelled(self.joints[[row["nose"], row["head_bottom"], row["head_top"], 3, 4, *range(5, 17)]])
-        slots[3:5] = 0
+        slots = _labelled(self.joints[[JOINTS.index(name) for name in POSETRACK.keypoints]])
+        slots[[POSETRACK.index("left_ear"), POSETRACK.index("right_ear")]] = 0
         slots[:, 2] = np.minimum(slots[:, 2], 1)
         return slots
 
@@ -123,6 +125,8 @@ class Truth:
         """The picture as the loaders give it: with the joints of "coco" or of "posetrack"; ids count from 100 times
         the image's.
         """
+        if layout not in ("coco", "posetrack"):
+            raise InputError(f"there is no layout {layout!r} of joints", remedy="Choose coco or posetrack.")
         height, width = self.owner.shape
         people = []
         for person in self.people:
@@ -167,8 +171,6 @@ def visibility(
     part : ndarray, int
         And which part of `flesh.PARTS` it is.
     """
-    from .flesh import PARTS
-
     rays = placed.joints - camera.position
     hits = caster.cast(camera.position, rays)
     result = np.ones(len(JOINTS), dtype=bool)

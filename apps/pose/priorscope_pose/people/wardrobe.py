@@ -45,8 +45,8 @@ def materials(rng: np.random.Generator, look: Look) -> dict[str, Material]:
     skin = colorsys.hsv_to_rgb(0.055 + 0.02 * rng.uniform(), 0.62 - 0.3 * pale + 0.06 * rng.normal(), 0.3 + 0.62 * pale)
     hair = colorsys.hsv_to_rgb(0.07, rng.uniform(0.1, 0.7), float(rng.choice([0.08, 0.14, 0.25, 0.45, 0.75])))
 
-    def plain(tone: tuple[float, float, float], contrast: float = 0.15, **surface: float) -> Material:
-        return look.material(("plain",), tone, contrast=(0.3 * contrast, contrast), **surface)
+    def plain(tone: tuple[float, float, float], contrast: float = 0.15, gloss: float = 0.0) -> Material:
+        return look.material(("plain",), tone, contrast=(0.3 * contrast, contrast), gloss=gloss)
 
     def cloth() -> Material:
         tone = _tone(rng, (0.12, 1.0), 0.9)
