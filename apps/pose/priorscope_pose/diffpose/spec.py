@@ -58,7 +58,11 @@ class DiffPoseSpec:
     noise_steps: int = 1000
     """T (ours)."""
     scale: float = 1.0
-    """s: heatmaps h in [0, 1] are diffused as (2 h - 1) s (ours, as DiffusionDet)."""
+    """s: heatmaps h in [0, 1] are diffused as (2 h - 1) s (ours, as DiffusionDet).
+
+    A joint's Gaussian covers many pixels that all tell of it, so at s = 1 it shows through the noise of most levels,
+    and the network can learn to clean heatmaps without looking at the frames; a smaller s leaves fewer such levels.
+    """
     clamp_input: bool = True
     """Cut noisy heatmaps to [-s, s] before the network sees them (ours, as DiffusionDet)."""
     clamp_output: bool = True
@@ -131,6 +135,7 @@ PRESETS: dict[str, DiffPoseSpec] = {
         layers=3,
         heads=4,
         decoder_width=48,
+        scale=0.3,
     ),
     "base": DiffPoseSpec(),
     "large": DiffPoseSpec(
