@@ -146,6 +146,36 @@ def test_levels_fall_and_cost_what_was_asked():
         assert (levels[0], levels[-1]) == (pytest.approx(1.0), 0.0)
     assert SCHEDULE(noise_levels(0.4, 7)[1])[1] == pytest.approx(SCHEDULE(0.4)[1])
     assert noise_levels(0.4, 1) == [pytest.approx(1.0), 0.0]
+    late = noise_levels(0.6, 5, 0.2, True)
+    assert len(late) == 6
+    sigmas = [SCHEDULE(level)[1] for level in late[:-1]]
+    assert sigmas == pytest.approx(np.geomspace(SCHEDULE(0.6)[1], 0.2, 5))
+
+
+def test_a_late_run_begins_from_the_estimate(cine, priors):
+    """At a level of little noise the result stays near the estimate, right or wrong; at a high one it leaves it."""
+    hazy, clean = cine.hazy(), cine.clean
+    options = {"steps": 1, "noise": 0.02, "device": "cpu"}
+    right = [
+        error(dehaze_rf(hazy, *priors, start=level, estimate=clean, **options).tissue, clean) for level in (0.01, 1)
+    ]
+    assert right[0] < 0.3 < right[1]
+    wrong = [error(dehaze_rf(hazy, *priors, start=level, estimate=hazy, **options).tissue, hazy) for level in (0.01, 1)]
+    assert wrong[0] < 0.3 < wrong[1]
+    plain = dehaze_rf(hazy, *priors, steps=6, device="cpu")
+    late = dehaze_rf(hazy, *priors, steps=2, start=0.3, last=0.2, estimate=plain.tissue, device="cpu")
+    np.testing.assert_allclose(late.tissue + late.haze, hazy, atol=1e-5)
+    assert error(late.tissue, clean) < 1.1 * error(plain.tissue, clean)
+
+
+def test_an_estimate_is_cut_into_the_windows_of_the_cine(cine, priors):
+    """And shares the unit of the RF, which may be any."""
+    hazy = np.concatenate([cine.hazy(), cine.hazy()[::-1]])
+    guess = np.concatenate([cine.clean, cine.clean[::-1]])
+    options = {"steps": 2, "start": 0.3, "last": 0.2, "device": "cpu"}
+    first = dehaze_rf(hazy, *priors, estimate=guess, batch_size=1, **options).tissue
+    other = dehaze_rf(100 * hazy, *priors, estimate=100 * guess, batch_size=8, **options).tissue / 100
+    np.testing.assert_allclose(other, first, atol=1e-4 * np.abs(first).max())
 
 
 RF = np.random.default_rng(0).normal(size=(2, 200, 8)).astype(np.float32)
@@ -161,6 +191,9 @@ RF = np.random.default_rng(0).normal(size=(2, 200, 8)).astype(np.float32)
         (RF.transpose(0, 2, 1), {}, "another order"),
         (RF, {"steps": 0}, "0 steps"),
         (RF, {"start": 0.0}, "start 0"),
+        (RF, {"last": 0.0}, "last level"),
+        (RF, {"estimate": RF[:1]}, "estimate of shape"),
+        (RF, {"estimate": np.full_like(RF, np.nan)}, "estimate of shape"),
         (RF, {"gamma": -1.0}, "gamma -1"),
         (RF, {"guidance": "wish"}, "guidance 'wish'"),
         (RF, {"carrier": 0.4}, "0.4 cycles"),

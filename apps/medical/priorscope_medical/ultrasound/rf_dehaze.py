@@ -52,6 +52,8 @@ def dehaze_rf(
     gamma: float = 1.0,
     steps: int = 16,
     start: float = 1.0,
+    last: float = LAST,
+    estimate: NDArray[np.floating] | None = None,
     eta: float = 100.0,
     guidance: Guidance = "gains",
     samples: int = 1,
@@ -77,7 +79,12 @@ def dehaze_rf(
     start : float
         Level of the schedule in (0, 1]. 1 is the full trajectory. Below, the first call is at 1, where the priors can
         but share out the measurement by their mean spectra, and the next at this level: the levels between are left
-        out.
+        out. With an ``estimate`` the first call is at this level already.
+    last : float
+        Noise at the last level that networks are asked about, in units of the RMS of ``rf``.
+    estimate : array like ``rf``, optional
+        Tissue as another method sees it, :func:`~.baselines.svd_filter` say: sampling begins from it and from what it
+        leaves to haze, under the noise of ``start``. Source: Chung et al. 2022 (come-closer-diffuse-faster).
     eta : float
         Fresh noise (:func:`~priorscope.diffusion.ddim`): 0 none, 1 as much as the ancestral step, 100 all of it in
         every step, which came nearest to the truth in benchmarks/dehazing.py; samples then spread less.
@@ -106,6 +113,13 @@ def dehaze_rf(
         Shapes, numbers or priors that do not fit together, values that are not finite, no signal.
     """
     _check(rf, prior_tissue, prior_haze, gamma, steps, start, eta, guidance, samples, noise, batch_size)
+    if not 0 < last < math.inf:
+        raise InputError(f"a last level of noise {last}", remedy="Use a number above 0.")
+    if estimate is not None and (estimate.shape != rf.shape or not np.isfinite(estimate).all()):
+        raise InputError(
+            f"an estimate of shape {list(estimate.shape)} for RF of {list(rf.shape)}",
+            remedy="Give finite tissue of the same shape.",
+        )
     where = resolve_device(device)
     for prior in (prior_tissue, prior_haze):
         prior.network.to(where)
@@ -118,6 +132,11 @@ def dehaze_rf(
     count = prior_tissue.values.frames
     windows = frame_windows(len(rows), count)
     y = torch.stack([as_channels(rows[list(window)] / scale) for window in windows])
+    guess = None
+    if estimate is not None and gamma > 0:
+        tissue = way.forward(torch.from_numpy(np.ascontiguousarray(estimate, dtype=np.float32))) / scale
+        guess = torch.stack([as_channels(tissue[list(window)]) for window in windows])
+        guess = torch.cat([guess, (y - guess) / gamma], 1)
     total = torch.zeros_like(rows)
     weight = torch.zeros(len(rows))
     if gamma > 0:
@@ -130,8 +149,9 @@ def dehaze_rf(
                 found = _haze(
                     y[part.start : part.stop].to(where),
                     z.to(where),
+                    None if guess is None else guess[part.start : part.stop].to(where),
                     (prior_tissue, prior_haze),
-                    (gamma, steps, start, eta, guidance, noise),
+                    (gamma, noise_levels(start, steps, last, estimate is not None), eta, guidance, noise),
                     Noise.for_items(seed, [f"{number}-window-{index}" for index in part]),
                 )
                 for index, haze in zip(part, as_rows(found.cpu()), strict=True):
@@ -151,25 +171,37 @@ def frame_windows(frames: int, count: int) -> list[tuple[int, ...]]:
     return [tuple(range(begin, begin + count)) for begin in starts]
 
 
-def noise_levels(start: float, steps: int) -> list[float]:
-    """The level 1, those from ``start`` on, even in the logarithm of the noise, and 0: ``steps`` calls."""
+def noise_levels(start: float, steps: int, last: float = LAST, estimated: bool = False) -> list[float]:
+    """The level 1, those from ``start`` to noise ``last``, even in its logarithm, and 0: ``steps`` calls.
+
+    ``estimated``: there is a first guess, and the level 1 is left out.
+    """
     highest, first = SCHEDULE(1.0)[1], SCHEDULE(start)[1]
-    rest = steps if start == 1 else steps - 1
-    sigmas = np.geomspace(first, min(LAST, first / 2), rest) if rest > 1 else [first] * rest
-    sigmas = sigmas if start == 1 else [highest, *sigmas]
+    rest = steps if start == 1 or estimated else steps - 1
+    sigmas = np.geomspace(first, min(last, first / 2), rest) if rest > 1 else [first] * rest
+    sigmas = sigmas if rest == steps else [highest, *sigmas]
     return [*(SCHEDULE.level(float(sigma)) for sigma in sigmas), 0.0]
 
 
 def _haze(
-    y: torch.Tensor, z: torch.Tensor, priors: tuple[RfPrior, RfPrior], settings: Any, draws: Noise
+    y: torch.Tensor,
+    z: torch.Tensor,
+    guess: torch.Tensor | None,
+    priors: tuple[RfPrior, RfPrior],
+    settings: Any,
+    draws: Noise,
 ) -> torch.Tensor:
-    """Haze (B, C, H, W) in plain values of windows ``y``; ``z`` (B, 2 C, H, W) is where sampling starts from."""
-    gamma, steps, start, eta, guidance, noise = settings
+    """Haze (B, C, H, W) in plain values of windows ``y``; sampling starts from ``guess``, if any, and ``z``.
+
+    Both of these are (B, 2 C, H, W).
+    """
+    gamma, times, eta, guidance, noise = settings
     values = priors[0].values
     measured = values.to_network(y)
     parts = Parts([tuple(y.shape[1:])] * 2)
-    times = noise_levels(start, steps)
     x = SCHEDULE(times[0])[1] * z
+    if guess is not None:
+        x = x + values.to_network(guess)
     step = partial(ddim, eta=eta)
     if guidance == "gains":
         model: Model = JointGains(priors, parts, measured, gamma=gamma, noise=noise)
