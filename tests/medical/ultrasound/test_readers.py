@@ -319,6 +319,7 @@ def test_rf_without_a_carrier_is_refused_when_it_is_needed(echoes, tmp_path):
     path = write_picmus(tmp_path / "echoes.hdf5", echoes(PLANES))
     data = read_channel_data(path)
     assert "does not state the pulse's frequency" in data.notes[0]
+    assert read_channel_data(path, carrier=5e6).notes == ()
     with pytest.raises(InputError, match="carrier"):
         beamform(data, POINT[None])
 

@@ -18,6 +18,8 @@ from priorscope.errors import InputError
 
 #: Share of samples at the largest or least value above which a recording counts as clipped, and as useless.
 CLIPPED, USELESS = 1e-3, 0.1
+#: The note of a reader that found no carrier; dropped where the user gives it.
+NO_CARRIER = "the file does not state the pulse's frequency"
 
 
 @dataclass(frozen=True)

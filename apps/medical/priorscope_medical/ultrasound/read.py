@@ -9,7 +9,7 @@ from typing import Any
 
 from priorscope.data.arrays import MAX_GIGABYTES
 from priorscope.errors import InputError
-from priorscope_medical.ultrasound.channel_data import ChannelData, checked
+from priorscope_medical.ultrasound.channel_data import NO_CARRIER, ChannelData, checked
 from priorscope_medical.ultrasound.hdf5 import open_hdf5
 from priorscope_medical.ultrasound.read_matlab import read_matlab
 from priorscope_medical.ultrasound.read_picmus import DATASET, read_picmus
@@ -86,6 +86,7 @@ def read_channel_data(
         carrier=data.carrier if carrier is None else carrier,
         bandwidth=data.bandwidth if bandwidth is None else bandwidth,
         speed=data.speed if speed is None else speed,
+        notes=tuple(note for note in data.notes if carrier is None or note != NO_CARRIER),
     )
     if data.is_iq and data.carrier is None:
         raise InputError(

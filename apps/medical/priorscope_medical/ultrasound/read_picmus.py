@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from priorscope.errors import InputError
-from priorscope_medical.ultrasound.channel_data import ChannelData, Transmit
+from priorscope_medical.ultrasound.channel_data import NO_CARRIER, ChannelData, Transmit
 from priorscope_medical.ultrasound.hdf5 import check_size, complex_or_real, item, number, optional_number
 
 DATASET = "US/US_DATASET0000"
@@ -48,5 +48,5 @@ def read_picmus(file: Any, path: Path, *, frames: slice, max_gigabytes: float) -
         number(group, "sound_speed", path),
         frame_rate=None if rate is None else rate / len(angles),
         source=path,
-        notes=() if carrier else ("the file does not state the pulse's frequency",),
+        notes=() if carrier else (NO_CARRIER,),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
-from priorscope_medical.ultrasound.channel_data import ChannelData, Transmit
+from priorscope_medical.ultrasound.channel_data import NO_CARRIER, ChannelData, Transmit
 from priorscope_medical.ultrasound.hdf5 import check_size, complex_or_real, item, number, optional_number
 
 CLASS = "uff.channel_data"
@@ -62,7 +62,7 @@ def read_uff(file: Any, path: Path, *, frames: slice, max_gigabytes: float) -> C
     if carrier is None and "pulse" in group and not np.iscomplexobj(samples):
         carrier = optional_number(group["pulse"], ["center_frequency", "centre_frequency"], path)
     if carrier is None:
-        notes = ("the file does not state the pulse's frequency",)
+        notes = (NO_CARRIER,)
     rate = optional_number(group, ["PRF", "prf"], path)
     return ChannelData(
         samples[frames],
