@@ -308,16 +308,19 @@ class _Film:
     def _blurred(
         self, t: float, shutter: float, middle: _Moment, hits: Hits, light: NDArray[np.floating]
     ) -> NDArray[np.floating]:
-        """The mean of five moments while the shutter is open; `light` is that of the middle one.
+        """The mean of three to nine moments while the shutter is open; `light` is that of the middle one.
 
         A camera at rest sees new light only where something moves or has moved.
         """
+        count = self._moments(t, shutter)
         height, width = self.shape
         rest = not self.shot.pan.any()
         busy = np.zeros(height * width, dtype=bool)
         busy[hits.ray[middle.moves[hits.part]]] = True
         total = light.copy()
-        for share in (-0.5, -0.25, 0.25, 0.5):
+        for share in np.linspace(-0.5, 0.5, count):
+            if share == 0:
+                continue
             other = self._moment(t + share * shutter)
             camera = self._camera(t + share * shutter)
             rays = camera.rays(*pixel_centres(height, width), height, width)
@@ -336,7 +339,20 @@ class _Film:
             )
             now[where] = self._light(other, camera, some, rays[where])
             total += now
-        return total / 5
+        return total / count
+
+    def _moments(self, t: float, shutter: float) -> int:
+        """As many moments, an odd number, as bring two of them within three pixels of each other; at most nine."""
+        ends = []
+        for time in (t - 0.5 * shutter, t + 0.5 * shutter):
+            joints = [figure.at(time).joints for figure in self.shot.figures]
+            things = [obstacle.place + time * obstacle.velocity for obstacle in self.shot.obstacles]
+            ends.append(
+                project(self._camera(time), np.concatenate([*joints, *(at[None] for at in things)]), *self.shape)
+            )
+        in_front = (ends[0][1] > 0.1) & (ends[1][1] > 0.1)
+        way = np.linalg.norm(ends[0][0] - ends[1][0], axis=-1)[in_front]
+        return int(2 * np.clip(np.ceil(way.max(initial=0.0) / 6), 1, 4) + 1)
 
     def _truth(self, moment: _Moment, camera: Camera, hits: Hits) -> Truth:
         height, width = self.shape
