@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from priorscope.backbones.latents import AutoencoderSpace
+from priorscope.backbones.pages import give_back
 from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE
 from priorscope.errors import InputError
 from priorscope_pose.sdpose.head import HeatmapHead
@@ -152,5 +153,10 @@ def _fill(cls: Any, config: dict[str, Any], weights: Weights, dtype: torch.dtype
     words = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in problems.items() if keys]
     if words:
         raise InputError(f"the weights do not fit {cls.__name__}: {'; '.join(words)}")
-    network.load_state_dict({key: value.to(dtype) for key, value in weights.items()}, assign=True)
+    converted = {}
+    for key, value in weights.items():
+        converted[key] = value.to(dtype)
+        if converted[key] is not value:
+            give_back([value])  # else the whole file stays in memory beside the network
+    network.load_state_dict(converted, assign=True)
     return network.eval().requires_grad_(False)
