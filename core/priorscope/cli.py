@@ -17,6 +17,7 @@ from priorscope.evaluation.processes import process_index_and_count
 _MODULES_OF = {
     "depth": {"embreex", "trimesh", "h5py", "av", "OpenEXR"},
     "medical": {"nibabel", "pydicom", "nilearn", "h5py", "hdf5plugin", "pymust", "av"},
+    "pose": {"pycocotools", "faster_coco_eval", "embreex", "trimesh", "av"},
     "remote-sensing": {"rasterio", "pyogrio", "shapely", "h5py", "sklearn"},
     "robotics": {"gymnasium", "gym_pusht", "pymunk", "metaworld", "h5py", "zarr", "pyarrow", "av", "shapely"},
     "log": {"tensorboard"},

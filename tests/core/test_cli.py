@@ -17,6 +17,7 @@ from priorscope.cli import guarded, main, parse_verbs, run_training
 from priorscope.errors import InputError
 
 HEAVY = ("torch", "diffusers", "transformers", "matplotlib", "scipy")
+_IMPORTED_AS = {"scikit-learn": "sklearn", "gym-pusht": "gym_pusht", "faster-coco-eval": "faster_coco_eval"}
 
 
 class FakeApp:
@@ -62,6 +63,8 @@ print(json.dumps([status, [name for name in {HEAVY!r} if name in sys.modules]]),
         ([], ["usage: priorscope APP VERB"]),
         (["--version"], [__version__]),
         (["depth", "--help"], ["predict", "evaluate", "train", "demo"]),
+        (["pose", "--help"], ["predict", "people"]),
+        (["pose", "predict", "--help"], ["--boxes", "--detector", "--crop", "--formats", "--out", "--batch-size"]),
         (["depth", "predict", "--help"], ["--model", "--device", "--precision", "--seed", "--out", "--batch-size"]),
         (["models"], ["lotus-depth-d-v2-0-disparity", "tiny-depth", "Apache-2.0", "in the package"]),
     ],
@@ -180,7 +183,7 @@ def test_all_that_the_extras_bring_is_known():
     assert set(cli._MODULES_OF) <= set(extras)
     for extra, modules in cli._MODULES_OF.items():
         names = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
-        assert {{"scikit-learn": "sklearn", "gym-pusht": "gym_pusht"}.get(name, name) for name in names} == modules
+        assert {_IMPORTED_AS.get(name, name) for name in names} == modules
 
 
 def test_a_training_names_its_model_once(capsys, monkeypatch, tmp_path):

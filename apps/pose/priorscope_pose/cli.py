@@ -1,0 +1,45 @@
+"""The commands of the pose app. Imports nothing heavy before a command is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from priorscope.cli import parse_verbs
+from priorscope_pose.configs import PeopleConfig, PredictConfig
+from priorscope_pose.published import MODELS
+
+SUMMARY = "keypoints of people in images and videos (SDPose, DiffPose)"
+
+__all__ = ["MODELS", "SUMMARY", "main"]
+
+_VERBS = {
+    "predict": PredictConfig,
+    "people": PeopleConfig,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``priorscope pose ...``; returns the exit status."""
+    config = parse_verbs("pose", _VERBS, arguments, summary=SUMMARY)
+    if isinstance(config, PredictConfig):
+        from priorscope_pose.predict import predict
+
+        return predict(config)
+    return _draw_people(config)
+
+
+def _draw_people(config: PeopleConfig) -> int:
+    from priorscope_pose.people import write_coco, write_posetrack
+
+    seeds = range(config.first_seed, config.first_seed + config.count)
+    settings = {
+        "height": config.height,
+        "width": config.width,
+        "people": config.people or None,
+        "workers": config.workers,
+    }
+    if config.layout == "coco":
+        print(write_coco(config.out, seeds, split=config.split or "train2017", **settings))
+    else:
+        print(write_posetrack(config.out, seeds, split=config.split or "train", frames=config.frames, **settings))
+    return 0

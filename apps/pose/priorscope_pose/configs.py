@@ -1,0 +1,104 @@
+"""What each command can be told. Needs no torch, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Device = str
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Format = Literal["overlay", "coco", "openpose", "controlnet", "npz"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model, and how it is asked."""
+
+    model: str = "tiny-pose"
+    """Name in the model table (`priorscope models pose`), hub id (owner/name), folder, or single file (SDPose)."""
+    crop: Literal["evaluated", "stretched"] = "evaluated"
+    """How SDPose gets people cut out: evaluated, as published figures are measured (the box and a quarter more, aspect
+    kept), or stretched, as the web demos and ComfyUI do. The same model gives other keypoints."""
+    flip_test: bool = True
+    """SDPose: mean of the heatmaps of each crop and of its mirror image, as published figures are measured; twice the
+    work."""
+    posterior: Literal["mode", "sample"] = "mode"
+    """SDPose: how the image is encoded: deterministic, or sampled as in the official code."""
+    steps: int = 4
+    """DiffPose: solver steps; any number without retraining."""
+    ensemble: int = 1
+    """DiffPose: noise draws a person, whose heatmaps are averaged."""
+    batch_size: int = 4
+    """People a batch. Memory grows with it."""
+    device: Device = "auto"
+    """auto, cpu, cuda, cuda:N."""
+    precision: Precision = "auto"
+    """auto is bfloat16 on a GPU and float32 on the CPU."""
+    compile: bool = False
+    """torch.compile SDPose's networks: slow first calls, then faster ones."""
+    seed: int = 0
+    """Of what is random: DiffPose's noise, and the sampled posterior."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Keypoints of the people in images, folders of images, and videos."""
+
+    inputs: tyro.conf.Positional[tuple[Path, ...]]
+    """Images, folders (searched with their sub-folders) and videos."""
+    out: Path = Path("out")
+    """Folder for the results; made where missing."""
+    formats: tuple[Format, ...] = ("overlay", "coco", "openpose")
+    """What to write: overlay (a picture, or an mp4), coco (COCO's results list), openpose (OpenPose's JSON), controlnet
+    (the skeletons on black, as ControlNet takes them), npz (arrays)."""
+    boxes: Path | None = None
+    """Where the people are, in a file: a detector's list or annotations in COCO's layout, or your own .json or .csv
+    (file, x1, y1, x2, y2, and perhaps score and frame)."""
+    detector: str = "whole"
+    """Who finds the people where no --boxes are given: a hub id or folder of transformers' RT-DETR family (RT-DETR,
+    RT-DETRv2, D-FINE, RF-DETR), or whole: each image shows one person."""
+    box_threshold: float = 0.5
+    """Boxes with a lower score are left out."""
+    max_people: int = 0
+    """At most so many people an image, those of the best boxes; 0: all."""
+    nms: float = 0.9
+    """Of two people whose poses are more similar (OKS) than this, only the better stays; 1: all stay."""
+    keypoint_threshold: float = 0.3
+    """Keypoints with a lower score are not drawn, and are missing (0, 0, 0) in OpenPose's JSON. The other formats hold
+    all."""
+    openpose_body: Literal[18, 25] = 18
+    """Body layout of OpenPose's JSON: 18 points, as ControlNet and ComfyUI take, or OpenPose's own 25 with feet."""
+    track: bool = True
+    """In videos, people keep a number from frame to frame."""
+    overwrite: bool = False
+    """Replace results that are there already."""
+    settings: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+
+
+@dataclass(frozen=True)
+class PeopleConfig:
+    """Draw people with exact joints: a data set in COCO's layout, or clips in PoseTrack18's."""
+
+    out: Path = Path("runs/people")
+    """Folder."""
+    layout: Literal["coco", "posetrack"] = "coco"
+    """coco: single pictures, 17 joints; posetrack: clips with motion blur, 15 joints."""
+    count: int = 1000
+    """Pictures, or clips."""
+    first_seed: int = 0
+    """Seed of the first; seeds from 1000000000 on are held out."""
+    split: str | None = None
+    """Name of the split; train2017 (coco) and train (posetrack) by default."""
+    frames: int = 5
+    """Of a clip."""
+    height: int = 160
+    width: int = 128
+    people: int = 1
+    """In a picture; 0: varies."""
+    workers: int = 1
+    """Processes."""
