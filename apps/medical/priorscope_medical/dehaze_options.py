@@ -12,7 +12,7 @@ from priorscope_medical.configs import DehazeConfig
 from priorscope_medical.ultrasound.write_cine import check_out
 
 _OF_PICTURES = ("method", "prior", "omega", "mask", "size", "precision")
-_OF_RF = ("rf_priors", "samples", "carrier", "bandwidth", "attenuation")
+_OF_RF = ("rf_priors", "samples", "last", "carrier", "bandwidth", "attenuation")
 
 
 def check_for_pictures(config: DehazeConfig) -> None:
@@ -30,6 +30,8 @@ def check_for_rf(config: DehazeConfig) -> None:
     )
     if config.samples < 1:
         raise InputError(f"--samples {config.samples}", remedy="Use 1 or more.")
+    if config.last is not None and not 0 < config.last < float("inf"):
+        raise InputError(f"--last {config.last:g}", remedy="Use a number above 0: 0.02 to 0.5.")
     if config.carrier is not None and not config.carrier > 0:
         raise InputError(f"--carrier {config.carrier:g}", remedy="Give the pulse's frequency in Hz.")
     if config.bandwidth is not None and not 0 < config.bandwidth < 2:

@@ -26,7 +26,7 @@ from priorscope_medical.ultrasound.display import time_gain
 from priorscope_medical.ultrasound.hdf5 import item, number, open_hdf5
 from priorscope_medical.ultrasound.metrics import flicker
 from priorscope_medical.ultrasound.read import read_channel_data
-from priorscope_medical.ultrasound.rf_dehaze import Separated, dehaze_rf
+from priorscope_medical.ultrasound.rf_dehaze import LAST, Separated, dehaze_rf
 from priorscope_medical.ultrasound.rf_lines import RfLines, rf_lines
 from priorscope_medical.ultrasound.rf_pictures import rf_pictures
 from priorscope_medical.ultrasound.rf_prior import RfPrior
@@ -78,6 +78,7 @@ def dehaze_recording(config: DehazeConfig, folder: Path) -> int:
         gamma=config.strength,
         steps=config.steps,
         start=1.0 if config.start is None else config.start,
+        last=LAST if config.last is None else config.last,
         carrier=lines.carrier,
         samples=config.samples,
         seed=config.seed,

@@ -79,6 +79,17 @@ def test_strength_0_leaves_the_picture_as_it_is(simulated, untrained, tmp_path):
     assert not (tmp_path / "none-report").exists()
 
 
+def test_levels_are_the_function_s(simulated, untrained, tmp_path):
+    path, cine = simulated
+    config = DehazeConfig(path, out=tmp_path / "few.mp4", rf_priors=untrained, steps=2, samples=1, device="cpu")
+    assert dehaze(replace(config, last=0.5, start=0.6)) == 0
+    found = np.load(tmp_path / "few-report" / "rf.npz")
+    priors = [RfPrior.from_pretrained(folder, device="cpu") for folder in untrained]
+    carrier = SCAN.carrier / SCAN.sampling
+    wanted = dehaze_rf(cine.hazy(1.0), *priors, steps=2, start=0.6, last=0.5, carrier=carrier, device="cpu")
+    np.testing.assert_allclose(found["tissue"], wanted.tissue, atol=1e-5)
+
+
 def test_gain_over_depth(simulated, untrained):
     path, _ = simulated
     plain = read_recording(DehazeConfig(path))
@@ -192,6 +203,7 @@ def test_wrong_inputs(simulated, tmp_path):
         (str(path), "--bandwidth", "0.6"): "made already",
         (str(path), "--carrier", "5e6"): "made already",
         (str(path), "--bandwidth", "60"): "--bandwidth 60",
+        (str(path), "--last", "0"): "--last 0",
         (str(path), "--precision", "bfloat16"): "this is RF",
         (str(path), "--rf-priors", "tiny-rf-haze", "tiny-rf-tissue"): "priors of haze and tissue",
         (str(tmp_path / "torn.h5"),): "torn.h5",
