@@ -26,3 +26,16 @@ JOINT_GRID: list[dict[str, Any]] = [
     *_grid(steps=(8, 16), eta=(0.0, 1.0, 100.0), start=(1.0,)),
     *_grid(steps=(6,), eta=(1.0, 100.0), start=(0.3, 0.5)),
 ]
+#: Runs of few calls. ``estimate``: what they begin from; ``last``: the last level's noise.
+_FEW: dict[str, Any] = {"eta": 100.0, "samples": 1}
+LATE_GRID: dict[str, list[dict[str, Any]]] = {
+    "late, from the SVD filter": [
+        {"steps": 5, "start": start, "last": last, "estimate": "svd"} | _FEW
+        for start, last in ((0.63, 0.2), (0.63, 0.4), (0.51, 0.4))
+    ],
+    "late, from the frames before": [
+        {"steps": 5, "start": start, "last": last, "estimate": "frames before"} | _FEW
+        for start, last in ((0.31, 0.2), (0.63, 0.2), (0.63, 0.4))
+    ],
+    "few levels": [{"steps": 5, "start": 1.0, "last": last} | _FEW for last in (0.4, 0.5)],
+}
