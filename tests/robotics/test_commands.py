@@ -116,6 +116,18 @@ def test_other_policies_train_a_few_steps(data, tmp_path, changes):
         assert float(field.input_stats.max) < 0.2  # divided by 10
 
 
+def test_a_policys_text_says_how_many_actions_are_executed(trained):
+    model = load_policy(trained)
+    policy = make_policy(model, "rti:1,0:noised:do=1", n_action_steps=4)
+    assert policy.n_action_steps == 1
+    assert policy.levels == [1, 0]
+    assert make_policy(model, "ddpm:do=2").n_action_steps == 2
+    assert make_policy(model, "ddpm", n_action_steps=3).n_action_steps == 3
+    for text in ("ddpm:do=0", "ddpm:do=two", "rti:do=1:noised"):
+        with pytest.raises(InputError, match="executes"):
+            make_policy(model, text)
+
+
 def test_a_policy_of_images_trains_and_sees(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)

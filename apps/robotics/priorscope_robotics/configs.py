@@ -107,7 +107,7 @@ class EvaluateConfig:
     compare: tuple[str, ...] = ()
     """Several, the first is what the others are compared with: ddpm; ddim:STEPS[:trailing]; rti:LEVELS (rti:2,1,0) or
     rti:auto[:CALLS], each with :noised, :deterministic, :official, :linear after it; streaming[:STRIDE];
-    consistency[:CHAIN]; each may end in @MODEL for another model than the first."""
+    consistency[:CHAIN]; each may have :do=N after it, to execute N actions of a plan, and @MODEL for another model."""
     episodes: int = 50
     first_seed: int = 100000
     """Episodes have the seeds from this one on; Push-T's are the published initial states."""

@@ -21,7 +21,7 @@ from priorscope_robotics.film import beside, strip, write_film
 from priorscope_robotics.filmed import Filmed, film_episode
 from priorscope_robotics.latency import summarise, time_in_turns
 from priorscope_robotics.level_trials import level_from_trials
-from priorscope_robotics.policies.named import make_policy
+from priorscope_robotics.policies.named import executed_actions, make_policy
 from priorscope_robotics.policies.policy import Policy
 
 _DDIM = "ddim:8"
@@ -42,8 +42,10 @@ def demo(config: DemoConfig) -> int:
     environment.max_steps = config.max_steps or environment.max_steps
     check_environment(model.spec, environment)
     steps = config.n_action_steps or None
-    trials = level_from_trials(model, [environment], steps)
-    policies = {text: make_policy(model, text, n_action_steps=steps, start_level=trials) for text in _texts(config)}
+    policies = {}
+    for text in _texts(config):
+        trials = level_from_trials(model, [environment], executed_actions(text) or steps)
+        policies[text] = make_policy(model, text, n_action_steps=steps, start_level=trials)
     start = environment.reset(config.episode)
     if environment.picture() is None:
         raise InputError(

@@ -22,7 +22,7 @@ from priorscope_robotics.level_trials import level_from_trials
 from priorscope_robotics.model import PolicyModel
 from priorscope_robotics.paired import paired_difference
 from priorscope_robotics.policies.contraction import measure_contraction
-from priorscope_robotics.policies.named import discrete_dimensions, make_policy
+from priorscope_robotics.policies.named import discrete_dimensions, executed_actions, make_policy
 from priorscope_robotics.policies.noise import EnvironmentNoise
 from priorscope_robotics.policies.policy import Output, Policy
 from priorscope_robotics.policies.rti import RtiPolicy, shifted
@@ -94,7 +94,7 @@ def _policy(
     text, source = _split(text, config)
     model = models[source]
     check_environment(model.spec, environments[0])
-    steps = config.n_action_steps or None
+    steps = executed_actions(text) or config.n_action_steps or None
     discrete = discrete_dimensions(config.discrete, model.spec.action_dim)
     return make_policy(
         model,

@@ -24,6 +24,9 @@ _FLAGS: dict[str, dict[str, Any]] = {
 }
 _OBJECTIVES = {"ddpm": "diffusion", "ddim": "diffusion", "rti": "diffusion"}
 
+#: Before the number of actions that are executed.
+_DO = ":do="
+
 
 def make_policy(
     model: PolicyModel,
@@ -41,7 +44,8 @@ def make_policy(
     text : str
         ``ddpm``; ``ddim:STEPS`` and ``ddim:STEPS:trailing``; ``rti:LEVELS`` with commas, or ``rti:auto`` and
         ``rti:auto:CALLS``, each with any of ``:noised``, ``:deterministic``, ``:official``, ``:linear`` after it;
-        ``streaming`` and ``streaming:STRIDE``; ``consistency`` and ``consistency:CHAIN``.
+        ``streaming`` and ``streaming:STRIDE``; ``consistency`` and ``consistency:CHAIN``. Each may end in ``:do=N``: N
+        actions of a plan are executed, whatever ``n_action_steps`` says.
     n_action_steps, discrete
         Of :class:`~priorscope_robotics.policies.policy.Policy`.
     start_level : callable, optional
@@ -52,7 +56,8 @@ def make_policy(
     InputError
         The text means nothing, or the model was trained for another kind of policy.
     """
-    kind, *words = text.split(":")
+    n_action_steps = executed_actions(text) or n_action_steps
+    kind, *words = text.partition(_DO)[0].split(":")
     options: dict[str, Any] = {"n_action_steps": n_action_steps, "discrete": discrete}
     wanted = _OBJECTIVES.get(kind, kind)
     if wanted not in ("diffusion", "streaming", "consistency"):
@@ -82,6 +87,16 @@ def make_policy(
     if kind == "streaming":
         return StreamingPolicy(model, stride=1 if number is None else number, **options)
     return ConsistencyPolicy(model, chain=number or 0, **options)
+
+
+def executed_actions(text: str) -> int:
+    """Of a policy's text, how many actions of a plan it says are executed; 0: it says nothing."""
+    _, said, number = text.partition(_DO)
+    if not said:
+        return 0
+    if not number.isdigit() or not int(number):
+        raise InputError(f"the actions that {text!r} executes", remedy="Give a number above 0: rti:2,1,0:do=1.")
+    return int(number)
 
 
 def _levels(words: list[str], text: str, start_level: Callable[[], int] | None) -> list[float]:
