@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from priorscope.cli import parse_verbs
-from priorscope_pose.configs import PeopleConfig, PredictConfig
+from priorscope_pose.configs import PeopleConfig, PredictConfig, TrainConfig
 from priorscope_pose.published import MODELS
 
 SUMMARY = "keypoints of people in images and videos (SDPose, DiffPose)"
@@ -14,6 +14,7 @@ __all__ = ["MODELS", "SUMMARY", "main"]
 
 _VERBS = {
     "predict": PredictConfig,
+    "train": TrainConfig,
     "people": PeopleConfig,
 }
 
@@ -25,6 +26,11 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_pose.predict import predict
 
         return predict(config)
+    if isinstance(config, TrainConfig):
+        from priorscope_pose.train import train
+
+        print(f"model: {train(config).model}")
+        return 0
     return _draw_people(config)
 
 

@@ -8,9 +8,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from priorscope.training.settings import LoopConfig
+
 Device = str
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Format = Literal["overlay", "coco", "openpose", "controlnet", "npz"]
+Layout = Literal["coco", "coco-ood", "humanart", "coco-wholebody", "crowdpose", "posetrack", "jhmdb", "pck", "pckh"]
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,56 @@ class PeopleConfig:
     """In a picture; 0: varies."""
     workers: int = 1
     """Processes."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a pose model: on your own annotations, or on people that are drawn for it."""
+
+    data: tyro.conf.Positional[str]
+    """Annotations in the layout below; people:COUNT draws so many pictures (DiffPose: clips) into the run folder; for a
+    prior also a folder of pictures."""
+    method: Literal["sdpose", "diffpose", "conv", "prior"] = "sdpose"
+    """sdpose: a U-Net tapped for heatmaps; diffpose: video; conv: a plain convolutional network, to compare with;
+    prior: a diffusion model of crops of people, without keypoints, for sdpose to start from."""
+    layout: Layout | None = None
+    """How DATA is laid out. Default: coco; posetrack for diffpose."""
+    images: Path | None = None
+    """Folder that the annotations' file names start from, where it does not follow from the layout."""
+    out: Path = Path("runs/train")
+    """Run folder; the model is out/model, what to look at is out/report.html."""
+    start: str = "new"
+    """new: random weights; a trained model (name, hub id, folder); for sdpose also a prior: the folder that
+    --method prior wrote, or Stable Diffusion 2."""
+    size: str = "mini"
+    """Of new networks: tiny, mini or small; of a new diffpose: mini, base or large (those on --backbone)."""
+    backbone: str | None = None
+    """DiffPose base and large: folder or hub id of the pretrained frame encoder."""
+    single_frame: bool = False
+    """DiffPose: the same network on the key frame alone."""
+    input_size: tuple[int, int] | None = None
+    """Width and height of the crops in pixels. Default: the model's own; 96 128 for new ones."""
+    label: float | None = None
+    """SDPose: the level that the U-Net is told; no noise is added. Default: the model's own, 999 as published."""
+    reconstruction: float = 0.003
+    """SDPose: weight of the auxiliary loss (the latent of the crop without blur and hole, under the second task). None
+    was published. Heatmaps are nearly all background, so their loss begins at about 0.002 where that of a latent begins
+    at about 1: with our default both begin alike. 0 leaves it out, and nearly half of the time with it."""
+    freeze: Literal["none", "encoder", "unet"] = "none"
+    """What is not trained. sdpose: the U-Net's first half (encoder) or all of it (unet; only the head learns);
+    diffpose: encoder, that of frames. The autoencoder never is."""
+    augment: bool = True
+    """Change crops at random, as published. False: learn the crops that evaluation shows."""
+    rotation: float | None = None
+    """Largest rotation in degrees. Default: as published, 80 (sdpose) or 45, twice at most (diffpose)."""
+    scale: float | None = None
+    """Crops show 1 - scale to 1 + scale times the region. Default: as published, 0.5 (sdpose) or 0.35 (diffpose)."""
+    half_body: float = 0.3
+    """Share of the people with enough keypoints of whom half is shown."""
+    hole: float = 1.0
+    """Share of the crops with a black rectangle (not diffpose, not prior)."""
+    held_out: int = 64
+    """Pictures kept out of training to look at, a tenth at most; of videos whole ones. 0: none."""
+    save_float32: bool = True
+    """Save an SDPose U-Net in float32 rather than float16."""
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)

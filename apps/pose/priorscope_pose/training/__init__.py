@@ -1,0 +1,1 @@
+"""Training of the image models: augmentation in the published order, feeds, losses, looks at held-out people."""

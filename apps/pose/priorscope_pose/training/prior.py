@@ -1,0 +1,90 @@
+"""A diffusion prior of people, from crops without keypoints: what a small SDPose can start from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from priorscope.backbones.latents import LatentSpace, PatchSpace
+from priorscope.backbones.stable_diffusion import UNetNetwork
+from priorscope.diffusion.condition import Condition
+from priorscope.diffusion.denoiser import Denoiser
+from priorscope.diffusion.losses import denoising_loss
+from priorscope.diffusion.schedule import VPSchedule
+from priorscope.errors import InputError
+from priorscope.evaluation.run_folder import RunFolder
+from priorscope.training.task import Task
+
+#: Stable Diffusion 2's schedule with v-prediction.
+SCHEDULER: dict[str, Any] = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+}
+
+
+class PriorTask(Task):
+    """The squared error of v at uniform levels, on batches of :class:`~priorscope_pose.training.feed.PriorFeed`.
+
+    Prompt and task are zeros, as nothing is told.
+
+    Parameters
+    ----------
+    unet : UNet2DConditionModel
+    latents : LatentSpace
+    held_out : dict, optional
+        A batch of the same kind that no step sees.
+    """
+
+    def __init__(self, unet: Any, latents: LatentSpace, held_out: dict[str, Any] | None = None) -> None:
+        super().__init__(unet)
+        unet.requires_grad_(True)
+        self.latents, self._held_out = latents, held_out
+        self._denoiser = Denoiser(UNetNetwork(unet), VPSchedule.from_scheduler_config(SCHEDULER), "v")
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            x0 = self.latents.encode(batch["image"].float() / 127.5 - 1)
+        config = self.model.config
+        condition = Condition(
+            {
+                "text": torch.zeros(len(x0), 2, config.cross_attention_dim, device=x0.device),  # type: ignore[union-attr]
+                "task": torch.zeros(len(x0), 4, device=x0.device),
+            }
+        )
+        return {"loss": denoising_loss(self._denoiser, x0, batch["eps"], batch["t"].float(), condition)}
+
+    def validate(self, run: RunFolder, step: int) -> dict[str, float]:
+        """``held_out_loss``, of fixed levels and noise."""
+        if self._held_out is None:
+            return {}
+        device = next(self.model.parameters()).device
+        batch = {name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in self._held_out.items()}
+        return {"held_out_loss": float(self.forward(batch)["loss"])}
+
+    def save(self, folder: Path) -> None:
+        """Write ``unet/``, ``vae/``, ``scheduler/`` and the prompt's state: a folder that ``--start`` takes."""
+        (folder / "unet").mkdir(parents=True)
+        self.model.save_config(folder / "unet")  # type: ignore[operator]
+        weights = {name: value.detach().float().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        (folder / "vae").mkdir()
+        if not isinstance(self.latents, PatchSpace):
+            raise InputError("a prior is trained in a space of pixel blocks only")
+        space = {"_class_name": "PatchSpace", "patch": self.latents.factor}
+        (folder / "vae/config.json").write_text(json.dumps(space) + "\n")
+        (folder / "scheduler").mkdir()
+        (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
+        prompt = torch.zeros(1, 2, self.model.config.cross_attention_dim)  # type: ignore[union-attr]
+        save_file({"state": prompt}, folder / "empty_prompt.safetensors")
