@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from priorscope.cli import parse_verbs
 from priorscope_pose.configs import PeopleConfig, PredictConfig, TrainConfig
@@ -38,7 +39,7 @@ def _draw_people(config: PeopleConfig) -> int:
     from priorscope_pose.people import write_coco, write_posetrack
 
     seeds = range(config.first_seed, config.first_seed + config.count)
-    settings = {
+    settings: dict[str, Any] = {
         "height": config.height,
         "width": config.width,
         "people": config.people or None,

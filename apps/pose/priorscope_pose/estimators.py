@@ -101,7 +101,7 @@ class SDPoseEstimator:
 
     def pictures(self, pictures: Sequence[Picture], boxes: Sequence[ImageBoxes], items: Sequence[str]) -> list[Poses]:
         settings = self.settings
-        return self.predictor(  # type: ignore[no-any-return]
+        return self.predictor(
             pictures,
             [its.boxes for its in boxes],
             box_scores=[its.scores for its in boxes],

@@ -106,8 +106,9 @@ def _box(draw: ImageDraw.ImageDraw, poses: Poses, place: int, factor: int, short
     from PIL import ImageFont
 
     colour = COLOURS["middle"] if poses.ids is None else hue(float(poses.ids[place] * _GOLDEN % 1))
-    left, top, right, bottom = (float(value + 0.5) * factor - 0.5 for value in poses.boxes[place])
-    draw.rectangle((left, top, right, bottom), outline=colour, width=max(1, round(factor * shorter / 400)))
+    left, top, right, bottom = (round(float(value)) * factor for value in poses.boxes[place])
+    ends = (left, top, right + factor - 1, bottom + factor - 1)
+    draw.rectangle(ends, outline=colour, width=factor * max(1, round(shorter / 400)))
     if poses.ids is None:
         return
     text, size = str(int(poses.ids[place])), max(9, shorter // 28) * factor

@@ -83,7 +83,7 @@ class Tracker:
         for track, place in self._pairs(poses, frame):
             ids[place] = track.id
             self._follow(track, poses, place, frame)
-        for place in np.flatnonzero(ids == 0):
+        for place in np.flatnonzero(ids == 0).tolist():
             self._count += 1
             ids[place] = self._count
             self._tracks.append(
