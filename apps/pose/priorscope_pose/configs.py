@@ -134,6 +134,8 @@ class TrainConfig:
     """DiffPose: the same network on the key frame alone."""
     input_size: tuple[int, int] | None = None
     """Width and height of the crops in pixels. Default: the model's own; 96 128 for new ones."""
+    sigma: float | None = None
+    """Of the Gaussians, in heatmap pixels, for new heads. Default: the published share of their width, 1 / 32."""
     label: float | None = None
     """SDPose: the level that the U-Net is told; no noise is added. Default: the model's own, 999 as published."""
     reconstruction: float = 0.003

@@ -57,6 +57,10 @@ def load_estimator(settings: ModelConfig) -> Estimator:
         raise InputError(f"a batch size of {settings.batch_size}", remedy="Use --batch-size 1 or more.")
     if _is_diffpose(settings.model):
         return DiffPoseEstimator(settings)
+    from priorscope_pose.conv.network import is_conv_folder
+
+    if is_conv_folder(settings.model):
+        return ConvEstimator(settings)
     return SDPoseEstimator(settings)
 
 
@@ -116,6 +120,20 @@ class SDPoseEstimator:
     def clip(self, frames: Sequence[Picture], boxes: Sequence[ImageBoxes], item: str) -> list[Poses]:
         # one noise for all frames, so that a sampled posterior does not flicker by itself
         return self.pictures(frames, boxes, [item] * len(frames))
+
+
+class ConvEstimator(SDPoseEstimator):
+    """The plain convolutional network that SDPose is compared with: asked as SDPose is."""
+
+    def __init__(self, settings: ModelConfig) -> None:
+        from priorscope.device import resolve_device
+        from priorscope_pose.conv.network import ConvPoseNetwork
+        from priorscope_pose.sdpose.predictor import SDPosePredictor
+
+        self.settings = settings
+        device = resolve_device(settings.device)
+        network: Any = ConvPoseNetwork.load(Path(settings.model).expanduser()).to(device)
+        self.predictor = SDPosePredictor(network, name=settings.model, device=device)
 
 
 class DiffPoseEstimator:

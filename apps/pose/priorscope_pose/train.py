@@ -84,7 +84,12 @@ def augmentation_of(config: TrainConfig) -> Augmentation:
 def _still(config: TrainConfig, sets: Sets, device: Any) -> tuple[Task, Feed]:
     learnt, held_out = sets
     kind, loop = learnt.skeleton.name, config.loop
-    made: dict[str, Any] = {"size": config.size, "input_size": config.input_size, "seed": loop.seed}
+    made: dict[str, Any] = {
+        "size": config.size,
+        "input_size": config.input_size,
+        "sigma": config.sigma,
+        "seed": loop.seed,
+    }
     network: Any
     if config.method == "conv":
         network = start_conv(config.start, kind, **made)

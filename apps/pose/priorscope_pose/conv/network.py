@@ -168,5 +168,11 @@ class ConvPoseNetwork(nn.Module):
         return network.eval().requires_grad_(False)
 
 
+def is_conv_folder(source: str | Path) -> bool:
+    """Whether a model is a folder that :meth:`ConvPoseNetwork.save` wrote."""
+    folder = Path(source).expanduser()
+    return (folder / FILE).is_file() and read_config(folder, FILE).get("family") == FAMILY
+
+
 def _blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(_Residual(channels) for _ in range(count)))

@@ -33,6 +33,7 @@ def start_sdpose(
     *,
     size: str = "mini",
     input_size: tuple[int, int] | None = None,
+    sigma: float | None = None,
     label: float | None = None,
     seed: int = 0,
 ) -> SDPoseNetwork:
@@ -50,6 +51,8 @@ def start_sdpose(
     input_size : tuple of int, optional
         (width, height) of the crops. Default: the model's own; 96 x 128 for a small one, 768 x 1024 for a prior with
         an autoencoder.
+    sigma : float, optional
+        Of the targets, in heatmap pixels; of a trained model only where its head is new.
     label : float, optional
         The level that the U-Net is told. Default: the model's own; 999 as published.
     seed : int
@@ -62,9 +65,9 @@ def start_sdpose(
     """
     find_skeleton(skeleton)
     if start == NEW:
-        network = new_model(size, skeleton=skeleton, input_size=input_size or (96, 128), seed=seed)
+        network = new_model(size, skeleton=skeleton, input_size=input_size or (96, 128), sigma=sigma, seed=seed)
     elif (folder := _prior_folder(start)) is not None:
-        network = _from_prior(folder, skeleton, input_size, seed)
+        network = _from_prior(folder, skeleton, input_size, sigma, seed)
     else:
         network = load_network(start).requires_grad_(True)
         network = _adapted(network, skeleton, input_size, seed)
@@ -79,6 +82,7 @@ def start_conv(
     *,
     size: str = "mini",
     input_size: tuple[int, int] | None = None,
+    sigma: float | None = None,
     seed: int = 0,
 ) -> ConvPoseNetwork:
     """A plain conv network: ``new``, or one that was trained on the same skeleton and crops.
@@ -89,7 +93,7 @@ def start_conv(
         It was trained on others.
     """
     if start == NEW:
-        return ConvPoseNetwork.new(size, skeleton=skeleton, input_size=input_size or (96, 128), seed=seed)
+        return ConvPoseNetwork.new(size, skeleton=skeleton, input_size=input_size or (96, 128), sigma=sigma, seed=seed)
     network = ConvPoseNetwork.load(start)
     settings = network.settings
     if settings.skeleton != skeleton or input_size not in (None, settings.input_size):
@@ -111,7 +115,9 @@ def _prior_folder(start: str) -> Path | None:
     return None
 
 
-def _from_prior(folder: Path, skeleton: str, input_size: tuple[int, int] | None, seed: int) -> SDPoseNetwork:
+def _from_prior(
+    folder: Path, skeleton: str, input_size: tuple[int, int] | None, sigma: float | None, seed: int
+) -> SDPoseNetwork:
     latents = load_latent_space(folder / "vae")
     small = latents.factor < 8
     if input_size is None:
@@ -120,7 +126,7 @@ def _from_prior(folder: Path, skeleton: str, input_size: tuple[int, int] | None,
         unet = with_task_switcher(load_unet(folder / "unet", expect={"in_channels": latents.channels}), seed)
     else:
         unet = load_unet(folder / "unet", expect={"in_channels": latents.channels}, settings=TASK_SWITCHER)
-    network = new_model(skeleton=skeleton, input_size=input_size, latents=latents, unet=unet, seed=seed)
+    network = new_model(skeleton=skeleton, input_size=input_size, latents=latents, unet=unet, sigma=sigma, seed=seed)
     state = prompt_state(folder)
     if state.shape[-1] != unet.config.cross_attention_dim:
         raise InputError(f"has a prompt of width {state.shape[-1]}", path=folder, remedy="Is it one model's folder?")
