@@ -20,7 +20,7 @@ from priorscope_pose.published import FILES, MODELS
 from priorscope_pose.sdpose.head import HeatmapHead
 from priorscope_pose.sdpose.network import SDPoseNetwork
 from priorscope_pose.sdpose.settings import FILE, PUBLISHED, PoseSettings
-from priorscope_pose.sdpose.single_file import TASK_SWITCHER, read_single_file
+from priorscope_pose.sdpose.single_file import TASK_SWITCHER, read_head, read_single_file
 from priorscope_pose.skeletons import skeleton
 
 #: What is fetched of a published folder. Not the text encoder (1.4 GB): its answer to the empty prompt is stored here.
@@ -56,21 +56,42 @@ def load_network(
     InputError
         Unknown names, incomplete downloads, missing or unexpected keys, parts of different models.
     """
+    path = _located(source, revision)
+    return _from_file(path, dtype) if path.is_file() else _from_folder(path, dtype)
+
+
+def load_head(source: str | Path, *, revision: str | None = None) -> tuple[HeatmapHead, PoseSettings]:
+    """A model's head alone, in evaluation mode, and how it is asked and read; the rest is not read.
+
+    Parameters and errors as for :func:`load_network`. The head has no gradients.
+    """
+    path = _located(source, revision)
+    if path.is_file():
+        head = read_head(path)
+        settings = _published_settings(head, path)
+    else:
+        head = _read_head(path / _DECODER)
+        settings = _settings(head, path)
+    return head.eval().requires_grad_(False), settings
+
+
+def _located(source: str | Path, revision: str | None) -> Path:
+    """The folder or single file of a model."""
     row = find_published(str(source), MODELS)
     if row is not None and row.loader == "sdpose-file":
         file = FILES[row.source]
         path = locate(row.source, [file], revision=revision) / file
         if not path.is_file():
             raise InputError("is missing in the download", path=path, remedy=f"Fetch {file} of {row.source} again.")
-        return _from_file(path, dtype)
+        return path
     if row is None and Path(source).expanduser().is_file():
-        return _from_file(Path(source).expanduser(), dtype)
-    return _from_folder(model_folder(source, list(PARTS), MODELS, revision=revision), dtype)
+        return Path(source).expanduser()
+    return model_folder(source, list(PARTS), MODELS, revision=revision)
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> SDPoseNetwork:
     head = _read_head(folder / _DECODER)
-    settings = PoseSettings.load(folder) if (folder / FILE).exists() else _published_settings(head, folder)
+    settings = _settings(head, folder)
     latents = load_latent_space(folder / "vae")
     # before the U-Net, so that the text encoder has gone when that comes
     prompt = _empty_prompt(folder)
@@ -110,6 +131,10 @@ def _read_head(path: Path) -> HeatmapHead:
         raise InputError(f"is no safetensors file that can be read ({error})", path=path) from None
     except InputError as error:
         raise InputError(error.fact, path=path, remedy="Is it the decoder of an SDPose model?") from None
+
+
+def _settings(head: HeatmapHead, folder: Path) -> PoseSettings:
+    return PoseSettings.load(folder) if (folder / FILE).exists() else _published_settings(head, folder)
 
 
 def _published_settings(head: HeatmapHead, path: Path) -> PoseSettings:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from priorscope.backbones.latents import AutoencoderSpace
@@ -76,6 +76,19 @@ def read_single_file(
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
     return unet, AutoencoderSpace(vae), head.eval().requires_grad_(False)
+
+
+def read_head(path: Path) -> HeatmapHead:
+    """The head of a file, in float32, without reading the networks; errors as :func:`read_single_file`'s."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {key.rpartition(_HEAD)[2]: file.get_tensor(key) for key in list(file.keys()) if _HEAD in key}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"is no safetensors file that can be read ({error})", path=path) from None
+    try:
+        return HeatmapHead.from_state(weights)
+    except InputError as error:
+        raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
 
 
 def split_parts(state: Weights) -> dict[str, Weights]:
