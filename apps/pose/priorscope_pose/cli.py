@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from priorscope.cli import parse_verbs
-from priorscope_pose.configs import PeopleConfig, PredictConfig, TrainConfig
+from priorscope_pose.configs import EvaluateConfig, PeopleConfig, PredictConfig, StylesConfig, TrainConfig
 from priorscope_pose.published import MODELS
 
 SUMMARY = "keypoints of people in images and videos (SDPose, DiffPose)"
@@ -15,8 +15,10 @@ __all__ = ["MODELS", "SUMMARY", "main"]
 
 _VERBS = {
     "predict": PredictConfig,
+    "evaluate": EvaluateConfig,
     "train": TrainConfig,
     "people": PeopleConfig,
+    "styles": StylesConfig,
 }
 
 
@@ -27,6 +29,14 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_pose.predict import predict
 
         return predict(config)
+    if isinstance(config, EvaluateConfig):
+        from priorscope_pose.evaluate import run_evaluation
+
+        return run_evaluation(config)
+    if isinstance(config, StylesConfig):
+        from priorscope_pose.styles import run_styles
+
+        return run_styles(config)
     if isinstance(config, TrainConfig):
         from priorscope_pose.train import train
 

@@ -160,3 +160,61 @@ class TrainConfig:
     save_float32: bool = True
     """Save an SDPose U-Net in float32 rather than float16."""
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a model on annotated people: OKS AP of the COCO family, PoseTrack's AP, PCK."""
+
+    data: tyro.conf.Positional[str]
+    """Annotations in the metric's layout; people:COUNT draws so many held-out pictures (posetrack: clips)."""
+    metric: Layout = "coco"
+    """Data set, its layout and its protocol."""
+    images: Path | None = None
+    """Folder that the annotations' file names start from, where it does not follow from the layout."""
+    boxes: Path | None = None
+    """A detector's boxes (COCO's results list). Default: the annotated boxes."""
+    box_threshold: float | None = None
+    """Boxes below this score are left out. Default: none are; 0.2 for posetrack, as its lineage does."""
+    score: Literal["auto", "bbox_keypoint", "bbox", "keypoint", "bbox_rle", "as_given"] = "auto"
+    """What ranks people. auto: bbox_keypoint, as mmpose and SDPose count, but as_given (joints are ranked by themselves
+    times the box's score) for posetrack and for PCK."""
+    nms: Literal["auto", "oks", "soft_oks", "none"] = "auto"
+    """How one person found twice is dropped. auto: oks, but none for posetrack and for PCK."""
+    nms_threshold: float = 0.9
+    """OKS from which two are one."""
+    detection_area: Literal["keypoints", "box"] = "keypoints"
+    """Whose area sorts detections into AP (M) and AP (L): keypoints, as COCO and SDPose count, or box, as mmpose 1.3.2
+    does by writing boxes into its results."""
+    limit: int = 0
+    """Only the first so many pictures (or videos); 0: all. Figures are then those of this part."""
+    worst: int = 8
+    """People with the worst results that the report shows."""
+    out: Path = Path("runs/evaluate")
+    """Run folder: predictions as they come (items.jsonl), results.json, metrics.json, report.html."""
+    resume: bool = False
+    """Go on with a run that was cut off."""
+    settings: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
+
+
+@dataclass(frozen=True)
+class StylesConfig:
+    """Make an out-of-domain variant of a set in COCO's layout: other pictures, the same annotations."""
+
+    data: tyro.conf.Positional[Path]
+    """The annotation file."""
+    out: Path = Path("runs/styles")
+    """Folder; a style becomes out/STYLE/, with annotations/ and the folder of pictures."""
+    images: Path | None = None
+    """Folder that the annotations' file names start from, where it does not follow from the layout."""
+    styles: tuple[Literal["oil", "transfer", "sketch"], ...] = ("oil", "transfer", "sketch")
+    """oil: an edge-keeping (Kuwahara) filter; transfer: colours and strengths of detail from another picture, in the
+    manner of AdaIN; sketch: pencil lines."""
+    reference: Path | None = None
+    """The picture that transfer takes its style from. Default: a brushed canvas, drawn anew for each picture."""
+    strength: float = 1.0
+    """0 leaves pictures as they are."""
+    seed: int = 0
+    """Of the drawn canvases; a picture's own follows from it and the file name."""
+    workers: int = 1
+    """Processes."""

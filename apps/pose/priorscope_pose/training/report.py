@@ -50,7 +50,7 @@ def write_report(run: RunFolder, config: TrainConfig, result: FitResult) -> None
 def _use(config: TrainConfig, result: FitResult) -> str:
     if config.method == "prior":
         return f"`priorscope pose train DATA --start {result.model}` trains an SDPose model that begins as this prior."
-    return f"{result.model} is measured by `priorscope pose evaluate {result.model} DATA`."
+    return f"{result.model} is measured by `priorscope pose evaluate DATA --model {result.model}`."
 
 
 def _summary(rows: Sequence[dict[str, Any]], result: FitResult) -> str:
