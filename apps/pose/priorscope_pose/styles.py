@@ -49,10 +49,10 @@ def oil(image: Picture, strength: float = 1.0) -> Picture:
     Returns
     -------
     uint8 array (H, W, 3)
-        The squares' sides are a fortieth of the picture's shorter one, 3 pixels at least; done twice.
+        The squares' sides are a hundredth of the picture's shorter one, 3 pixels at least; done twice.
     """
     check_rgb(image)
-    reach = max(2, 2 * round(min(image.shape[:2]) / 80))
+    reach = max(2, 2 * round(min(image.shape[:2]) / 200))
     painted = image.astype(np.float32)
     for _ in range(2):
         painted = _kuwahara(painted, reach)
