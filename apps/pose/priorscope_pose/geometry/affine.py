@@ -50,9 +50,10 @@ def classic_matrix(
     Returns
     -------
     ndarray, float64, [N, 2, 3]
-        As mmpose's ``get_warp_matrix``: the map that takes three points of the region (its middle, the middle of its
-        upper edge, and that point turned by a quarter about the first) to those of the crop. The points are rounded
-        to float32, which the published crops depend on.
+        As ``get_warp_matrix`` of mmpose 1.0: the map that takes three points of the region (its middle, the middle of
+        its upper edge, and that point turned by a quarter about the first) to those of the crop. The points are rounded
+        to float32, which the published crops depend on. mmpose 1.3.2 takes the left edge; its maps differ by rounding,
+        below 1e-4 pixels.
     """
     center, scale, cos, sin = _regions(center, scale, rotation)
     half = scale[:, :1] / 2

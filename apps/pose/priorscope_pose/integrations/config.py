@@ -29,7 +29,7 @@ SKELETONS: dict[str, str] = {
 _NMS = {"oks_nms": "oks", "soft_oks_nms": "soft_oks", "none": "none"}
 #: What makes mmpose's preprocessor give [-1, 1], RGB.
 _PREPROCESSOR: dict[str, Any] = {
-    "type": "PoseDataPreprocessor",
+    "type": "mmpose.PoseDataPreprocessor",
     "mean": [127.5] * 3,
     "std": [127.5] * 3,
     "bgr_to_rgb": True,
@@ -132,10 +132,7 @@ def _load(path: Path | None) -> Mapping[str, Any]:
 
 def _read(config: Mapping[str, Any]) -> MmposeConfig:
     model = config.get("model")
-    if not isinstance(model, Mapping) or model.get("type") not in (
-        "TopdownPoseEstimator",
-        "mmpose.TopdownPoseEstimator",
-    ):
+    if not isinstance(model, Mapping) or _plain(model.get("type")) != "TopdownPoseEstimator":
         kind = model.get("type") if isinstance(model, Mapping) else None
         raise InputError(f"describes {kind or 'no model'}", remedy="Give a config of a TopdownPoseEstimator.")
     head = model.get("head") or {}
@@ -245,17 +242,17 @@ def model_config(source: str | Path, *, flip_test: bool = True, trainable: bool 
     """
     head, settings = load_head(source)
     codec = {
-        "type": "BatchedUDPHeatmap",
+        "type": "mmpose.BatchedUDPHeatmap",
         "input_size": settings.input_size,
         "heatmap_size": settings.heatmap_size,
         "sigma": settings.sigma,
     }
     return {
-        "type": "TopdownPoseEstimator",
+        "type": "mmpose.TopdownPoseEstimator",
         "data_preprocessor": dict(_PREPROCESSOR),
-        "backbone": {"type": "SDPoseBackbone", "source": str(source), "trainable": trainable},
+        "backbone": {"type": "mmpose.SDPoseBackbone", "source": str(source), "trainable": trainable},
         "head": {
-            "type": "SDPoseHead",
+            "type": "mmpose.SDPoseHead",
             "in_channels": head.channels,
             "out_channels": head.keypoints,
             "source": str(source),
