@@ -138,13 +138,13 @@ class EvaluateConfig:
 class DemoConfig:
     """One episode twice, with warm-started and with full plans, filmed side by side; and how long each plan takes."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional] = "tiny-pusht"
     """Name in the model table, model folder, run folder of train, or a .ckpt file."""
     environment: Annotated[str, tyro.conf.Positional] = "pusht"
     """pusht, or gym:ID; Meta-World's tasks cannot be drawn."""
     out: Path = Path("runs/robotics-demo")
     """Run folder; replaced if a demo made it."""
-    policy: str = "rti:2,1,0"
+    policy: str = "rti:2,1,0:do=1"
     """rti:LEVELS or rti:auto; others as of evaluate's --compare."""
     full: str = "ddpm"
     """What it is compared with."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from priorscope.backbones.table import PublishedModel
 
 _EXPERIMENTS = "diffusion-policy.cs.columbia.edu/data/experiments"
@@ -22,6 +24,17 @@ def _columbia(name: str, folder: str, size: str, note: str) -> PublishedModel:
 
 
 MODELS: tuple[PublishedModel, ...] = (
+    PublishedModel(
+        name="tiny-pusht",
+        app="robotics",
+        task="actions",
+        loader="priorscope",
+        source=str(Path(__file__).parent / "models/tiny-pusht"),
+        licence="Apache-2.0",
+        size="2 MB",
+        note="ours, bundled: Push-T from nine keypoints and the agent, learnt from a planner; for demos and tests",
+        bundled=True,
+    ),
     _columbia(
         "dp-pusht-lowdim-cnn",
         "low_dim/pusht/diffusion_policy_cnn",
