@@ -1,4 +1,4 @@
-"""`priorscope pose evaluate` on miniatures: perfect predictions get 1, cut-off runs go on, all kinds of models are asked."""
+"""`priorscope pose evaluate` on miniatures: perfect predictions get 1, cut-off runs go on, all models are asked."""
 
 from __future__ import annotations
 

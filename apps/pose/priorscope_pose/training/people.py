@@ -135,7 +135,7 @@ class WholePictures:
         file = self._files[index]
         picture = self._pictures.read(file.path)
         height, width = picture.shape[:2]
-        return Person(picture, np.array([0.0, 0.0, width - 1.0, height - 1.0]), np.zeros((0, 3)), file.name)
+        return Person(picture, np.array([0.0, 0.0, width - 1.0, height - 1.0]), np.zeros((0, 3)), file.stem)
 
 
 class Subset:
