@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.backbones.table import find_published
+from priorscope.device import resolve_device
 from priorscope.errors import InputError
 from priorscope_pose.configs import ModelConfig
 from priorscope_pose.data.boxes import ImageBoxes
@@ -74,8 +75,18 @@ def _is_diffpose(source: str) -> bool:
     return (folder / "config.json").is_file() and read_config(folder).get("_class_name") == "DiffPoseModel"
 
 
+def _is_conv(source: str) -> bool:
+    from priorscope.backbones.loading import read_config
+    from priorscope_pose.conv.network import FAMILY
+    from priorscope_pose.sdpose.settings import FILE
+
+    folder = Path(source).expanduser()
+    named = find_published(source, MODELS) is not None
+    return not named and (folder / FILE).is_file() and read_config(folder, FILE).get("family") == FAMILY
+
+
 class SDPoseEstimator:
-    """SDPose."""
+    """SDPose, and the baseline of plain convolutions, which is asked in the same way."""
 
     reach = 0
 
@@ -83,6 +94,13 @@ class SDPoseEstimator:
         from priorscope_pose.sdpose.predictor import SDPosePredictor
 
         self.settings = settings
+        if _is_conv(settings.model):
+            from priorscope_pose.conv.network import ConvPoseNetwork
+
+            where = resolve_device(settings.device)
+            network: Any = ConvPoseNetwork.load(settings.model).to(where)
+            self.predictor = SDPosePredictor(network, name=settings.model, device=where)
+            return
         self.predictor = SDPosePredictor.from_pretrained(
             settings.model,
             device=settings.device,

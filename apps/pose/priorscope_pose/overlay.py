@@ -116,4 +116,5 @@ def _box(draw: ImageDraw.ImageDraw, poses: Poses, place: int, factor: int, short
     x, y = max(left, 0), max(top - size * 1.25, 0)
     x2, y2 = x + draw.textlength(text, font) + size * 0.5, y + size * 1.25
     draw.rectangle((x, y, x2, y2), fill=colour)
-    draw.text((x + size * 0.25, y), text, fill=_OUTLINE, font=font)
+    bright = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2] > 100
+    draw.text((x + size * 0.25, y), text, fill=_OUTLINE if bright else COLOURS["middle"], font=font)
