@@ -6,10 +6,10 @@ mean of both; UDP + DARK decoding person by person in numpy and OpenCV. (It take
 official one draws, so that both sides give the same keypoints.) Ours: SDPosePredictor's network, folded: one batch of
 crop and mirror image, no text encoder, a U-Net that ends at the tap; and our decoder.
 
-Both sides have the same random weights of Stable Diffusion 2's size (--small: of a small one, to try the script) and get
-the same crop. They run in turns in one process; the ratio is the median over pairs. On one CPU thread the time is that
-of the processor (other work on the machine does not count), else that of the wall. With a GPU ours is bfloat16 and
-compiled, unless --eager.
+Both sides have the same random weights of Stable Diffusion 2's size (--small: of a small one, to try the script) and
+get the same crop. They run in turns in one process, now the one first, now the other; the ratio is the median over
+pairs. On one CPU thread the time is that of the processor (other work on the machine does not count), else that of the
+wall. With a GPU ours is bfloat16 and compiled, unless --eager.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def test_boxes_matrices_and_crops() -> None:
             udp = boxes.get_udp_warp_matrix(center[row], scale[row], angle, INPUT)
             np.testing.assert_allclose(udp_matrix(center, scale, INPUT, angle)[row], udp, rtol=1e-6, atol=2e-5)
             classic = boxes.get_warp_matrix(center[row], scale[row], angle, INPUT)
-            # It fixes the map by the middle of the left edge, mmpose 1.0 (as we) of the upper: float32 rounds otherwise.
+            # It goes by the middle of the left edge, mmpose 1.0 and we of the upper: float32 rounds otherwise.
             np.testing.assert_allclose(classic_matrix(center, scale, INPUT, angle)[row], classic, atol=1e-4)
     crops = crop_people(IMAGE, BOXES, INPUT)
     for row, box in enumerate(BOXES):
