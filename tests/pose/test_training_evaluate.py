@@ -99,14 +99,14 @@ def test_a_run_that_was_cut_off_goes_on(people, tmp_path, monkeypatch):
     told(monkeypatch, Oracle(annotations, wrong=1.0))
     config = EvaluateConfig(str(people), out=tmp_path / "run")
     run_evaluation(replace(config, out=tmp_path / "whole"))
-    told(monkeypatch, Oracle(annotations, wrong=1.0, dies_after=3))
+    told(monkeypatch, Oracle(annotations, wrong=1.0, dies_after=4))
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(config)
     with pytest.raises(InputError, match="--resume"):
         run_evaluation(config)
     rest = told(monkeypatch, Oracle(annotations, wrong=1.0))
     run_evaluation(replace(config, resume=True))
-    assert len(rest.asked) == len(annotations) - 3
+    assert len(rest.asked) == len(annotations) - 4
     assert figures(config.out) == figures(tmp_path / "whole")
 
 

@@ -58,7 +58,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
             remedy="Use a model and a --metric of one skeleton.",
         )
     boxes = boxes_of(config, annotations)
-    result = predict_all(estimator, annotations, boxes, run)
+    result = predict_all(estimator, annotations, boxes, run, batch_size=config.settings.batch_size)
     if not result.rows:
         first = result.failures[0]
         raise InputError(f"none of {len(result.failures)} could be evaluated; the first, {first.key}: {first.error}")
@@ -112,7 +112,12 @@ class _Item:
 
 
 def predict_all(
-    estimator: Estimator, annotations: Annotations, boxes: DetectedBoxes, run: RunFolder | None = None
+    estimator: Estimator,
+    annotations: Annotations,
+    boxes: DetectedBoxes,
+    run: RunFolder | None = None,
+    *,
+    batch_size: int = 1,
 ) -> SuiteResult:
     """Ask the model for everybody who has a box; rows are kept as they come, and a later call goes on.
 
@@ -123,6 +128,8 @@ def predict_all(
     annotations : Annotations
     boxes : DetectedBoxes
     run : RunFolder, optional
+    batch_size : int
+        Pictures that are read and asked about together; how many people a batch has is the estimator's affair.
 
     Returns
     -------
@@ -140,21 +147,28 @@ def predict_all(
     ]
 
     def ask(batch: list[_Item]) -> list[dict[str, Any]]:
-        return [_row(item, estimator, boxes) for item in batch]
+        if any(item.is_clip for item in batch):
+            return [_row(item, _ask(item, estimator, boxes), boxes) for item in batch]
+        pictures = [read_image(item.images[0].path) for item in batch]
+        its = [boxes.of(item.images[0].id) for item in batch]
+        found = estimator.pictures(pictures, its, [item.key for item in batch])
+        return [_row(item, [poses], boxes) for item, poses in zip(batch, found, strict=True)]
 
-    return run_items(items, ask, key=lambda item: item.key, run=run, progress="people")
+    return run_items(items, ask, key=lambda item: item.key, run=run, batch_size=batch_size, progress="people")
 
 
-def _row(item: _Item, estimator: Estimator, boxes: DetectedBoxes) -> dict[str, Any]:
+def _ask(item: _Item, estimator: Estimator, boxes: DetectedBoxes) -> list[Poses]:
     its = [boxes.of(image.id) for image in item.images]
     if item.is_clip:
-        found = estimator.clip(FrameFiles([image.path for image in item.images], kept=16), its, item.key)
-    else:
-        found = estimator.pictures([read_image(image.path) for image in item.images], its, [item.key])
+        return estimator.clip(FrameFiles([image.path for image in item.images], kept=16), its, item.key)
+    return estimator.pictures([read_image(item.images[0].path)], its, [item.key])
+
+
+def _row(item: _Item, found: Sequence[Poses], boxes: DetectedBoxes) -> dict[str, Any]:
     return {
         "images": [
-            {"id": image.id, "people": _people(poses, ids.ids.tolist())}
-            for image, poses, ids in zip(item.images, found, its, strict=True)
+            {"id": image.id, "people": _people(poses, boxes.of(image.id).ids.tolist())}
+            for image, poses in zip(item.images, found, strict=True)
             if len(poses)
         ]
     }

@@ -177,7 +177,9 @@ def styled(
         return sketch(image, strength)
     if style != "transfer":
         raise InputError(f"no style {style!r}", remedy="There are oil, transfer and sketch.")
-    return transfer(image, brushed_canvas(*image.shape[:2], seed) if reference is None else reference, strength)
+    return transfer(
+        image, brushed_canvas(image.shape[0], image.shape[1], seed) if reference is None else reference, strength
+    )
 
 
 def run_styles(config: StylesConfig) -> int:

@@ -61,8 +61,11 @@ def train(config: TrainConfig) -> FitResult:
             _draw(config, run, drawn)
         accelerator.wait_for_everyone()
         sets = _draw(config, run, drawn)
-    make = {"sdpose": _still, "conv": _still, "diffpose": _video, "prior": _prior}[config.method]
-    task, feed = make(config, sets, accelerator.device)
+    if config.method == "prior":
+        task, feed = _prior(config, sets)
+    else:
+        assert sets is not None
+        task, feed = (_video if config.method == "diffpose" else _still)(config, sets, accelerator.device)
     result = fit(task, feed, config.loop, run, accelerator)
     if accelerator.is_main_process:
         write_report(run, config, result)
@@ -108,7 +111,7 @@ def _still(config: TrainConfig, sets: Sets, device: Any) -> tuple[Task, Feed]:
     return task, feed
 
 
-def _prior(config: TrainConfig, sets: Sets | None, device: Any) -> tuple[Task, Feed]:
+def _prior(config: TrainConfig, sets: Sets | None) -> tuple[Task, Feed]:
     import torch
 
     from priorscope.backbones.latents import PatchSpace

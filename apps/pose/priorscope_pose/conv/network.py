@@ -158,7 +158,9 @@ class ConvPoseNetwork(nn.Module):
         if content.get("family") != FAMILY:
             raise InputError("does not describe a conv network", path=folder / FILE)
         try:
-            stated = {key: tuple(v) if isinstance(v, list) else v for key, v in content["settings"].items()}
+            stated: dict[str, Any] = {
+                key: tuple(v) if isinstance(v, list) else v for key, v in content["settings"].items()
+            }
             network = cls(PoseSettings(**stated), content["widths"], content["blocks"])
             network.load_state_dict(load_file(folder / _WEIGHTS))
         except (KeyError, TypeError, AttributeError) as error:

@@ -51,15 +51,15 @@ class PriorTask(Task):
         super().__init__(unet)
         unet.requires_grad_(True)
         self.latents, self._held_out = latents, held_out
+        self._prompt_width = int(unet.config.cross_attention_dim)
         self._denoiser = Denoiser(UNetNetwork(unet), VPSchedule.from_scheduler_config(SCHEDULER), "v")
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             x0 = self.latents.encode(batch["image"].float() / 127.5 - 1)
-        config = self.model.config
         condition = Condition(
             {
-                "text": torch.zeros(len(x0), 2, config.cross_attention_dim, device=x0.device),  # type: ignore[union-attr]
+                "text": torch.zeros(len(x0), 2, self._prompt_width, device=x0.device),
                 "task": torch.zeros(len(x0), 4, device=x0.device),
             }
         )
@@ -86,5 +86,5 @@ class PriorTask(Task):
         (folder / "vae/config.json").write_text(json.dumps(space) + "\n")
         (folder / "scheduler").mkdir()
         (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
-        prompt = torch.zeros(1, 2, self.model.config.cross_attention_dim)  # type: ignore[union-attr]
+        prompt = torch.zeros(1, 2, self._prompt_width)
         save_file({"state": prompt}, folder / "empty_prompt.safetensors")
