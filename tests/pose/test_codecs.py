@@ -207,6 +207,9 @@ def test_bad_input(name: str) -> None:
     broken[1, maps, 5, 5] = float("nan")
     with pytest.raises(InputError, match="heatmap 1 of person 1 holds NaN"):
         codec.decode(broken)
+    broken[1, maps, 5, 5] = float("inf")
+    with pytest.raises(InputError, match="heatmap 1 of person 1 holds infinite values"):
+        codec.decode(broken)
     with pytest.raises(InputError, match=r"keypoints of shape \[5, 2\]"):
         codec.encode(torch.zeros(5, 2))
     with pytest.raises(InputError, match=r"visibilities \[1, 4\] for keypoints"):
@@ -220,6 +223,11 @@ def test_bad_settings() -> None:
     for codec in (UdpHeatmap, MsraHeatmap, CombinedHeatmap):
         with pytest.raises(InputError, match="unknown place 'nowhere'"):
             codec(INPUT, HEATMAP, without_peak="nowhere")
+        with pytest.raises(InputError, match="two pixels or more"):
+            codec(INPUT, (1, 64))
+        for sigma in (0.0, -2.0, float("nan")):
+            with pytest.raises(InputError, match="targets of width"):
+                codec(INPUT, HEATMAP, sigma)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -70,7 +70,7 @@ class Spotlight:
         return small.expand(-1, self.keypoints, -1, -1).contiguous()
 
 
-@pytest.mark.parametrize("crop", ["evaluated", "stretched"])
+@pytest.mark.parametrize("crop", ["evaluated", "stretched", "classic"])
 def test_bright_spot_is_found_where_it_is(crop):
     """Crop, heatmap, codec and the way back, for boxes of any shape: a spot of 6 pixels' deviation, to half a pixel."""
     settings = new_model("tiny", input_size=(96, 128)).settings
@@ -80,6 +80,7 @@ def test_bright_spot_is_found_where_it_is(crop):
         ((140.0, 90.0), (90, 30, 180, 160)),
         ((60.5, 120.25), (20, 90, 150, 150)),
         ((150, 60), (120, 5, 190, 190)),
+        ((172, 178), (60, 60, 180, 190)),
     ):
         bright = 255 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / (2 * 6.0**2))
         image = np.repeat(bright.round().astype(np.uint8)[..., None], 3, 2)

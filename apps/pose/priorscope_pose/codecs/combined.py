@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 import torch
 
 from priorscope_pose.codecs.dark import blur, opencv_gaussian
-from priorscope_pose.codecs.peaks import WithoutPeak, check_heatmaps, check_keypoints, check_without_peak, find_peaks
+from priorscope_pose.codecs.peaks import (
+    WithoutPeak,
+    check_heatmaps,
+    check_keypoints,
+    check_sizes,
+    check_without_peak,
+    find_peaks,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class CombinedHeatmap:
     without_peak: WithoutPeak = field(default="maximum", kw_only=True)
 
     def __post_init__(self) -> None:
+        check_sizes(self.input_size, self.heatmap_size, self.radius_factor)
         check_without_peak(self.without_peak)
 
     @property

@@ -18,6 +18,7 @@ from priorscope_pose.codecs.peaks import (
     WithoutPeak,
     check_heatmaps,
     check_keypoints,
+    check_sizes,
     check_without_peak,
     find_peaks,
 )
@@ -53,6 +54,7 @@ class MsraHeatmap:
     official: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_sizes(self.input_size, self.heatmap_size, self.sigma)
         check_without_peak(self.without_peak)
         self.smoothing  # noqa: B018  (says at once if there is no such kernel)
 

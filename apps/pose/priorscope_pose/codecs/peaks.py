@@ -49,7 +49,7 @@ def find_peaks(heatmaps: torch.Tensor) -> Peaks:
     Raises
     ------
     InputError
-        A heatmap with a NaN: the network has failed.
+        A heatmap with a NaN, or whose maximum is infinite: the network has failed.
     """
     # Row by row, and then in one row: a plain maximum is several times as fast as one that also tells its place.
     of_rows = heatmaps.amax(-1)
@@ -57,10 +57,10 @@ def find_peaks(heatmaps: torch.Tensor) -> Peaks:
     row = heatmaps.gather(2, y[..., None, None].expand(-1, -1, 1, heatmaps.shape[-1]))[:, :, 0]
     x = row.argmax(-1)
     scores = row.gather(-1, x[..., None])[..., 0].float()
-    if scores.isnan().any():
-        person, joint = scores.isnan().nonzero()[0].tolist()
+    if not scores.isfinite().all():
+        person, joint = (~scores.isfinite()).nonzero()[0].tolist()
         raise InputError(
-            f"heatmap {joint} of person {person} holds NaN",
+            f"heatmap {joint} of person {person} holds {'NaN' if scores[person, joint].isnan() else 'infinite values'}",
             remedy="Look for NaN in the weights, or use another --precision.",
         )
     return Peaks(x, y, scores, scores > 0)
@@ -96,6 +96,16 @@ def check_keypoints(
     keypoints = torch.where(finite[..., None], keypoints, 0).float()
     visible = torch.where(finite, visible, 0).float()
     return keypoints, visible, visible >= 0.5
+
+
+def check_sizes(input_size: tuple[int, int], heatmap_size: tuple[int, int], spread: float) -> None:
+    """Raise :class:`InputError` for sizes below two pixels, or targets whose ``spread`` is not above 0."""
+    if min(*input_size, *heatmap_size) < 2:
+        raise InputError(
+            f"an input of {input_size} pixels with heatmaps of {heatmap_size}", remedy="Sides have two pixels or more."
+        )
+    if not 0 < spread < float("inf"):
+        raise InputError(f"targets of width {spread}", remedy="Give sigma (or radius_factor) above 0.")
 
 
 def check_without_peak(without_peak: str) -> None:

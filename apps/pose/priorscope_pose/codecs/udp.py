@@ -13,7 +13,14 @@ import torch
 
 from priorscope_pose.codecs.dark import Smoothing, newton_step, opencv_gaussian
 from priorscope_pose.codecs.gaussians import windowed_gaussians
-from priorscope_pose.codecs.peaks import WithoutPeak, check_heatmaps, check_keypoints, check_without_peak, find_peaks
+from priorscope_pose.codecs.peaks import (
+    WithoutPeak,
+    check_heatmaps,
+    check_keypoints,
+    check_sizes,
+    check_without_peak,
+    find_peaks,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class UdpHeatmap:
     official: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_sizes(self.input_size, self.heatmap_size, self.sigma)
         check_without_peak(self.without_peak)
         self.smoothing  # noqa: B018  (says at once if there is no such kernel)
 

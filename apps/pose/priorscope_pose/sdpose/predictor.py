@@ -258,7 +258,11 @@ class SDPosePredictor:
         self, heatmaps: torch.Tensor, cut: Sequence[tuple[list[_Person], Crops]], results: Sequence[Poses]
     ) -> None:
         """Decode a batch and write it into its people's places."""
-        keypoints, scores = (value.cpu().numpy() for value in self.codec.decode(heatmaps))
+        decoded, maxima = self.codec.decode(heatmaps)
+        # A classic crop counts its region's pixels, where the codec's units count the intervals between them.
+        if cut[0][1].policy == "classic":
+            decoded = self.codec.crop_pixels(decoded)
+        keypoints, scores = decoded.cpu().numpy(), maxima.cpu().numpy()
         row = 0
         for people, crops in cut:
             rows = slice(row, row + len(people))
