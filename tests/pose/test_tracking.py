@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from priorscope.errors import InputError
+from priorscope_pose.people import draw_clip
 from priorscope_pose.poses import Poses
 from priorscope_pose.skeletons import COCO
 from priorscope_pose.tracking import Tracker, box_overlap
@@ -114,6 +115,28 @@ def test_boxes_alone_are_enough_where_no_keypoint_counts():
     tracker = Tracker(COCO)
     tracker.update(poses((50, 100, 0), (300, 100, 0), scores=0.1))
     np.testing.assert_array_equal(tracker.update(poses((303, 100, 0), (54, 100, 0), scores=0.1)).ids, [2, 1])
+
+
+def test_drawn_people_keep_the_numbers_they_were_drawn_with():
+    """Three articulated figures who walk and act in front of each other; the truth gives the joints."""
+    _, truths = draw_clip(7, frames=6, height=64, width=80, people=3)
+    tracker, numbers = Tracker(COCO), {}
+    for frame, truth in enumerate(truths):
+        people = truth.people[:: 1 if frame % 2 else -1]
+        joints = np.array([person.coco for person in people]).reshape(-1, 17, 3)
+        found = tracker.update(
+            Poses(
+                joints[..., :2],
+                (joints[..., 2] > 0).astype(np.float32),
+                np.array([person.box for person in people], np.float32).reshape(-1, 4),
+                np.ones(len(people), np.float32),
+                "coco",
+                "evaluated",
+            )
+        )
+        for person, number in zip(people, found.ids, strict=True):
+            assert numbers.setdefault(person.track_id, number) == number, (frame, person.track_id)
+    assert len(set(numbers.values())) == len(numbers) == 3
 
 
 def test_box_overlap_by_hand():

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from priorscope.cli import parse_verbs
-from priorscope_pose.configs import EvaluateConfig, PeopleConfig, PredictConfig, StylesConfig, TrainConfig
+from priorscope_pose.configs import (
+    ConvertConfig,
+    EvaluateConfig,
+    PeopleConfig,
+    PredictConfig,
+    StylesConfig,
+    TrainConfig,
+)
 from priorscope_pose.published import MODELS
 
 SUMMARY = "keypoints of people in images and videos (SDPose, DiffPose)"
@@ -18,6 +25,7 @@ _VERBS = {
     "evaluate": EvaluateConfig,
     "train": TrainConfig,
     "people": PeopleConfig,
+    "convert": ConvertConfig,
     "styles": StylesConfig,
 }
 
@@ -33,6 +41,10 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_pose.evaluate import run_evaluation
 
         return run_evaluation(config)
+    if isinstance(config, ConvertConfig):
+        from priorscope_pose.convert import convert
+
+        return convert(config)
     if isinstance(config, StylesConfig):
         from priorscope_pose.styles import run_styles
 

@@ -84,6 +84,31 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class ConvertConfig:
+    """Poses that are annotated or predicted already, in other tools' layouts: pose images for ControlNet, OpenPose's
+    JSON, overlays, arrays."""
+
+    poses: tyro.conf.Positional[Path]
+    """Annotations, or a results list, in COCO's layout."""
+    out: Path = Path("out")
+    """Folder for the results; made where missing."""
+    formats: tuple[Literal["overlay", "openpose", "controlnet", "npz"], ...] = ("openpose", "controlnet")
+    """As for predict."""
+    annotations: Path | None = None
+    """Annotations that a results list belongs to: they say what its images are called and how large they are."""
+    images: Path | None = None
+    """Folder of the pictures; by default where COCO keeps them. Only overlays need the pictures."""
+    skeleton: Literal["coco", "coco_wholebody", "humanart", "posetrack", "crowdpose", "jhmdb"] = "coco"
+    """What the keypoints are."""
+    keypoint_threshold: float = 0.3
+    """Keypoints with a lower score are not drawn, and are missing in OpenPose's JSON."""
+    openpose_body: Literal[18, 25] = 18
+    """Body layout of OpenPose's JSON."""
+    overwrite: bool = False
+    """Replace results that are there already."""
+
+
+@dataclass(frozen=True)
 class PeopleConfig:
     """Draw people with exact joints: a data set in COCO's layout, or clips in PoseTrack18's."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,32 @@ from numpy.typing import NDArray
 from priorscope.data.files import write_text
 from priorscope.data.images import ImageFile, write_png
 from priorscope.data.video import VideoWriter
-from priorscope_pose.configs import PredictConfig
+from priorscope_pose.configs import Format
 from priorscope_pose.data.annotations import ImageId
 from priorscope_pose.estimators import Estimator
 from priorscope_pose.formats import controlnet_image, write_coco_results, write_openpose, write_poses
+from priorscope_pose.formats.openpose import Body
 from priorscope_pose.overlay import draw_poses
 from priorscope_pose.poses import Poses
 
 #: COCO's results of all pictures of a run, and what the numbers of a run mean.
 RESULTS, ABOUT = "results.json", "about.json"
+
+
+class Wanted(Protocol):
+    """What a writer needs of a command's configuration."""
+
+    @property
+    def out(self) -> Path: ...
+
+    @property
+    def formats(self) -> tuple[Format, ...]: ...
+
+    @property
+    def keypoint_threshold(self) -> float: ...
+
+    @property
+    def openpose_body(self) -> Body: ...
 
 
 @dataclass(frozen=True)
@@ -32,12 +49,12 @@ class Writer:
 
     Parameters
     ----------
-    config : PredictConfig
+    config : Wanted
     about : dict
         Model, skeleton and settings, for ``about.json``.
     """
 
-    config: PredictConfig
+    config: Wanted
     about: Mapping[str, Any]
 
     def image_files(self, image: ImageFile) -> dict[str, Path]:

@@ -84,6 +84,7 @@ class TransformersDetector:
             It is neither there nor reachable, of another family, or weights lack.
         """
         from transformers import AutoModelForObjectDetection
+        from transformers.utils import logging
 
         folder = locate(source, _PARTS, revision=revision)
         kind = read_config(folder).get("model_type")
@@ -91,6 +92,8 @@ class TransformersDetector:
             raise InputError(f"is a {kind}, no detector known here", path=source, remedy=f"Use {', '.join(FAMILIES)}.")
         preparation = read_config(folder, _PREPARATION)
         where = resolve_device(device)
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
         try:
             model, info = AutoModelForObjectDetection.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
@@ -98,6 +101,9 @@ class TransformersDetector:
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"cannot be loaded by transformers ({reason})", path=source) from None
+        finally:
+            if bars:
+                logging.enable_progress_bar()
         lacking = sorted(info["missing_keys"])
         if lacking:
             raise InputError(
