@@ -69,7 +69,7 @@ class Plan:
     seeds: tuple[int, ...] = SEEDS
 
 
-SMALL = Plan(Sizes(40, 20, 10, 10, 3, 2), steps=6, batch=4, prior_steps=6, clip_steps=2, clip_batch=2, seeds=(0, 1))
+SMALL = Plan(Sizes(40, 20, 10, 10, 3, 2), steps=6, batch=4, prior_steps=6, clip_steps=2, clip_batch=2, seeds=(0,))
 
 
 class Evidence(EvidenceRows):
