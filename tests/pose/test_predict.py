@@ -64,13 +64,13 @@ def test_a_picture_becomes_every_format(model, photo, tmp_path, capsys):
     assert "1 people in 1 images and frames" in captured.out
     assert captured.err == "no --boxes and no --detector: each image is taken to show one person\n"
     names = {"photo_pose.png", "photo_keypoints.json", "photo_controlnet.png", "photo_poses.npz"}
-    assert {file.name for file in out.iterdir()} == names | {"results.json", "about.json"}
+    assert {file.name for file in out.iterdir()} == names | {"photo_results.json", "photo_about.json"}
 
     # the same as the predictor says of the whole picture
     expected = SDPosePredictor.from_pretrained(model, device="cpu")(photo, [[0, 0, 80, 60]])
     archive = read_poses(out / "photo_poses.npz")
     np.testing.assert_allclose(archive.poses[0].keypoints, expected.keypoints, atol=1e-3)
-    (row,) = loaded(out / "results.json")
+    (row,) = loaded(out / "photo_results.json")
     assert (row["image_id"], row["category_id"]) == ("photo", 1)
     values = np.reshape(row["keypoints"], (17, 3))
     np.testing.assert_allclose(values[:, :2], expected.keypoints[0], atol=1e-3)
@@ -82,7 +82,7 @@ def test_a_picture_becomes_every_format(model, photo, tmp_path, capsys):
     assert len(seen) > 3
     for name in seen:
         np.testing.assert_allclose(points[places[name], :2], expected.keypoints[0, COCO.index(name)], atol=2e-3)
-    about = loaded(out / "about.json")
+    about = loaded(out / "photo_about.json")
     assert (about["skeleton"], about["crop"], about["flip_test"]) == ("coco", "evaluated", True)
     assert about["detector"] == "whole image"
     assert about["inputs"] == [{"file": str(path), "image_id": "photo", "people": 1, "unusable_boxes": 0}]
@@ -96,7 +96,7 @@ def test_crops_of_the_other_policy_are_other_poses_and_say_so(model, photo, tmp_
     for crop in ("evaluated", "stretched"):
         assert run(model, tmp_path / crop, path, "--crop", crop, "--formats", "npz") == 0
         found[crop] = read_poses(tmp_path / crop / "photo_poses.npz").poses[0]
-        assert loaded(tmp_path / crop / "about.json")["crop"] == found[crop].crop == crop
+        assert loaded(tmp_path / crop / "photo_about.json")["crop"] == found[crop].crop == crop
     assert np.abs(found["evaluated"].keypoints - found["stretched"].keypoints).max() > 0.5
 
 
@@ -184,11 +184,14 @@ def test_results_that_are_there_are_kept(model, photo, tmp_path, capsys):
     path = save(tmp_path / "photo.png", photo)
     out = tmp_path / "out"
     assert run(model, out, path) == 0
-    before = (out / "results.json").read_bytes()
+    before = (out / "photo_results.json").read_bytes()
     assert run("no-such-model", out, path) == 2  # found out before a model is loaded
     assert "exists already (and 3 more of the results). Use --overwrite or another --out." in capsys.readouterr().err
     assert run(model, out, path, "--overwrite") == 0
-    assert (out / "results.json").read_bytes() == before
+    assert (out / "photo_results.json").read_bytes() == before
+    # another picture may join it
+    assert run(model, out, save(tmp_path / "other.png", photo)) == 0
+    assert (out / "other_results.json").exists()
 
 
 def test_a_broken_picture_costs_only_itself(model, photo, tmp_path, capsys):
@@ -271,7 +274,7 @@ def test_a_video_with_people_who_keep_their_numbers(model, photo, tmp_path, caps
     documents = sorted((out / "walk_openpose").iterdir())
     assert [path.name for path in documents[:2]] == [f"walk_{n:012d}_keypoints.json" for n in (0, 1)]
     assert [person["person_id"] for person in loaded(documents[1])["people"]] == [[2], [1]]
-    (record,) = loaded(out / "about.json")["inputs"]
+    (record,) = loaded(out / "walk_about.json")["inputs"]
     assert (record["frames"], record["people"], record["persons"]) == (count, 20, 2)
     # frame by frame it is what pictures give
     frame = list(read_video(clip))[9].image
@@ -380,11 +383,11 @@ def test_diffpose_looks_at_clips(clip_model, photo, tmp_path):
         found.append(read_poses(out / "walk_poses.npz"))
     for one, other in zip(*(archive.poses for archive in found), strict=True):
         np.testing.assert_allclose(one.keypoints, other.keypoints, atol=1e-2)
-    about = loaded(tmp_path / "out1/about.json")
+    about = loaded(tmp_path / "out1/walk_about.json")
     assert (about["skeleton"], about["steps"], about["crop"]) == ("posetrack", 2, "classic")
     path = save(tmp_path / "photo.png", photo)
     assert run(clip_model, tmp_path / "single", path, "--formats", "coco") == 0
-    assert len(loaded(tmp_path / "single/results.json")[0]["keypoints"]) == 3 * 17
+    assert len(loaded(tmp_path / "single/photo_results.json")[0]["keypoints"]) == 3 * 17
     assert run(clip_model, tmp_path / "wrong", path, "--steps", "0") == 2
 
 

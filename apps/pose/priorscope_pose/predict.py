@@ -22,7 +22,7 @@ from priorscope_pose.detectors import BoxFile, Detector, Shown, WholeImage, best
 from priorscope_pose.estimators import Estimator, load_estimator
 from priorscope_pose.evaluation.nms import oks_nms, person_scores, similarities
 from priorscope_pose.poses import Poses
-from priorscope_pose.results import RESULTS, ClipWriter, Writer
+from priorscope_pose.results import ClipWriter, Writer
 from priorscope_pose.tracking import Tracker
 
 # Frames of a video that are looked at together; noise is numbered by pieces, so it does not depend on --batch-size.
@@ -75,7 +75,7 @@ def predict(config: PredictConfig) -> int:
         except InputError as error:
             failures.append(Failure(str(clip.path), str(error)))
     if records:
-        run.writer.finish(records)
+        run.writer.finish(run.writer.shared_file("about", [*images, *clips]), records)
         print(_summary(records))
     return conclude(failures, len(images) + len(clips), config.out)
 
@@ -174,7 +174,9 @@ class _Run:
         done = [image for image in images if str(image.path) not in failed]
         if done:
             self.writer.coco(
-                self.config.out / RESULTS, [(ids[image.stem], poses_of[image.stem]) for image in done], self.estimator
+                self.writer.shared_file("results", images),
+                [(ids[image.stem], poses_of[image.stem]) for image in done],
+                self.estimator,
             )
         records = [
             {"file": row["key"], "image_id": ids[image.stem], **{key: row[key] for key in ("people", "unusable_boxes")}}

@@ -23,9 +23,6 @@ from priorscope_pose.formats.openpose import Body
 from priorscope_pose.overlay import draw_poses
 from priorscope_pose.poses import Poses
 
-#: COCO's results of all pictures of a run, and what the numbers of a run mean.
-RESULTS, ABOUT = "results.json", "about.json"
-
 
 class Wanted(Protocol):
     """What a writer needs of a command's configuration."""
@@ -80,6 +77,13 @@ class Writer:
         }
         return {name: path for name, path in files.items() if name in self.config.formats}
 
+    def shared_file(self, name: str, inputs: Sequence[ImageFile]) -> Path:
+        """The file that several inputs share: ``results.json``, of pictures in COCO's layout, or ``about.json``.
+
+        That of a single input bears its name, so that pictures can be predicted one after the other into one folder.
+        """
+        return self.config.out / (f"{inputs[0].stem}_{name}.json" if len(inputs) == 1 else f"{name}.json")
+
     def targets(self, images: Sequence[ImageFile], clips: Sequence[ImageFile]) -> Iterator[Path]:
         """All that will be written."""
         for image in images:
@@ -87,8 +91,8 @@ class Writer:
         for clip in clips:
             yield from self.clip_files(clip).values()
         if images and "coco" in self.config.formats:
-            yield self.config.out / RESULTS
-        yield self.config.out / ABOUT
+            yield self.shared_file("results", images)
+        yield self.shared_file("about", [*images, *clips])
 
     # What was there was checked for all inputs before the first was read, hence overwrite=True below.
 
@@ -123,10 +127,10 @@ class Writer:
         if "coco" in self.config.formats:
             write_coco_results(path, poses, estimator.skeleton, overwrite=True)
 
-    def finish(self, inputs: Sequence[dict[str, Any]]) -> None:
-        """Write ``about.json``."""
-        content = {**self.about, "inputs": list(inputs)}
-        write_text(self.config.out / ABOUT, json.dumps(content, indent=2, ensure_ascii=False) + "\n", overwrite=True)
+    def finish(self, path: Path, records: Sequence[dict[str, Any]]) -> None:
+        """Write what the numbers of a run mean, and what was found in each input."""
+        content = {**self.about, "inputs": list(records)}
+        write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", overwrite=True)
 
 
 class ClipWriter:
