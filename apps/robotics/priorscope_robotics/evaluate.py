@@ -44,7 +44,7 @@ def evaluate(config: EvaluateConfig) -> int:
         config.out,
         config,
         resume=config.resume,
-        may_differ=("resume", "max_seconds", "out", "device", "batch_size", "films"),
+        may_differ=("resume", "max_seconds", "out", "device", "batch_size", "films", "compare"),
     )
     done = {(row["policy"], row["seed"]): row for row in run.history() if "seed" in row}
     contestants = []

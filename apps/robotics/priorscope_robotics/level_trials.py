@@ -51,10 +51,10 @@ def level_from_trials(
             pass
         found = propose_start(torch.stack(plans), model.schedule(), shift=policy.n_action_steps)
         print(
-            f"rti:auto starts at level {found.level}: shifted plans err by {found.error:.3g} in normalised units "
-            f"(the paper's rule says {found.published_level})"
+            f"rti:auto starts at level {found.published_level}, by the paper's rule (shifted plans typically err by "
+            f"{found.error:.3g} in normalised units, which noise of level {found.level} would hide)"
         )
-        return found.level
+        return found.published_level
 
     return level
 

@@ -17,11 +17,12 @@ class StartProposal:
     """Where to begin."""
 
     level: int
-    """The lowest whose noise hides the error of the shifted plan."""
+    """The lowest whose noise hides the typical error of the shifted plan."""
     error: float
     """Root mean square of that error, in normalised units."""
     published_level: int
-    """argmin over k of the mean of |shifted plan - sqrt(abar_k) next plan|, as the paper suggests."""
+    """argmin over k of the mean of |shifted plan - sqrt(abar_k) next plan|, as the paper suggests; the better of
+    the two where both were tried (benchmarks/RESULTS.md, step 7)."""
 
 
 def propose_start(plans: torch.Tensor, schedule: VPSchedule, *, shift: int = 1, quantile: float = 0.5) -> StartProposal:
@@ -41,7 +42,9 @@ def propose_start(plans: torch.Tensor, schedule: VPSchedule, *, shift: int = 1, 
     Notes
     -----
     An error e is hidden by noise of sigma_k / alpha_k >= e (:func:`priorscope.diffusion.warm_start.late_start`). The
-    paper's rule compares a clean plan with one that is only scaled; it has no noise in it, and favours low levels.
+    paper's rule compares a clean plan with one that is only scaled: there is no noise in it. It proposed higher levels
+    in the tasks that we tried, which did better: a plan that must change its mind once in a while errs little in most
+    steps.
     """
     if plans.ndim != 4 or len(plans) < 2:
         raise InputError(f"recorded plans of shape {tuple(plans.shape)}", remedy="Record two control steps or more.")
