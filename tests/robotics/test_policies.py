@@ -10,11 +10,15 @@ from torch import nn
 
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
+from priorscope_robotics.checkpoints.load import load_policy
+from priorscope_robotics.envs.environment import make_environment
+from priorscope_robotics.episodes_run import run_episodes
 from priorscope_robotics.model import PolicyModel
 from priorscope_robotics.policies.consistency import ConsistencyPolicy, consistency_loss, consistent, student_of
 from priorscope_robotics.policies.contraction import largest_singular_value, measure_contraction
 from priorscope_robotics.policies.discrete import nearest_values, snap_actions, snap_guess
 from priorscope_robotics.policies.full import FullPolicy
+from priorscope_robotics.policies.named import make_policy
 from priorscope_robotics.policies.noise import EnvironmentNoise
 from priorscope_robotics.policies.rti import RtiPolicy, WarmStart, shifted
 from priorscope_robotics.policies.start_level import levels_down, propose_start
@@ -455,3 +459,13 @@ def test_student_at_the_clean_level_is_the_plan_itself():
     loss = consistency_loss(model, model, model, given, x, torch.randn_like(x), torch.tensor([50, 3]))
     loss.backward()
     assert model.network.final_conv[-1].weight.grad.abs().sum() > 0
+
+
+def test_the_bundled_policy_pushes_the_block_home_with_three_calls_a_step():
+    model = load_policy("tiny-pusht")
+    policy = make_policy(model, "rti:2,1,0:do=1")
+    environments = [make_environment("pusht", ["obs"]) for _ in range(3)]
+    results = list(run_episodes(environments, policy, range(100_000, 100_003), noise_seed=0))
+    assert sum(result.success for result in results) >= 2
+    for result in results:  # the first plan in full; then three calls a step, but for jumps
+        assert result.calls <= 3 * result.steps + 300
