@@ -345,6 +345,29 @@ def test_transformers_detector_says_what_transformers_says(detr_folder, photos):
         np.testing.assert_allclose(detector([picture])[0].boxes, ours.boxes, atol=1e-2)
 
 
+def test_predict_asks_the_detector(detr_folder, photos, tmp_path):
+    """The command's boxes are the best of the detector's."""
+    from PIL import Image
+
+    from priorscope.cli import main
+    from priorscope_pose.detectors.transformers_detr import TransformersDetector
+    from priorscope_pose.formats import read_poses
+    from priorscope_pose.sdpose.checkpoint import save_network
+    from priorscope_pose.sdpose.small import new_model
+
+    model = save_network(new_model("tiny", input_size=(32, 48)), tmp_path / "model")
+    Image.fromarray(photos[1]).save(tmp_path / "photo.png")
+    words = ["--detector", str(detr_folder), "--model", str(model), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    words += ["--box-threshold", "0", "--max-people", "2", "--nms", "1", "--formats", "npz"]
+    assert main(["pose", "predict", str(tmp_path / "photo.png"), *words]) == 0
+    (expected,) = TransformersDetector.from_pretrained(detr_folder, device="cpu")([photos[1]])
+    taken, _ = best_boxes(expected, 90, 120, limit=2)
+    found = read_poses(tmp_path / "out/photo_poses.npz").poses[0]
+    assert len(found) == 2
+    np.testing.assert_allclose(found.boxes, taken.boxes, atol=1e-3)
+    np.testing.assert_allclose(found.box_scores, taken.scores, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "size"),
     [

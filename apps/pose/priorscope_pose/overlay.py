@@ -79,7 +79,7 @@ def _stroke(box: NDArray[np.float32], shorter: int) -> float:
 
 def _fine(name: str) -> bool:
     """Points that lie close together: of face and hands."""
-    return name.startswith("face-") or (name[-1:].isdigit() and side_of(name) != "middle")
+    return name.startswith("face-") or name.endswith("hand_root") or (name[-1:].isdigit() and side_of(name) != "middle")
 
 
 def _person(

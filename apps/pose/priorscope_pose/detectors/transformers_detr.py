@@ -120,7 +120,7 @@ class TransformersDetector:
         pixels = torch.from_numpy(np.stack([self.prepare(image) for image in images]))
         answer = self.model(pixel_values=pixels.to(self.model.device, self.model.dtype))
         scores = answer.logits[..., self.person].float().sigmoid().cpu().numpy()
-        found = answer.pred_boxes.double().cpu().numpy()
+        found = answer.pred_boxes.float().cpu().double().numpy()
         results = []
         for image, its, boxes in zip(images, scores, found, strict=True):
             # middle and size, in parts of the picture
