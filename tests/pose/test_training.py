@@ -97,6 +97,7 @@ def test_a_resumed_run_is_the_unbroken_one(people, tmp_path):
         assert (tmp_path / "whole" / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sdpose", "conv"])
 def test_some_steps_lower_the_loss_on_drawn_people(people, tmp_path, method):
     plain = config_of(
@@ -195,6 +196,7 @@ def test_conv_networks_come_back(tmp_path):
         ConvPoseNetwork.load(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_diffpose_trains_on_drawn_clips(tmp_path):
     config = TrainConfig(
         data="people:3",
