@@ -117,9 +117,10 @@ def draw(rows: Rows, path: Path) -> None:
                 means = [100 * np.mean(its) if its else np.nan for its in found]
                 style = ("-", "--", ":")[line % 3]
                 axis.plot(steps, means, f"o{style}", color=f"C{number}", markersize=3, label=f"{arm}, {ensemble} draws")
-        axis.set(title="clips", xlabel="solver steps", ylabel="PoseTrack mAP", xscale="log", xticks=steps)
-        axis.set_xticklabels([str(one) for one in steps])
-        axis.legend(fontsize=7)
+        axis.set(title="clips", xlabel="solver steps", ylabel="PoseTrack mAP")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(steps, [str(one) for one in steps])
+        axis.legend(fontsize=7, handlelength=4)
         axis.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
