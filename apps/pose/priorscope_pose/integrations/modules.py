@@ -207,7 +207,7 @@ class SDPoseHead(HeatmapHead, _BaseHead):
             heatmaps = merge_flip(straight, mirrored, flip_indices, asked.get("shift_heatmap", False))
         else:
             heatmaps = self.forward(feats)
-        found = self.decode(heatmaps)
+        found = _BaseHead.decode(self, heatmaps)
         if not asked.get("output_heatmaps", False):
             return found
         fields = module("mmengine.structures").PixelData
