@@ -463,7 +463,7 @@ def test_student_at_the_clean_level_is_the_plan_itself():
 
 def test_the_bundled_policy_pushes_the_block_home_with_three_calls_a_step():
     model = load_policy("tiny-pusht")
-    policy = make_policy(model, "rti:2,1,0:do=1")
+    policy = make_policy(model, "rti:20,10,0:do=1")
     environments = [make_environment("pusht", ["obs"]) for _ in range(3)]
     results = list(run_episodes(environments, policy, range(100_000, 100_003), noise_seed=0))
     assert sum(result.success for result in results) >= 2

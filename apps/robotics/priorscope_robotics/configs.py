@@ -144,7 +144,7 @@ class DemoConfig:
     """pusht, or gym:ID; Meta-World's tasks cannot be drawn."""
     out: Path = Path("runs/robotics-demo")
     """Run folder; replaced if a demo made it."""
-    policy: str = "rti:2,1,0:do=1"
+    policy: str = "rti:20,10,0:do=1"
     """rti:LEVELS or rti:auto; others as of evaluate's --compare."""
     full: str = "ddpm"
     """What it is compared with."""
