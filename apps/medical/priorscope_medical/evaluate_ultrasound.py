@@ -15,6 +15,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_medical.ultrasound.cine_file import read_regions, read_rf
 from priorscope_medical.ultrasound.cine_scores import RANGE, contrast_scores, decibels, envelope, truth_scores
+from priorscope_medical.ultrasound.heart_scatterers import BLOOD, WALL
 from priorscope_medical.ultrasound.metrics import flicker
 from priorscope_medical.ultrasound.rf_pairs import RfPair, rf_pairs
 from priorscope_medical.ultrasound_configs import EvaluateUltrasoundConfig
@@ -86,13 +87,26 @@ def _read(pair: RfPair) -> _Cine:
             f"RF of shape {list(clean.shape)}", path=pair.truth, remedy=f"{list(before.rf.shape)} was expected."
         )
     regions = read_regions(pair.regions, before.rf.shape) if pair.regions else before.regions
-    if clean is None and regions is None and (after is None or len(after) < 2):
+    for rf, path in ((before.rf, pair.before), (after, pair.after), (clean, pair.truth or pair.before)):
+        if rf is not None and not np.ptp(rf, axis=1).any():
+            raise InputError("RF without a signal: every line is constant", path=path, remedy="Check the file.")
+    contrast = regions is not None and _has_contrast(regions)
+    if clean is None and not contrast and (after is None or not _moves(before.rf)):
         raise InputError(
-            "neither truth, regions nor a second frame before and after: nothing can be measured",
+            "neither truth, regions of wall (1) and blood (2) nor frames that change before and after: nothing can be "
+            "measured",
             path=pair.before,
             remedy="Give --regions or --truth.",
         )
     return _Cine(before.rf, after, clean, regions)
+
+
+def _has_contrast(regions: NDArray[Any]) -> bool:
+    return bool((regions == WALL).any() and (regions == BLOOD).any())
+
+
+def _moves(rf: NDArray[Any]) -> bool:
+    return bool(np.diff(rf, axis=0).any())
 
 
 def _measured(pair: RfPair, cine: _Cine, bins: int) -> list[dict[str, Any]]:
@@ -120,9 +134,9 @@ def _scores(rf: NDArray[Any], cine: _Cine, bins: int) -> dict[str, float]:
     found: dict[str, float] = {}
     if cine.clean is not None:
         found |= truth_scores(rf, cine.clean, cine.regions)
-    if cine.regions is not None and {1, 2} <= set(np.unique(cine.regions).tolist()):
+    if cine.regions is not None and _has_contrast(cine.regions):
         found |= contrast_scores(rf, cine.regions, bins=bins)
-    if cine.after is not None and len(rf) > 1 and np.ptp(np.diff(cine.before, axis=0)) > 0:
+    if cine.after is not None and _moves(cine.before):
         found["flicker_of_input"] = flicker(envelope(rf), envelope(cine.before))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from priorscope.data.files import refuse_overwrite
 from priorscope.errors import InputError
 from priorscope_medical.ultrasound.cine_file import write_simulated
 from priorscope_medical.ultrasound.rf_simulator import simulate_cine
@@ -13,8 +14,7 @@ def simulate_ultrasound(config: SimulateUltrasoundConfig) -> int:
     """Run ``priorscope medical simulate-ultrasound``; returns the exit status."""
     if config.out.suffix.lower() not in (".h5", ".hdf5"):
         raise InputError("cines are written as HDF5", path=config.out, remedy="Let --out end in .h5.")
-    if config.out.exists():
-        raise InputError("exists already", path=config.out, remedy="Choose another --out, or remove it.")
+    refuse_overwrite(config.out, remedy="Choose another --out, or remove it.")
     if not 0 <= config.strength < float("inf") or config.seed < 0:
         raise InputError(f"--strength {config.strength}, --seed {config.seed}", remedy="Use 0 or more.")
     options = {"frames": config.frames, "frame_rate": config.frame_rate, "noise": config.noise}

@@ -202,13 +202,31 @@ def test_patches_are_pieces_turned_mirrored_and_scaled():
         (lambda folder, cine: read_rf(_file(folder / "a.npy", np.zeros((4, 4)))), r"shape \[4, 4\]"),
         (lambda folder, cine: read_rf(_file(folder / "a.npy", np.full((2, 4, 4), np.inf))), "not finite"),
         (lambda folder, cine: read_rf(_file(folder / "a.npy", np.zeros((2, 4, 4), complex))), "complex128"),
-        (lambda folder, cine: read_rf(_bytes(folder / "a.npy")), "cannot be read"),
+        (lambda folder, cine: read_rf(_bytes(folder / "a.npy")), "a.npy"),
+        (lambda folder, cine: read_rf(_cut(folder / "a.npz", 0.5)), "truncated or broken"),
+        (lambda folder, cine: read_rf(_zeroed(folder / "a.npz")), "truncated or broken"),
+        (lambda folder, cine: read_rf(_archive(folder / "a.npz", first=RF, second=RF)), "first, second"),
         (lambda folder, cine: read_rf(_bytes(folder / "a.h5")), "truncated or no HDF5"),
         (lambda folder, cine: read_rf(_bytes(folder / "a.wav")), "neither"),
         (lambda folder, cine: read_regions(_file(folder / "r.npy", np.zeros((3, 4), int)), (2, 4, 4)), r"\[3, 4\]"),
         (lambda folder, cine: read_regions(_file(folder / "r.npy", np.full((4, 4), 9)), (2, 4, 4)), "regions from 9"),
         (lambda folder, cine: main(["simulate-ultrasound", "--out", str(cine)]), "exists already"),
         (lambda folder, cine: main(["simulate-ultrasound", "--out", str(folder / "a.txt")]), "HDF5"),
+        (
+            lambda folder, cine: main(
+                ["simulate-ultrasound", "--frames", "1", "--out", str(_file(folder / "a.npy", RF) / "cine.h5")]
+            ),
+            "cannot be written",
+        ),
+        (
+            lambda folder, cine: main(["simulate-ultrasound", "--frames", "0", "--out", str(folder / "a.h5")]),
+            "Use one or more",
+        ),
+        (lambda folder, cine: _evaluate(folder, RF, truth=0 * RF), "truth.npy: RF without a signal"),
+        (lambda folder, cine: _evaluate(folder, RF, after=0 * RF + 3), "after.npy: RF without a signal"),
+        (lambda folder, cine: _evaluate(folder, RF, regions=np.ones(RF.shape, int)), "nothing can be measured"),
+        (lambda folder, cine: _evaluate(folder, RF[[0, 0]], after=RF), "nothing can be measured"),
+        (lambda folder, cine: truth_scores(RF, 0 * RF), "without a signal"),
         (lambda folder, cine: main(["train-ultrasound", "--frames", "0", "--out", str(folder / "t")]), "--frames 0"),
         (
             lambda folder, cine: main(
@@ -221,6 +239,51 @@ def test_patches_are_pieces_turned_mirrored_and_scaled():
 def test_refusals(tmp_path, cine, make, fact):
     with pytest.raises(InputError, match=fact):
         make(tmp_path, cine)
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_what_the_truth_has_no_scale_for_is_left_out(tmp_path):
+    """A truth that stands still has no flicker, a region where it is 0 no error; the rest is measured."""
+    regions = np.ones(RF.shape, int)
+    regions[:, 40:] = 3
+    truth = RF[[0, 0]].copy()
+    truth[:, 40:] = 0
+    metrics = _evaluate(tmp_path, RF, truth=truth, regions=regions)["measured"]
+    assert set(metrics) == {"psnr", "wall_error"}
+    assert metrics["wall_error"] == pytest.approx(
+        np.linalg.norm(RF[:, :40] - truth[:, :40]) / np.linalg.norm(truth[:, :40]), rel=1e-5
+    )
+
+
+RF = np.random.default_rng(0).normal(size=(2, 80, 8)).astype(np.float32)
+
+
+def _evaluate(folder, before, after=None, **others):
+    """The figures of arrays that are written to files called by their names."""
+    arguments = [str(_file(folder / "before.npy", before))]
+    arguments += [] if after is None else [str(_file(folder / "after.npy", after))]
+    for name, values in others.items():
+        arguments += [f"--{name}", str(_file(folder / f"{name}.npy", values))]
+    assert main(["evaluate-ultrasound", *arguments, "--out", str(folder / "run")]) == 0
+    return json.loads((folder / "run" / "metrics.json").read_text())
+
+
+def _archive(path, **arrays):
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def _cut(path, share):
+    content = _archive(path, rf=RF).read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    return path
+
+
+def _zeroed(path):
+    content = bytearray(_archive(path, rf=RF).read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
+    path.write_bytes(content)
+    return path
 
 
 def _file(path, values):

@@ -10,6 +10,8 @@ attributes: ``about``, ``strength``, ``seed``, ``method``
 
 from __future__ import annotations
 
+import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.data.arrays import read_array
+from priorscope.data.files import atomic_path, writing
 from priorscope.errors import InputError
 from priorscope_medical.ultrasound.hdf5 import open_hdf5
 from priorscope_medical.ultrasound.heart_scatterers import REGIONS
@@ -48,11 +52,7 @@ def write_simulated(path: Path, cine: SimulatedCine, *, strength: float, seed: i
     """Write a simulated cine; refuses to overwrite."""
     import h5py
 
-    if path.exists():
-        raise InputError("exists already", path=path, remedy="Choose another --out, or remove it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with h5py.File(aside, "w") as file:
+    with atomic_path(path) as temporary, writing(path), h5py.File(temporary, "w") as file:
         for name in _PARTS:
             file.create_dataset(f"data/{name}", data=getattr(cine, name), compression="gzip", compression_opts=1)
         file.create_dataset("data/hazy", data=cine.hazy(strength), compression="gzip", compression_opts=1)
@@ -64,7 +64,6 @@ def write_simulated(path: Path, cine: SimulatedCine, *, strength: float, seed: i
         for name, value in {"depths": scan.depths, "angles": scan.angles, **numbers}.items():
             file[f"scan/{name}"] = value
         file.attrs.update({"about": RESEARCH_ONLY, "strength": strength, "seed": seed, "method": method})
-    aside.rename(path)
 
 
 def read_rf(path: Path, *, dehazed: bool = False) -> RfFile:
@@ -133,17 +132,12 @@ def checked_regions(values: Any, shape: tuple[int, ...], path: Path) -> NDArray[
 
 def _array(path: Path, *wanted: str) -> Any:
     """The only array of a file, or the first of those ``wanted``."""
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"cannot be read ({str(error)[:100]})", path=path, remedy="Copy it again.") from error
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
-        names = list(found)
-        chosen = next((name for name in wanted if name in names), names[0] if len(names) == 1 else None)
-        if chosen is None:
-            raise InputError(
-                f"holds {', '.join(names) or 'nothing'}", path=path, remedy=f"Name one array {wanted[-1]}."
-            )
-        return found[chosen]
+    names: list[str] = []
+    with suppress(zipfile.BadZipFile):  # what is wrong with it, read_array says
+        if path.suffix.lower() == ".npz" and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+    chosen = next((name for name in wanted if name in names), None)
+    if len(names) > 1 and chosen is None:
+        raise InputError(f"holds {', '.join(names)}", path=path, remedy=f"Name one array {wanted[-1]}.")
+    return read_array(path, key=chosen)

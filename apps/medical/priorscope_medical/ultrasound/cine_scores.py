@@ -31,7 +31,7 @@ def decibels(size: NDArray[np.floating], reference: float | None = None) -> NDAr
     """20 log10 of an envelope over its largest value (or a reference), not below -RANGE."""
     top = float(size.max()) if reference is None else reference
     if not top > 0:
-        raise InputError("RF without a signal")
+        raise InputError("RF without a signal", remedy="Check the file.")
     return 20 * np.log10(np.maximum(size / top, 10 ** (-RANGE / 20)))
 
 
@@ -64,20 +64,29 @@ def truth_scores(rf: Rf, clean: Rf, regions: NDArray[np.integer] | None = None) 
     dict
         ``psnr`` in dB, with the clean RF's largest size as peak; ``weak_error``: norm of the error over the norm of
         the truth in the weakly echoing wall; ``wall_error``: in the wall; ``flicker``: of the envelope
-        (:func:`~.metrics.flicker`), 0 where it changes from frame to frame as the truth does.
+        (:func:`~.metrics.flicker`), 0 where it changes from frame to frame as the truth does. What the truth gives
+        no scale for is left out: regions where it is 0, and flicker where it stands still.
+
+    Raises
+    ------
+    InputError
+        Shapes that differ, or a truth without a signal.
     """
     if rf.shape != clean.shape:
         raise InputError(f"RF of shape {list(rf.shape)} against a truth of {list(clean.shape)}")
+    peak = float(np.abs(clean).max())
+    if not peak > 0:
+        raise InputError("the truth is without a signal", remedy="Check its file.")
     error = rf.astype(np.float64) - clean
     found: dict[str, float] = {
-        "psnr": 20 * math.log10(float(np.abs(clean).max()) / max(float(np.sqrt(np.mean(error**2))), 1e-30))
+        "psnr": 20 * math.log10(peak / max(float(np.sqrt(np.mean(error**2))), 1e-30))
     }
     if regions is not None:
         for name, region in (("weak_error", WEAK), ("wall_error", WALL), ("blood_error", BLOOD)):
             inside = regions == region
-            if inside.any():
+            if clean[inside].any():
                 found[name] = float(np.linalg.norm(error[inside]) / np.linalg.norm(clean[inside]))
-    if len(rf) > 1:
+    if np.diff(clean, axis=0).any():
         found["flicker"] = flicker(envelope(rf), envelope(clean))
     return found
 

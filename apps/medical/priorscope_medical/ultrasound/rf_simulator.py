@@ -87,7 +87,10 @@ def simulate_cine(
         Time of the first frame in s; the ventricle is relaxed, and at rest, at 0.
     """
     if frames < 1 or not 0 < frame_rate < math.inf or not -math.inf <= noise < math.inf:
-        raise InputError(f"{frames} frames at {frame_rate} Hz, noise of {noise} dB")
+        raise InputError(
+            f"{frames} frames at {frame_rate} Hz, noise of {noise} dB",
+            remedy="Use one or more, at a positive rate, and noise below infinity.",
+        )
     shapes, blood, hazes, noises = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4))
     ventricle = random_ventricle(shapes) if ventricle is None else ventricle
     haze = random_haze(hazes) if haze is None else haze
