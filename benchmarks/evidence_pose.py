@@ -6,7 +6,7 @@ Stills. Networks learn from labelled drawn people. ``prior``: SDPose-mini, its U
 more pictures of the same renderer, without keypoints; ``scratch``: the same network with new weights; ``conv``: a plain
 convolutional network on pixels with the same head, codec and crops, and about as many weights; ``prior-plain`` and
 ``scratch-plain``: without the auxiliary reconstruction loss. All take the same number of steps; learning rate (and for
-what has a prior the level that the U-Net is told) come from one grid, chosen on validation people with a third of the
+what has a prior the level that the U-Net is told) come from one grid, chosen on validation people with half of the
 steps and a seed of its own. Measured is OKS AP (mmpose's scores and OKS-NMS, flip test) on held-out people as they were
 drawn and in three styles that no network has seen (priorscope_pose.styles), for three seeds.
 
@@ -61,7 +61,7 @@ class Plan:
     """How long everything is trained; sized for about 6 minutes of one core an arm and seed."""
 
     sizes: Sizes = field(default_factory=Sizes)
-    steps: int = 1200
+    steps: int = 1000
     batch: int = 16
     prior_steps: int = 8000
     clip_steps: int = 1800
@@ -150,7 +150,7 @@ class Evidence(EvidenceRows):
             for rate in RATES:
                 key = {"kind": "tuning", "arm": arm, "rate": rate, "label": label}
                 if self.lacks(**key):
-                    model = self.still_model(arm, TUNING_SEED, rate, label, max(self.plan.steps // 3, 2))
+                    model = self.still_model(arm, TUNING_SEED, rate, label, max(self.plan.steps // 2, 2))
                     self.write(key | {"AP": round(self.figures(model, annotations, "coco")["AP"], 4)})
                 row = next(row for row in self.rows if all(row.get(name) == value for name, value in key.items()))
                 scores[rate, label] = row["AP"]
