@@ -398,3 +398,10 @@ def test_the_baseline_of_convolutions(photo, tmp_path):
     found = read_poses(tmp_path / "out/photo_poses.npz").poses[0]
     expected = SDPosePredictor(ConvPoseNetwork.load(folder))(photo, [[0, 0, 80, 60]])
     np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-3)
+
+
+def test_a_model_has_to_be_named(tmp_path, capsys):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    assert main(["pose", "predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 2
+    assert "Give --model" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
