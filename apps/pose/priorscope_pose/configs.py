@@ -21,8 +21,8 @@ class ModelConfig:
     """Which model, and how it is asked."""
 
     model: str = ""
-    """Name in the model table (`priorscope models pose`), hub id (owner/name), folder, or single file (SDPose). Must be given:
-    no small model is bundled yet."""
+    """Name in the model table (`priorscope models pose`), hub id (owner/name), folder, or single file (SDPose).
+    Must be given: no small model is bundled yet."""
     crop: Literal["evaluated", "stretched"] = "evaluated"
     """How SDPose gets people cut out: evaluated, as published figures are measured (the box and a quarter more, aspect
     kept), or stretched, as the web demos and ComfyUI do. The same model gives other keypoints."""
