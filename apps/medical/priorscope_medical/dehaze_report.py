@@ -57,8 +57,10 @@ def dehaze_report(
     )
     report.heading("Before, after, and what was taken off")
     report.paragraph(
-        "What was taken off is a smooth map: no detail of the result is drawn by the prior. Whether a grey region is "
-        "haze or weakly echoing tissue is the prior's guess, so compare with the original before any conclusion."
+        "The prior says how much haze lies where, and that is spread smoothly; what is taken off follows the picture's "
+        "own detail under it, and no pixel becomes brighter. Whether a grey region is haze or weakly echoing tissue is "
+        "the prior's guess, and thin leaflets and walls lose brightness too, so compare with the original before any "
+        "conclusion."
     )
     _add_pictures(report, run, cine, cleaned, screen, found)
     if len(cine.frames) > 1:
@@ -109,7 +111,12 @@ def _add_figures(report: Report, cine: Cine, screen: Screen, metrics: dict[str, 
     if metrics.get("change_beyond_the_input") is not None:
         what = "change from frame to frame beyond the input's, in parts of that"
         rest.append({"figure": what, "value": metrics["change_beyond_the_input"]})
-    rest.append({"figure": "pixels of text and screen that changed", "value": metrics["kept_pixels_changed"]})
+    rest.append(
+        {
+            "figure": "pixels outside of the sector, and of what was found to be written in it, that changed",
+            "value": metrics["kept_pixels_changed"],
+        }
+    )
     report.table(rest)
     editable = screen.sector & ~screen.kept
     try:

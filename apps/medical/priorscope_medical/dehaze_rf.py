@@ -262,8 +262,6 @@ def _report(
     for note in recording.notes:
         report.paragraph(f"Note: {note}.")
     report.heading("Figures")
-    report.table(
-        [{"figure": title, "value": str(metrics[name])} for name, title in _FIGURES.items() if name in metrics]
-    )
+    report.table([{"figure": title, "value": metrics[name]} for name, title in _FIGURES.items() if name in metrics])
     report.environment(run).write(run.report_path, overwrite=True)
     return run.report_path

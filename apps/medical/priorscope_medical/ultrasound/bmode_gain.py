@@ -2,7 +2,8 @@
 
 The prior's estimate says where there should be no echoes; there the picture shows the haze alone. Its level is spread
 smoothly from those places to the walls between them and taken off in power, as echoes and haze add up before the log
-compression: a wall well above the level stays as it is, whatever the prior made of it.
+compression: a wall well above the level loses little, whatever the prior made of it. (Where the map is carried to the
+full picture, in :mod:`.bmode_frame`, what lies beside haze loses some more.)
 """
 
 from __future__ import annotations

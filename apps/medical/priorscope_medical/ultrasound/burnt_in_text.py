@@ -1,7 +1,8 @@
 """Where a cine shows echoes, and where text, marks and borders of the scanner's screen, which nobody may touch.
 
 Echoes move; the screen does not. So the sector is the convex hull of what changes over time, and what is bright, sharp
-and still in it is written over it. One picture alone does not tell: there the sector is the largest bright region.
+and still in it is written over it. Text that is dim, or that lies over a bright wall, is not recognised. One picture
+alone does not tell: there the sector is the largest bright region, and only coloured marks are recognised.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def find_screen(cine: Cine) -> Screen:
     """
     grey = 255 * cine.grey
     if float(grey.max() - grey.min()) < 8:
-        raise InputError("the pictures are constant: there are no echoes in them", path=cine.path)
+        raise InputError(
+            "the pictures are constant: there are no echoes in them", path=cine.path, remedy="Check the file."
+        )
     if len(grey) > 1:
         deviation = grey.std(0)
         active, how = deviation > _MOVES, "the convex hull of what changes over time"
@@ -66,7 +69,9 @@ def find_screen(cine: Cine) -> Screen:
         active, how = _bright(grey[0]), "the largest bright region of the one picture"
     sector = _largest(active)
     if sector.mean() < 0.01:
-        raise InputError("no sector with echoes is found in the pictures", path=cine.path)
+        raise InputError(
+            "no sector with echoes is found in the pictures", path=cine.path, remedy="Give B-mode, in its usual grey."
+        )
     sector = _hull(sector)
     coloured = cine.coloured
     _refuse_doppler(cine, coloured, sector)

@@ -78,9 +78,7 @@ def truth_scores(rf: Rf, clean: Rf, regions: NDArray[np.integer] | None = None) 
     if not peak > 0:
         raise InputError("the truth is without a signal", remedy="Check its file.")
     error = rf.astype(np.float64) - clean
-    found: dict[str, float] = {
-        "psnr": 20 * math.log10(peak / max(float(np.sqrt(np.mean(error**2))), 1e-30))
-    }
+    found: dict[str, float] = {"psnr": 20 * math.log10(peak / max(float(np.sqrt(np.mean(error**2))), 1e-30))}
     if regions is not None:
         for name, region in (("weak_error", WEAK), ("wall_error", WALL), ("blood_error", BLOOD)):
             inside = regions == region
