@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 from scipy.ndimage import binary_dilation
 
 from priorscope.data.video import write_video
@@ -104,6 +105,12 @@ def test_broken_and_foreign_files_are_refused(tmp_path, write_dicom):
     whole = write_dicom(grey_frames()).read_bytes()
     (tmp_path / "cut.dcm").write_bytes(whole[: len(whole) - 4000])
     with pytest.raises(InputError, match=r"decoded|no DICOM"):
+        read_cine(tmp_path / "cut.dcm")
+    compressed = pydicom.dcmread(str(get_testdata_file("examples_ybr_color.dcm")))
+    pydicom.dcmwrite(tmp_path / "whole.dcm", compressed)
+    whole = (tmp_path / "whole.dcm").read_bytes()
+    (tmp_path / "cut.dcm").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="truncated"):
         read_cine(tmp_path / "cut.dcm")
     for region, fact in ((2, "colour Doppler"), (3, "pulsed-wave")):
         with pytest.raises(InputError, match=fact):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
@@ -69,10 +70,16 @@ def read_dicom_cine(path: str | PathLike[str]) -> Cine:
 
     path = Path(path)
     try:
-        dataset = pydicom.dcmread(path)
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError) as error:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            dataset = pydicom.dcmread(path)
+    except InvalidDicomError as error:
+        raise InputError("is no DICOM file", path=path, remedy="Give a file of Part 10, with its preamble.") from error
+    except (OSError, EOFError, ValueError, KeyError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:120].rstrip(". ")
         raise InputError(f"is no DICOM file that can be read ({reason})", path=path) from error
+    if any("End of file" in str(warning.message) for warning in told):
+        raise InputError("is truncated", path=path, remedy="Copy it again.")
     if "PixelData" not in dataset:
         raise InputError("holds no pixels", path=path, remedy="Give an image or a cine, not a report.")
     _check_regions(dataset, path)
