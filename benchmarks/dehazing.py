@@ -5,8 +5,9 @@
     python benchmarks/dehazing.py --table
 
 The cines are simulated by pymust's SIMUS, element by element, with diverging waves, tissue and haze apart, and made
-into lines by our beamformer; the priors learnt from the convolution simulator. Every option, also of the joint
-posterior, is tuned on four cines, whose grid is in dehazing_grid.py, and judged on twenty others. A filter is tuned
+into lines by our beamformer; the priors learnt from the convolution simulator and from sixteen more SIMUS cines
+(dehazing_prior.py). Every option, also of the joint posterior, is tuned on four cines, whose grid is in
+dehazing_grid.py, and judged on twenty others, none of which a prior has seen. A filter is tuned
 three times, for each of PSNR, gCNR and the error in the weak wall, and each figure is compared with the filter's best.
 Spectra that filters know are those of the four cines (of three, when the fourth is tuned on).
 
