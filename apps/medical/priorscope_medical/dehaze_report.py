@@ -82,18 +82,20 @@ def _add_pictures(report: Report, run: RunFolder, cine: Cine, cleaned: Cine, scr
     at = slice(max(0, rows[0] - 8), rows[-1] + 9), slice(max(0, columns[0] - 8), columns[-1] + 9)
     chosen = np.unique(np.linspace(0, len(cine.frames) - 1, 3).round().astype(int))
     top = max(0.02, float(np.percentile(found.haze[:, screen.sector], 99.5)))
+    title = f"taken off, 0 to {255 * top:.0f} and more"
     panels = []
     for index in chosen:
         panels += [
             Panel(as_rgb(cine.frames[index])[at], f"frame {index}: before"),
             Panel(as_rgb(cleaned.frames[index])[at], "after"),
-            Panel(colourise(255 * found.haze[index][at], "magma", 0, 255 * top), f"taken off, 0 to {255 * top:.0f}"),
+            Panel(colourise(255 * found.haze[index][at], "magma", 0, 255 * top), title),
         ]
     figure = side_by_side(panels, columns=3, width=12.0)
     figure.savefig(run.figures / "before-after.png", dpi=110)
     report.figure(
         figure_to_image(figure, dpi=110),
-        f"The sector before, after, and what was taken off in grey values (black 0, white {255 * top:.0f}).",
+        f"The sector before, after, and what was taken off in grey values (black 0, white {255 * top:.0f} and more; "
+        f"{255 * found.haze.max():.0f} at most, in any frame).",
     )
 
 

@@ -69,6 +69,9 @@ def dehaze_recording(config: DehazeConfig, folder: Path) -> int:
             f"videos play {recording.frame_rate / USUAL_RATE:.0f} times slower than the {recording.frame_rate:g} Hz"
         )
         recording = replace(recording, notes=(*recording.notes, slower))
+    if frames == 1:
+        still = "one frame does not tell what moves, and much tissue may be taken for haze"
+        recording = replace(recording, notes=(*recording.notes, still))
     for note in recording.notes:
         print(f"note: {note}")
     found = dehaze_rf(

@@ -51,6 +51,7 @@ def test_dicom_in_dicom_and_report_out(cine_file, screen_cine, tiny_echo, tmp_pa
     report = (report_folder(out) / "report.html").read_text()
     assert "research use only" in report
     assert "gCNR" in report
+    assert f"{(before.pixel_array.astype(int) - after.pixel_array).max()} at most" in report
     video = read_cine(report_folder(out) / "before-after.mp4")
     assert (len(video.frames), video.frames.shape[1:3]) == (6, (128, 352))
 

@@ -65,17 +65,23 @@ def test_rf_in_dicom_and_lines_out(simulated, untrained, tmp_path, capsys):
         10 * np.log10(np.square(removed).sum() / np.square(lines["rf"].astype(float)).sum()), abs=0.01
     )
     assert metrics["for"] == "for research use only"
-    assert "research use only" in (folder / "report.html").read_text()
+    report = (folder / "report.html").read_text()
+    assert "research use only" in report
+    assert str(metrics["removed_db"]) not in report  # rounded
+    assert not any("one frame" in note for note in metrics["notes"])
     assert len(read_cine(folder / "before-after.mp4").frames) == 3
 
 
-def test_strength_0_leaves_the_picture_as_it_is(simulated, untrained, tmp_path):
+def test_strength_0_leaves_the_picture_as_it_is(simulated, untrained, tmp_path, capsys):
     path, _ = simulated
     config = DehazeConfig(path, out=tmp_path / "none.npy", rf_priors=untrained, steps=1, device="cpu", strength=0)
     assert dehaze(replace(config, report=False)) == 0
     lines = read_recording(config).lines
     pictures, _ = rf_pictures(lines.rf, lines.points, dynamic_range=config.dynamic_range)
     np.testing.assert_array_equal(np.load(tmp_path / "none.npy"), pictures)
+    assert "one frame does not tell what moves" not in capsys.readouterr().out
+    assert dehaze(replace(config, report=False, frames=(1, 2), overwrite=True)) == 0
+    assert "one frame does not tell what moves" in capsys.readouterr().out
     assert not (tmp_path / "none-report").exists()
 
 
