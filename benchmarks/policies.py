@@ -12,7 +12,7 @@ it); pick-place's with the gripper divided by 10, as published for RTI, and once
 streaming policy and a one-step student too.
 
 evaluate: `priorscope robotics evaluate --compare` on the same 200 episodes for every policy, with the 8 actions of a
-plan that the networks were trained for; on Push-T those of three calls also with a new plan at every step (do=1), as
+plan that the networks were trained for; on Push-T and pick-place some also with a new plan at every step (do=1), as
 RTI's publication does; -each-step has all of them so, DDPM too. The comparison counts where DDPM with 100 steps reaches
 a score of 0.7 (Push-T) or 80 % success. Judged are rti:2,1,0, Push-T's published levels, and rti:auto, which tries the
 model in four other episodes. What was chosen here (do=1 on Push-T, rti:20,10,0, the rule of rti:auto) was chosen on 40
@@ -115,8 +115,8 @@ COMPARISONS = {
     "pusht-others": Comparison(
         "pusht", ("ddpm", "streaming@pusht-streaming", "streaming:7@pusht-streaming", "consistency@pusht-student")
     ),
-    "pick-place": Comparison("pick-place"),
-    "pick-place-unscaled": Comparison("pick-place-unscaled"),
+    "pick-place": Comparison("pick-place", (*FULL, "rti:2,1,0:do=1", "rti:auto:do=1")),
+    "pick-place-unscaled": Comparison("pick-place-unscaled", (*FULL, "rti:2,1,0:do=1", "rti:auto:do=1")),
     "door-open": Comparison("door-open"),
     "pick-place-each-step": Comparison("pick-place", n_action_steps=1),
     "pick-place-unscaled-each-step": Comparison("pick-place-unscaled", n_action_steps=1),
