@@ -215,7 +215,7 @@ def test_a_broken_picture_costs_only_itself(model, photo, tmp_path, capsys):
         (["PHOTO", "--formats"], "no format was named"),
         (["PHOTO", "--nms", "0"], "--nms 0"),
         (["PHOTO", "--max-people", "-1"], "--max-people -1"),
-        (["PHOTO", "--batch-size", "0"], "a batch size of 0"),
+        (["PHOTO", "--model", "sdpose-body", "--batch-size", "0"], "a batch size of 0"),
         (["PHOTO", "--model", "sdpose-bodi"], "Did you mean sdpose-body"),
         (["PHOTO", "--detector", "PekingU/rtdetr_v2_r18vd"], "hf download PekingU/rtdetr_v2_r18vd"),
         (["PHOTO", "--boxes", "none.json"], "none.json: no such file"),

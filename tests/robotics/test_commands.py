@@ -540,7 +540,7 @@ def test_demo_of_what_cannot_be_drawn(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr("priorscope_robotics.demo.make_environment", lambda *_: Counter())
     with pytest.raises(InputError, match="counter cannot be drawn"):
-        demo(DemoConfig(str(trained), "counter", tmp_path / "demo", device="cpu"))
+        demo(DemoConfig(str(trained), "counter", tmp_path / "demo", policy="rti:2,1,0", device="cpu"))
 
 
 def test_films_beside_each_other():

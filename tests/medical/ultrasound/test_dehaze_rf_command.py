@@ -184,10 +184,10 @@ def test_lines_without_a_signal_are_refused_whoever_asks(untrained):
 
 def test_frames_that_are_not_there_are_refused(simulated, echoes, tmp_path):
     planes = _planes(tmp_path / "echoes.hdf5", echoes((Transmit(),)))
-    for path in (simulated[0], planes):
+    for path, carrier in ((simulated[0], None), (planes, 5e6)):
         for frames in ((0, 9), (2, 1), (-2, 1)):
             with pytest.raises(InputError, match="frames"):
-                read_recording(DehazeConfig(path, frames=frames, carrier=5e6))
+                read_recording(DehazeConfig(path, frames=frames, carrier=carrier))
 
 
 def test_channel_data_are_beamformed(shared_data, tmp_path):
