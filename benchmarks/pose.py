@@ -48,8 +48,7 @@ class Plain:
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE
-        from priorscope_pose.sdpose.single_file import TASK_SWITCHER
+        from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE, TASK_SWITCHER
 
         torch.manual_seed(0)
         sizes = {**SD2_UNET, **(SMALL_UNET if small else {}), **TASK_SWITCHER}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from priorscope.backbones.stable_diffusion import with_task_switcher
 from priorscope.errors import InputError
 from priorscope.training.settings import LoopConfig
 from priorscope_pose.configs import TrainConfig
@@ -18,7 +19,7 @@ from priorscope_pose.sdpose.checkpoint import load_network
 from priorscope_pose.sdpose.losses import heatmap_loss
 from priorscope_pose.sdpose.small import new_model
 from priorscope_pose.train import train
-from priorscope_pose.training.start import start_conv, start_sdpose, with_task_switcher
+from priorscope_pose.training.start import start_conv, start_sdpose
 from priorscope_pose.training.task import PoseTask
 
 LOOP = LoopConfig(

@@ -1,4 +1,4 @@
-"""The two kinds of models, asked alike: SDPose, picture by picture, and DiffPose, clip by clip."""
+"""The kinds of models, asked alike: SDPose and the plain network, picture by picture, and DiffPose, clip by clip."""
 
 from __future__ import annotations
 
@@ -80,18 +80,8 @@ def _is_diffpose(source: str) -> bool:
     return (folder / "config.json").is_file() and read_config(folder).get("_class_name") == "DiffPoseModel"
 
 
-def _is_conv(source: str) -> bool:
-    from priorscope.backbones.loading import read_config
-    from priorscope_pose.conv.network import FAMILY
-    from priorscope_pose.sdpose.settings import FILE
-
-    folder = Path(source).expanduser()
-    named = find_published(source, MODELS) is not None
-    return not named and (folder / FILE).is_file() and read_config(folder, FILE).get("family") == FAMILY
-
-
 class SDPoseEstimator:
-    """SDPose, and the baseline of plain convolutions, which is asked in the same way."""
+    """SDPose."""
 
     reach = 0
 
@@ -99,13 +89,6 @@ class SDPoseEstimator:
         from priorscope_pose.sdpose.predictor import SDPosePredictor
 
         self.settings = settings
-        if _is_conv(settings.model):
-            from priorscope_pose.conv.network import ConvPoseNetwork
-
-            where = resolve_device(settings.device)
-            network: Any = ConvPoseNetwork.load(settings.model).to(where)
-            self.predictor = SDPosePredictor(network, name=settings.model, device=where)
-            return
         self.predictor = SDPosePredictor.from_pretrained(
             settings.model,
             device=settings.device,
@@ -149,7 +132,6 @@ class ConvEstimator(SDPoseEstimator):
     """The plain convolutional network that SDPose is compared with: asked as SDPose is."""
 
     def __init__(self, settings: ModelConfig) -> None:
-        from priorscope.device import resolve_device
         from priorscope_pose.conv.network import ConvPoseNetwork
         from priorscope_pose.sdpose.predictor import SDPosePredictor
 

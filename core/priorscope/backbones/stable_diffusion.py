@@ -41,6 +41,23 @@ SD_VAE: dict[str, Any] = {
     "sample_size": 768,
 }
 
+#: Stable Diffusion 2's schedule with v-prediction, as a scheduler's configuration.
+SD2_V_SCHEDULER: dict[str, Any] = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+}
+
+#: What makes a U-Net take the task vector of Lotus and SDPose: its sines and cosines (:func:`sincos_embedding`).
+TASK_SWITCHER: dict[str, Any] = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4}
+
 #: diffusers' word for what a network predicts -> ours.
 _PREDICTION: dict[str, PredictionType] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
 
@@ -147,6 +164,17 @@ def repeat_inputs(conv: nn.Conv2d, copies: int = 2, *, scale_bias: bool = False)
         assert conv.bias is not None
         new.bias.copy_(conv.bias / copies if scale_bias else conv.bias)
     return new
+
+
+def with_task_switcher(unet: Any, seed: int) -> Any:
+    """The same U-Net with a task embedding (:data:`TASK_SWITCHER`) whose weights are new."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wider = type(unet).from_config({**unet.config, **TASK_SWITCHER})
+    missing, unexpected = wider.load_state_dict(unet.state_dict(), strict=False)
+    assert not unexpected
+    assert all(key.startswith("class_embedding.") for key in missing)
+    return wider
 
 
 def sincos_embedding(values: Sequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:

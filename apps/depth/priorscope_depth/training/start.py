@@ -11,7 +11,13 @@ import torch
 from priorscope.backbones.latents import LatentSpace, PatchSpace, load_latent_space
 from priorscope.backbones.loading import locate, model_folder, read_config
 from priorscope.backbones.prompt import prompt_state
-from priorscope.backbones.stable_diffusion import expand_conv_in, load_unet
+from priorscope.backbones.stable_diffusion import (
+    SD2_V_SCHEDULER,
+    TASK_SWITCHER,
+    expand_conv_in,
+    load_unet,
+    with_task_switcher,
+)
 from priorscope.backbones.table import find_published
 from priorscope.errors import InputError
 from priorscope.predictors.geometry import Geometry
@@ -32,23 +38,6 @@ TINY_UNET: dict[str, Any] = {
     "use_linear_projection": True,
 }
 _PATCH = 4
-
-#: The task switcher's part of a U-Net's configuration.
-_SWITCHER = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4}
-
-#: Stable Diffusion 2's schedule with v-prediction, as each family asks it (Marigold v1-1; E2E-FT).
-_SCHEDULER: dict[str, Any] = {
-    "_class_name": "DDIMScheduler",
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "timestep_spacing": "trailing",
-    "steps_offset": 1,
-    "set_alpha_to_one": False,
-    "clip_sample": False,
-}
 
 
 @dataclass(frozen=True)
@@ -129,7 +118,7 @@ def _new(recipe: Recipe, seed: int) -> Start:
     config = TINY_UNET | {
         "in_channels": latents.channels * len(family.inputs),
         "out_channels": latents.channels,
-        **(_SWITCHER if family.task_switcher else {}),
+        **(TASK_SWITCHER if family.task_switcher else {}),
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -164,21 +153,10 @@ def _from_base(folder: Path, recipe: Recipe, seed: int) -> Start:
     prompt = prompt_state(folder, padding=family.prompt)
     unet = load_unet(folder / "unet", expect={"in_channels": latents.channels, "cross_attention_dim": prompt.shape[-1]})
     if family.task_switcher:
-        unet = _with_switcher(unet, seed)
+        unet = with_task_switcher(unet, seed)
     if len(family.inputs) == 2:
         expand_conv_in(unet)
     return _assemble(unet, latents, prompt, recipe, Geometry(), name=folder.name)
-
-
-def _with_switcher(unet: Any, seed: int) -> Any:
-    """The same U-Net with a task embedding whose weights are new."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        wider = type(unet).from_config({**unet.config, **_SWITCHER})
-    missing, unexpected = wider.load_state_dict(unet.state_dict(), strict=False)
-    assert not unexpected
-    assert all(key.startswith("class_embedding.") for key in missing)
-    return wider
 
 
 def _assemble(
@@ -186,7 +164,7 @@ def _assemble(
 ) -> Start:
     scheduler = None
     if recipe.family.schedule == "config":
-        scheduler = _SCHEDULER | {"rescale_betas_zero_snr": recipe.family.generative}
+        scheduler = SD2_V_SCHEDULER | {"rescale_betas_zero_snr": recipe.family.generative}
     latent = build_predictor(unet, latents, prompt, recipe, scheduler=scheduler)
     predictor = DepthPredictor(latent, recipe, geometry=geometry, name=name)
     return Start(predictor, scheduler)

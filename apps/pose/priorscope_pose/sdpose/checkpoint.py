@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from priorscope.backbones.latents import LatentSpace, PatchSpace, PixelSpace, load_latent_space
 from priorscope.backbones.loading import locate, model_folder
 from priorscope.backbones.prompt import prompt_state
-from priorscope.backbones.stable_diffusion import load_unet
+from priorscope.backbones.stable_diffusion import TASK_SWITCHER, load_unet
 from priorscope.backbones.table import find_published
 from priorscope.errors import InputError
 from priorscope_pose.published import FILES, MODELS
 from priorscope_pose.sdpose.head import HeatmapHead
 from priorscope_pose.sdpose.network import SDPoseNetwork
 from priorscope_pose.sdpose.settings import FILE, PUBLISHED, PoseSettings
-from priorscope_pose.sdpose.single_file import TASK_SWITCHER, read_head, read_single_file
+from priorscope_pose.sdpose.single_file import read_head, read_single_file
 from priorscope_pose.skeletons import skeleton
 
 #: What is fetched of a published folder. Not the text encoder (1.4 GB): its answer to the empty prompt is stored here.

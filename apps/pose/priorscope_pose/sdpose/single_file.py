@@ -18,12 +18,9 @@ from safetensors.torch import load_file
 
 from priorscope.backbones.latents import AutoencoderSpace
 from priorscope.backbones.pages import give_back
-from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE
+from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE, TASK_SWITCHER
 from priorscope.errors import InputError
 from priorscope_pose.sdpose.head import HeatmapHead
-
-#: What makes a U-Net take the task vector: its sines and cosines.
-TASK_SWITCHER: dict[str, Any] = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4}
 
 Weights = dict[str, torch.Tensor]
 

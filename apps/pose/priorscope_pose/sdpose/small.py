@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace
+from priorscope.backbones.stable_diffusion import TASK_SWITCHER
 from priorscope.errors import InputError
 from priorscope_pose.sdpose.head import HeatmapHead
 from priorscope_pose.sdpose.network import SDPoseNetwork, tap_channels
 from priorscope_pose.sdpose.settings import PoseSettings
-from priorscope_pose.sdpose.single_file import TASK_SWITCHER
 from priorscope_pose.skeletons import skeleton as find_skeleton
 
 #: Widths and attention heads of the U-Net's levels, from the largest map to the smallest. Attention at the last only.

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace
-from priorscope.backbones.stable_diffusion import UNetNetwork
+from priorscope.backbones.stable_diffusion import SD2_V_SCHEDULER, UNetNetwork
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.losses import denoising_loss
@@ -18,20 +18,6 @@ from priorscope.diffusion.schedule import VPSchedule
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.task import Task
-
-#: Stable Diffusion 2's schedule with v-prediction.
-SCHEDULER: dict[str, Any] = {
-    "_class_name": "DDIMScheduler",
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "timestep_spacing": "trailing",
-    "steps_offset": 1,
-    "set_alpha_to_one": False,
-    "clip_sample": False,
-}
 
 
 class PriorTask(Task):
@@ -52,7 +38,7 @@ class PriorTask(Task):
         unet.requires_grad_(True)
         self.latents, self._held_out = latents, held_out
         self._prompt_width = int(unet.config.cross_attention_dim)
-        self._denoiser = Denoiser(UNetNetwork(unet), VPSchedule.from_scheduler_config(SCHEDULER), "v")
+        self._denoiser = Denoiser(UNetNetwork(unet), VPSchedule.from_scheduler_config(SD2_V_SCHEDULER), "v")
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         with torch.no_grad():
@@ -85,6 +71,6 @@ class PriorTask(Task):
         space = {"_class_name": "PatchSpace", "patch": self.latents.factor}
         (folder / "vae/config.json").write_text(json.dumps(space) + "\n")
         (folder / "scheduler").mkdir()
-        (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
+        (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SD2_V_SCHEDULER, indent=2) + "\n")
         prompt = torch.zeros(1, 2, self._prompt_width)
         save_file({"state": prompt}, folder / "empty_prompt.safetensors")

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from priorscope.backbones.latents import load_latent_space
 from priorscope.backbones.loading import locate, read_config
 from priorscope.backbones.prompt import prompt_state
-from priorscope.backbones.stable_diffusion import load_unet
+from priorscope.backbones.stable_diffusion import TASK_SWITCHER, load_unet, with_task_switcher
 from priorscope.errors import InputError
 from priorscope_pose.conv.network import ConvPoseNetwork
 from priorscope_pose.sdpose.checkpoint import load_network
 from priorscope_pose.sdpose.head import HeatmapHead
 from priorscope_pose.sdpose.network import SDPoseNetwork
 from priorscope_pose.sdpose.settings import PoseSettings
-from priorscope_pose.sdpose.single_file import TASK_SWITCHER
 from priorscope_pose.sdpose.small import new_model
 from priorscope_pose.skeletons import skeleton as find_skeleton
 
@@ -132,17 +130,6 @@ def _from_prior(
         raise InputError(f"has a prompt of width {state.shape[-1]}", path=folder, remedy="Is it one model's folder?")
     network.prompt = state
     return network
-
-
-def with_task_switcher(unet: Any, seed: int) -> Any:
-    """The same U-Net with an embedding of the task vector whose weights are new, as Lotus and SDPose add it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        wider = type(unet).from_config({**unet.config, **TASK_SWITCHER})
-    missing, unexpected = wider.load_state_dict(unet.state_dict(), strict=False)
-    assert not unexpected
-    assert all(key.startswith("class_embedding.") for key in missing)
-    return wider
 
 
 def _adapted(network: SDPoseNetwork, skeleton: str, input_size: tuple[int, int] | None, seed: int) -> SDPoseNetwork:
