@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from priorscope_pose import integrations
 from priorscope_pose.codecs import CombinedHeatmap, MsraHeatmap, UdpHeatmap
 from priorscope_pose.data.coco import read_coco
 from priorscope_pose.detectors import boxes_from_mmdet
@@ -17,7 +18,7 @@ from priorscope_pose.evaluation.nms import oks_nms, postprocess, similarities, s
 from priorscope_pose.evaluation.pck import auc, epe, nme, pck
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.geometry import center_scale, classic_matrix, crop_people, udp_matrix
-from priorscope_pose.integrations import build_estimator, read_config
+from priorscope_pose.integrations import read_config
 from priorscope_pose.integrations.openmmlab import module
 from priorscope_pose.sdpose.checkpoint import save_network
 from priorscope_pose.sdpose.predictor import SDPosePredictor
@@ -124,7 +125,7 @@ def test_boxes_matrices_and_crops() -> None:
 @pytest.mark.parametrize("flip_test", [False, True])
 def test_estimator_gives_what_our_predictor_gives(folder: Path, flip_test: bool) -> None:
     """mmpose's pipeline, preprocessor and test_step round our modules, against our own way from image to keypoints."""
-    estimator = build_estimator(folder, flip_test=flip_test)
+    estimator = integrations.build_estimator(folder, flip_test=flip_test)
     assert type(estimator).__name__ == "TopdownPoseEstimator"
     data = [sample((32, 48), box) for box in BOXES]
     batch = {"inputs": [row["inputs"] for row in data], "data_samples": [row["data_samples"] for row in data]}
@@ -140,7 +141,7 @@ def test_estimator_gives_what_our_predictor_gives(folder: Path, flip_test: bool)
 
 def test_estimator_trains(folder: Path) -> None:
     """mmpose's GenerateTarget with our codec, its loss by mmpose's own KeypointMSELoss, and a step that lowers it."""
-    estimator = build_estimator(folder, trainable=True)
+    estimator = integrations.build_estimator(folder, trainable=True)
     keypoints = np.random.default_rng(3).uniform([15, 10], [55, 70], (17, 2)).astype(np.float32)
     codec = {"type": "BatchedUDPHeatmap", "input_size": (32, 48), "heatmap_size": (16, 24), "sigma": 1.0}
     data = sample((32, 48), BOXES[0], keypoints, codec)
@@ -158,7 +159,7 @@ def test_estimator_trains(folder: Path) -> None:
 
 
 def test_state_dict_has_the_published_names_of_the_head(folder: Path) -> None:
-    estimator = build_estimator(folder)
+    estimator = integrations.build_estimator(folder)
     names = {key for key in estimator.state_dict() if key.startswith("head.")}
     assert names == {
         "head.deconv_layers.0.weight",
