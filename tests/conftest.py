@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import fnmatch
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,3 +157,44 @@ def read_manifest() -> Callable[[Path], dict[str, list[int]]]:
             return {row[0]: json.loads(row[1]) for row in csv.reader(file, delimiter="\t") if row}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def write_random_weights() -> Callable[..., int]:
+    """``write(path, shapes)``: a float32 or float16 safetensors file of any size in bounded memory; its bytes.
+
+    Deterministic: the values of a key are a window of one block of noise, chosen by the key's checksum. Matrices
+    are scaled by 1 / sqrt(fan in), so that signals keep their size; norms are 1, biases and the like 0.
+    """
+    block = np.random.Generator(np.random.Philox(0)).standard_normal(1 << 22, dtype=np.float32)
+
+    def pieces(key: str, shape: Sequence[int]) -> Iterator[np.ndarray]:
+        left = math.prod(shape)
+        if len(shape) < 2:
+            yield np.full(left, float("norm" in key and key.endswith("weight")), np.float32)
+            return
+        scale = np.float32(1 / math.sqrt(math.prod(shape[1:])))
+        begin = zlib.crc32(key.encode()) % len(block)
+        while left:
+            piece = block[begin : begin + left] * scale
+            yield piece
+            left, begin = left - len(piece), 0
+
+    def write(path: Path, shapes: Mapping[str, Sequence[int]], dtype: type = np.float32) -> int:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        width, offset, header = np.dtype(dtype).itemsize, 0, {}
+        for key, shape in shapes.items():
+            end = offset + width * math.prod(shape)
+            name = {4: "F32", 2: "F16"}[width]
+            header[key] = {"dtype": name, "shape": list(shape), "data_offsets": [offset, end]}
+            offset = end
+        head = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+        head += b" " * (-len(head) % 8)
+        with open(path, "wb") as file:
+            file.write(len(head).to_bytes(8, "little") + head)
+            for key, shape in shapes.items():
+                for piece in pieces(key, shape):
+                    file.write(piece.astype(dtype, copy=False).data)
+        return path.stat().st_size
+
+    return write

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
@@ -123,11 +122,11 @@ def test_prompt_of_the_folder_wins(folder):
     assert torch.equal(load_network(root).prompt, draw(1, 2, 1024))
 
 
-def test_text_encoder_of_the_folder_is_asked(folder):
+def test_text_encoder_of_the_folder_is_asked(folder, write_random_weights):
     root = folder()
     stored = load_network(root).prompt
     write_tokenizer(root / "tokenizer")
-    write_text_encoder(root / "text_encoder", layers=2)
+    write_text_encoder(write_random_weights, root / "text_encoder", layers=2)
     prompt = load_network(root).prompt
     assert prompt.shape == stored.shape
     assert (prompt - stored).abs().max() > 0.1
@@ -376,34 +375,7 @@ def manifest(path):
         return {row[0]: [int(side) for side in row[1].split("x")] for row in csv.reader(file, delimiter="\t")}
 
 
-def write_hashed(path, shapes, dtype=np.float32):
-    """A safetensors file of any size in little memory. Matrices are windows of one block of noise, chosen by the key's
-    checksum and scaled so that signals keep their size; other weights are 1 and biases 0. Its bytes."""
-    block = np.random.Generator(np.random.Philox(0)).standard_normal(1 << 22, dtype=np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    width, offset, header = np.dtype(dtype).itemsize, 0, {}
-    for key, shape in shapes.items():
-        end = offset + width * math.prod(shape)
-        header[key] = {"dtype": {4: "F32", 2: "F16"}[width], "shape": list(shape), "data_offsets": [offset, end]}
-        offset = end
-    head = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
-    head += b" " * (-len(head) % 8)
-    with open(path, "wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for key, shape in shapes.items():
-            left = math.prod(shape)
-            if len(shape) < 2:
-                file.write(np.full(left, float(key.endswith("weight")), dtype).data)
-                continue
-            begin, scale = zlib.crc32(key.encode()) % len(block), np.float32(1 / math.sqrt(math.prod(shape[1:])))
-            while left:
-                piece = (block[begin : begin + left] * scale).astype(dtype, copy=False)
-                file.write(piece.data)
-                left, begin = left - len(piece), 0
-    return path.stat().st_size
-
-
-def write_text_encoder(folder, layers=23, shapes=None):
+def write_text_encoder(write_random_weights, folder, layers=23, shapes=None):
     """A text encoder of Stable Diffusion 2's width, with the keys' published prefix."""
     config = {
         "architectures": ["CLIPTextModel"],
@@ -429,7 +401,7 @@ def write_text_encoder(folder, layers=23, shapes=None):
         with torch.device("meta"):
             state = CLIPTextModel(CLIPTextConfig(**config)).state_dict()
         shapes = {f"text_model.{key.removeprefix('text_model.')}": list(value.shape) for key, value in state.items()}
-    write_hashed(folder / "model.safetensors", shapes)
+    write_random_weights(folder / "model.safetensors", shapes)
 
 
 def write_tokenizer(folder, vocabulary=8):
@@ -483,7 +455,7 @@ def check_result(found, count):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_full_size_folder(tmp_path, golden_files, monkeypatch):
+def test_full_size_folder(tmp_path, golden_files, monkeypatch, write_random_weights):
     """The body model's folder in float32, with a text encoder, silent on the class embedding in unet/config.json."""
     monkeypatch.setenv("PRIORSCOPE_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "SDPose-Body"
@@ -493,11 +465,12 @@ def test_full_size_folder(tmp_path, golden_files, monkeypatch):
     write_config(root / "unet/config.json", "UNet2DConditionModel", SD2_UNET)
     write_config(root / "vae/config.json", "AutoencoderKL", SD_VAE)
     try:
-        size = write_hashed(root / UNET_FILE, shapes["unet"])
-        size += write_hashed(root / VAE_FILE, {old_attention(key): shape for key, shape in shapes["vae"].items()})
-        size += write_hashed(root / HEAD_FILE, shapes["decoder-body"])
+        size = write_random_weights(root / UNET_FILE, shapes["unet"])
+        vae = {old_attention(key): shape for key, shape in shapes["vae"].items()}
+        size += write_random_weights(root / VAE_FILE, vae)
+        size += write_random_weights(root / HEAD_FILE, shapes["decoder-body"])
         write_tokenizer(root / "tokenizer", 49408)
-        write_text_encoder(root / "text_encoder", shapes=shapes["text_encoder"])
+        write_text_encoder(write_random_weights, root / "text_encoder", shapes=shapes["text_encoder"])
         name, found, peak = predict_apart(root, tmp_path / "out.npz")
     finally:
         shutil.rmtree(root)
@@ -509,7 +482,7 @@ def test_full_size_folder(tmp_path, golden_files, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_full_size_single_file(tmp_path, golden_files):
+def test_full_size_single_file(tmp_path, golden_files, write_random_weights):
     """The whole-body model in one float16 file, in latent diffusion's names. (The published file was not seen.)"""
     shapes = {
         path.stem.removeprefix("manifest-sdpose-"): manifest(path) for path in golden_files("pose", "manifest-*.tsv")
@@ -520,7 +493,7 @@ def test_full_size_single_file(tmp_path, golden_files):
     keys |= {f"model.diffusion_model.heatmap_head.{key}": shape for key, shape in shapes["decoder-wholebody"].items()}
     path = tmp_path / "sdpose_wholebody_fp16.safetensors"
     try:
-        size = write_hashed(path, keys, np.float16)
+        size = write_random_weights(path, keys, np.float16)
         name, found, peak = predict_apart(path, tmp_path / "out.npz")
     finally:
         path.unlink(missing_ok=True)
