@@ -45,12 +45,12 @@ class _Push:
 
 
 class PushTPlanner:
-    """Model-predictive control on a copy of the physics, over pushes that depend on the state alone.
+    """Model-predictive control on a copy of the physics, over a fan of pushes without chance in it.
 
     Tried are pushes from places on each edge along its normal and a little to either side, and, while the finger
     pushes, to go on in such directions. The one is chosen that brings the block's corners nearest to their places for
-    the steps it takes, the way there counted. The same state gives the same choice, so that the demonstrations are
-    easily learnt from.
+    the steps it takes, the way there counted. The same state gives the same choice (while it pushes: with the
+    same last target), so that the demonstrations are easily learnt from.
 
     Parameters
     ----------
