@@ -20,6 +20,7 @@ _MODULES_OF = {
     "pose": {"pycocotools", "faster_coco_eval", "embreex", "trimesh", "av"},
     "remote-sensing": {"rasterio", "pyogrio", "shapely", "h5py", "sklearn"},
     "robotics": {"gymnasium", "gym_pusht", "pymunk", "metaworld", "h5py", "zarr", "pyarrow", "av", "shapely"},
+    "astro": {"astropy", "galsim", "photutils", "statmorph", "h5py", "pyarrow"},
     "log": {"tensorboard"},
 }
 

@@ -1,0 +1,21 @@
+"""The commands of the astro app. Imports nothing heavy before a command is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from priorscope.cli import parse_verbs
+from priorscope_astro.configs import GenerateConfig, PlanConfig, SimulateConfig, TrainConfig
+from priorscope_astro.published import MODELS
+
+SUMMARY = "galaxies on demand, with provenance (GalaxySD, and small models of flux)"
+
+__all__ = ["MODELS", "SUMMARY", "main"]
+
+_VERBS = {"simulate": SimulateConfig, "plan": PlanConfig, "train": TrainConfig, "generate": GenerateConfig}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``priorscope astro ...``; returns the exit status."""
+    config = parse_verbs("astro", _VERBS, arguments, summary=SUMMARY)
+    raise NotImplementedError(f"{type(config).__name__}: being written")
