@@ -1,0 +1,1 @@
+"""A galaxy classifier: a small convolutional network on vote counts or on classes."""
