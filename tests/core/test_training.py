@@ -227,6 +227,20 @@ def test_learning_rate_edges():
         rate_factor(0, 1, schedule="stairs")
 
 
+def test_one_cycle_is_torchs():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.5, total_steps=60, pct_start=0.2)
+    for step in range(60):
+        ours = 0.5 * rate_factor(step, 60, schedule="one-cycle", warmup=12, final=4e-6)
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        if step < 59:
+            theirs.step()
+    assert rate_factor(0, 5, schedule="one-cycle") == 1
+    assert rate_factor(9, 5, schedule="one-cycle", warmup=2, final=0.1) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(("size", "batch"), [(7, 3), (5, 12), (1, 4)])
 def test_each_pass_is_a_permutation(size, batch):
     order = Order(size, seed=4)
