@@ -150,11 +150,13 @@ def read_json() -> Callable[[Path], dict]:
 
 @pytest.fixture(scope="session")
 def read_manifest() -> Callable[[Path], dict[str, list[int]]]:
-    """Read a manifest (key, shape, dtype; tab-separated) as key -> shape."""
+    """Read a manifest (key, shape, dtype; tab-separated, some with these words as first line) as key -> shape."""
 
     def read(path: Path) -> dict[str, list[int]]:
         with open(path, newline="") as file:
-            return {row[0]: json.loads(row[1]) for row in csv.reader(file, delimiter="\t") if row}
+            return {
+                row[0]: json.loads(row[1]) for row in csv.reader(file, delimiter="\t") if row[:1] not in ([], ["key"])
+            }
 
     return read
 
