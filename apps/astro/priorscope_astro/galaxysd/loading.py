@@ -1,0 +1,170 @@
+"""Find and load GalaxySD: a diffusers folder, or HCP-Diffusion's two files on top of Stable Diffusion 1.5."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from priorscope.backbones.latents import LatentSpace, load_latent_space
+from priorscope.backbones.loading import load_component, locate, model_folder, read_config
+from priorscope.backbones.stable_diffusion import load_unet
+from priorscope.errors import InputError
+from priorscope_astro.galaxysd.names import Kind, from_hcp
+from priorscope_astro.galaxysd.text import load_tokenizer
+from priorscope_astro.published import MODELS
+
+#: What HCP-Diffusion's files go on top of, unless told otherwise.
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "model_index.json")
+
+
+@dataclass(frozen=True)
+class GalaxySDParts:
+    """The networks of a GalaxySD model, in evaluation mode, without gradients.
+
+    Attributes
+    ----------
+    unet : UNet2DConditionModel
+    text_encoder : CLIPTextModel
+    tokenizer : tokenizer of transformers
+    latents : LatentSpace
+    files : tuple of Path
+        Where the weights of U-Net and text encoder came from.
+    """
+
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    latents: LatentSpace
+    files: tuple[Path, ...]
+
+
+def load_galaxysd(
+    source: str | Path,
+    *,
+    base: str | Path | None = None,
+    kind: Kind = "base",
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+) -> GalaxySDParts:
+    """Load a model by its name in the model table, hub id or folder.
+
+    Parameters
+    ----------
+    source : str or Path
+        A diffusers folder (``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/``), or a folder that holds, at any
+        depth, HCP-Diffusion's ``unet-STEP.safetensors`` and ``text_encoder-STEP.safetensors``; of several steps the
+        last is taken.
+    base : str or Path, optional
+        Folder or hub id of Stable Diffusion 1.5, which HCP files go on top of. Both of its trained networks are
+        replaced whole. Default: ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
+    kind : {"base", "base_ema"}
+        Which weights of an HCP file.
+    dtype : torch.dtype
+    revision : str, optional
+        Of ``source``, on the hub.
+
+    Raises
+    ------
+    InputError
+        A missing part or key, one that is not known, weights of another network.
+    """
+    folder = model_folder(source, [*_PARTS, "*.safetensors"], MODELS, revision=revision)
+    if (folder / "unet" / "config.json").is_file():
+        return _diffusers(folder, dtype)
+    unet, text_encoder = hcp_file(folder, "unet"), hcp_file(folder, "text_encoder")
+    if unet is None or text_encoder is None:
+        lacking = "unet" if unet is None else "text_encoder"
+        raise InputError(
+            f"holds neither unet/config.json nor {lacking}-STEP.safetensors",
+            path=folder,
+            remedy="Give a diffusers folder, or HCP-Diffusion's folder with both files.",
+        )
+    return _hcp(unet, text_encoder, locate(base or STABLE_DIFFUSION, _PARTS), kind, dtype)
+
+
+def hcp_file(folder: Path, name: str) -> Path | None:
+    """The file ``NAME-STEP.safetensors`` of the last step below a folder, None where there is none."""
+    found = []
+    for path in folder.rglob(f"{name}*.safetensors"):
+        match = re.fullmatch(rf"{name}(?:-(\d+))?", path.stem)
+        if match:
+            found.append((int(match[1] or 0), path))
+    return max(found)[1] if found else None
+
+
+def _diffusers(folder: Path, dtype: torch.dtype) -> GalaxySDParts:
+    from transformers import CLIPTextModel
+
+    # the small parts first: what is wrong with them is said before gigabytes are read
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    latents = load_latent_space(folder / "vae", dtype=dtype)
+    text_encoder = load_component(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+    unet = load_unet(folder / "unet", dtype=dtype, expect=_expected(text_encoder))
+    files = tuple(
+        path
+        for part in ("unet", "text_encoder")
+        for path in sorted((folder / part).iterdir())
+        if path.suffix in (".safetensors", ".bin")
+    )
+    return GalaxySDParts(unet, text_encoder, tokenizer, latents, files)
+
+
+def _hcp(unet_file: Path, text_file: Path, base: Path, kind: Kind, dtype: torch.dtype) -> GalaxySDParts:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = load_tokenizer(base / "tokenizer")
+    latents = load_latent_space(base / "vae", dtype=dtype)
+    with torch.device("meta"):
+        text_encoder = CLIPTextModel(CLIPTextConfig(**read_config(base / "text_encoder")))
+    _fill(text_encoder, text_file, kind, dtype)
+    count = text_encoder.config.max_position_embeddings
+    for module in text_encoder.modules():  # a buffer that no file holds
+        if getattr(module, "position_ids", None) is not None:
+            module.position_ids = torch.arange(count)[None]
+    config = read_config(base / "unet")
+    for key, value in _expected(text_encoder).items():
+        if config.get(key) != value:
+            raise InputError(f"has {key} = {config.get(key)!r}, GalaxySD needs {value!r}", path=base / "unet")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
+    _fill(unet, unet_file, kind, dtype)
+    return GalaxySDParts(unet, text_encoder, tokenizer, latents, (unet_file, text_file))
+
+
+def _expected(text_encoder: Any) -> dict[str, Any]:
+    """What the configuration of the U-Net must say: that of a text-to-image model of 4 channels for this encoder."""
+    return {"in_channels": 4, "out_channels": 4, "cross_attention_dim": int(text_encoder.config.hidden_size)}
+
+
+def _fill(network: Any, path: Path, kind: Kind, dtype: torch.dtype) -> None:
+    """Give a network without weights those of an HCP file: all of them, and no others."""
+    try:
+        weights = from_hcp(load_file(path), kind)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"cannot be read: {error}", path=path, remedy="Download it again.") from error
+    except InputError as error:
+        raise InputError(error.fact, path=path, remedy=error.remedy) from None
+    own = network.state_dict()
+    problems = {
+        "missing keys": sorted(set(own) - set(weights)),
+        "unexpected keys": sorted(set(weights) - set(own)),
+        "keys of another shape": sorted(key for key in own if key in weights and weights[key].shape != own[key].shape),
+    }
+    words = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys]
+    if words:
+        raise InputError(
+            f"the weights do not fit {type(network).__name__}: {'; '.join(words)}",
+            path=path,
+            remedy="Is it GalaxySD's file, downloaded completely, and is --base Stable Diffusion 1.5?",
+        )
+    network.load_state_dict({key: value.to(dtype) for key, value in weights.items()}, assign=True)
+    network.eval()
+    network.requires_grad_(False)
