@@ -37,10 +37,14 @@ def from_hcp(weights: Mapping[str, T], kind: Kind = "base") -> dict[str, T]:
     kinds: dict[str, dict[str, T]] = {}
     for key, value in weights.items():
         prefix, colon, name = key.partition(":")
-        kinds.setdefault(prefix if colon else "", {})[name] = value
+        kinds.setdefault(prefix if colon else "", {})[name if colon else key] = value
     others = sorted(set(kinds) - {"base", "base_ema"})
-    if others == [""]:
-        raise InputError("holds names without HCP-Diffusion's prefix base:", remedy="Give a diffusers folder instead.")
+    if "" in others:
+        example = next(iter(kinds[""]))
+        raise InputError(
+            f"holds {example}, without HCP-Diffusion's prefix 'base:'",
+            remedy="Weights with plain names are loaded from a diffusers folder.",
+        )
     if others:
         raise InputError(
             f"holds {', '.join(others)} weights, which change a network in part",

@@ -54,11 +54,12 @@ class ReferencePool:
         Raises
         ------
         InputError
-            No such folder, no picture, or two of one name.
+            No such folder, no picture, or two different ones of one name.
         """
         files: dict[str, Path] = {}
         for image in find_images([Path(folder)]):
-            if image.path.stem in files:
+            known = files.get(image.path.stem)
+            if known is not None and known.read_bytes() != image.path.read_bytes():
                 raise InputError(
                     f"two pictures are called {image.path.stem}",
                     path=image.path,

@@ -1,0 +1,338 @@
+"""GalaxySD on a tiny model in the published layouts: folder and HCP files, prompts, starts, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from priorscope.caching import DeepCache
+from priorscope.diffusion.noise import Noise
+from priorscope.errors import InputError
+from priorscope_astro.galaxysd import GalaxySD, ReferencePool, load_galaxysd, noise_levels, weighted_states
+from priorscope_astro.galaxysd.loading import hcp_file
+from priorscope_astro.galaxysd.names import from_hcp, to_hcp
+from priorscope_astro.galaxysd.pool import LatentMoments, encode, start_from_moments
+
+PROMPT = "sdss, in-between round galaxy, {dust lane:1.3}"
+SIDE = 104  # 13 latents: no multiple of 8, as the published 53
+
+
+def write_tokenizer(folder, first_end=512):
+    """CLIP's tokenizer without merges: a token a letter."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    ends = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    words = letters + [f"{letter}</w>" for letter in letters]
+    numbers = {word: number for number, word in enumerate(words)}
+    numbers |= {ends["bos_token"]: first_end, ends["eos_token"]: first_end + 1}
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps(numbers))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": ends["eos_token"], **ends}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "special_tokens_map.json").write_text(json.dumps({**ends, "pad_token": ends["eos_token"]}))
+
+
+TEXT = {
+    "architectures": ["CLIPTextModel"],
+    "model_type": "clip_text_model",
+    "hidden_act": "quick_gelu",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 77,
+    "projection_dim": 16,
+    "vocab_size": 514,
+    "bos_token_id": 512,
+    "eos_token_id": 513,
+    "pad_token_id": 513,
+}
+
+
+@pytest.fixture(scope="module")
+def networks(small_unet):
+    """State dictionaries of the three networks, and how diffusers and transformers write their configurations."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        text = CLIPTextModel(CLIPTextConfig(**TEXT))
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8),
+            norm_num_groups=4,
+            latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            scaling_factor=0.18215,
+        )
+    unet = small_unet(
+        cross_attention_dim=16,
+        block_out_channels=(8, 16, 16, 16),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    )
+    return {"unet": unet, "vae": vae, "text_encoder": text}
+
+
+@pytest.fixture(scope="module")
+def diffusers_folder(tmp_path_factory, networks):
+    root = tmp_path_factory.mktemp("models") / "galaxysd"
+    for name in ("unet", "vae"):
+        networks[name].save_config(root / name)
+        state = networks[name].state_dict()
+        save_file(state, root / name / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    (root / "text_encoder").mkdir()
+    (root / "text_encoder/config.json").write_text(json.dumps(TEXT))
+    state = {f"text_model.{key}": value for key, value in networks["text_encoder"].state_dict().items()}
+    state["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(state, root / "text_encoder/model.safetensors", {"format": "pt"})
+    write_tokenizer(root / "tokenizer")
+    return root
+
+
+@pytest.fixture
+def hcp_folder(tmp_path, networks):
+    root = tmp_path / "ckpts"
+    root.mkdir()
+    save_file(to_hcp(networks["unet"].state_dict()), root / "unet-10000.safetensors")
+    text = to_hcp(networks["text_encoder"].state_dict(), text_encoder=True)
+    text["base:text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(text, root / "text_encoder-10000.safetensors")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(diffusers_folder):
+    return GalaxySD.from_pretrained(diffusers_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    for index in range(10):
+        values = np.random.default_rng(index).integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{1000 + index}.png")
+    return ReferencePool.from_folder(folder, barred=["1003"])
+
+
+def test_hcp_files_are_the_same_model_as_the_folder(diffusers_folder, hcp_folder, model, pool, networks):
+    # of the base only what HCP files lack may matter
+    other = hcp_folder.parent / "sd15"
+    shutil.copytree(diffusers_folder, other)
+    for part in ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        (other / part).unlink()
+    save_file(
+        to_hcp({key: value + 1 for key, value in networks["unet"].state_dict().items()}),
+        hcp_folder / "unet-9000.safetensors",
+    )
+    assert hcp_file(hcp_folder, "unet").name == "unet-10000.safetensors"
+    hcp = GalaxySD.from_pretrained(hcp_folder.parent / "ckpts", base=other, device="cpu")
+    options = {"pool": pool, "side": SIDE, "steps": 2}
+    picture = model.generate([PROMPT], [3], **options)
+    assert picture.shape == (1, SIDE, SIDE, 3)
+    assert picture.std() > 0
+    np.testing.assert_array_equal(hcp.generate([PROMPT], [3], **options), picture)
+    assert [path.name for path in hcp.parts.files] == ["unet-10000.safetensors", "text_encoder-10000.safetensors"]
+    # the average is another set of weights, asked for by name
+    save_file(
+        to_hcp({key: 1.1 * value for key, value in networks["unet"].state_dict().items()}, "base_ema")
+        | to_hcp(networks["unet"].state_dict()),
+        hcp_folder / "unet-10000.safetensors",
+    )
+    save_file(
+        to_hcp(networks["text_encoder"].state_dict(), "base_ema", text_encoder=True),
+        hcp_folder / "text_encoder-10000.safetensors",
+    )
+    parts = load_galaxysd(hcp_folder, base=other, kind="base_ema")
+    torch.testing.assert_close(parts.unet.conv_in.weight, 1.1 * networks["unet"].conv_in.weight)
+
+
+def damaged(path, change):
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda weights: weights.pop("base:conv_in.weight"), "1 missing keys (conv_in.weight)"),
+        (lambda weights: weights.update({"base:other": torch.ones(1)}), "1 unexpected keys (other)"),
+        (lambda weights: weights.update({"base:conv_in.bias": torch.ones(3)}), "1 keys of another shape"),
+        (lambda weights: weights.update({"lora:down.W_down": torch.ones(1)}), "holds lora weights"),
+        (lambda weights: weights.update({"conv_in.weight": torch.ones(1)}), "holds conv_in.weight, without"),
+    ],
+)
+def test_damaged_hcp_file(diffusers_folder, hcp_folder, change, words):
+    damaged(hcp_folder / "unet-10000.safetensors", change)
+    with pytest.raises(InputError) as caught:
+        load_galaxysd(hcp_folder, base=diffusers_folder)
+    assert words in str(caught.value)
+    assert "unet-10000.safetensors" in str(caught.value)
+
+
+def test_incomplete_folders(diffusers_folder, hcp_folder, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match=r"neither unet/config.json nor unet-STEP.safetensors"):
+        load_galaxysd(empty)
+    (hcp_folder / "text_encoder-10000.safetensors").unlink()
+    with pytest.raises(InputError, match="nor text_encoder-STEP"):
+        load_galaxysd(hcp_folder, base=diffusers_folder)
+    shutil.copy(hcp_folder / "unet-10000.safetensors", hcp_folder / "text_encoder-1.safetensors")
+    with pytest.raises(InputError, match="hf download stable-diffusion-v1-5/stable-diffusion-v1-5"):
+        load_galaxysd(hcp_folder)
+    (hcp_folder / "unet-10000.safetensors").write_bytes(b"\0" * 100)
+    (hcp_folder / "text_encoder-10000.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"text_encoder-10000.safetensors: cannot be read"):
+        load_galaxysd(hcp_folder, base=diffusers_folder)
+    with pytest.raises(InputError, match="holds no base_ema"):
+        from_hcp({"base:a": 1}, "base_ema")
+    with pytest.raises(InputError, match="a, without HCP-Diffusion's prefix"):
+        from_hcp({"a": 1})
+
+
+def test_weights_are_those_of_the_words(model):
+    """Without merges a token is a letter: 'dust lane' is the last eight of them."""
+    ids, weights = model.prompts.tokens(PROMPT)
+    plain, ones = model.prompts.tokens("sdss, in-between round galaxy, dust lane")
+    assert torch.equal(ids, plain)
+    assert ids.shape == (1, 77)
+    assert set(ones) == {1.0}
+    assert weights == [1.0] * (len(ones) - 8) + [1.3] * 8
+    states = model.prompts([PROMPT, "sdss, in-between round galaxy, dust lane"])
+    torch.testing.assert_close(weighted_states(states[1:], [weights]), states[:1])
+    assert (states[0] - states[1]).abs().max() > 0.1
+    assert states[0].mean().item() == pytest.approx(states[1].mean().item(), rel=1e-3)
+    size = weighted_states(states[1:], [weights], rescale="rms").square().mean().item()
+    assert size == pytest.approx(states[1].square().mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("sdss, {dust lane:1.3", "without its '}'"),
+        ("sdss, dust lane}", "without its '{'"),
+        ("sdss, {dust lane:-2}", "weight -2"),
+        ("sdss, " + "spiral galaxy, " * 8, "the text encoder takes 75"),
+    ],
+)
+def test_bad_prompts(model, prompt, words):
+    with pytest.raises(InputError) as caught:
+        model.prompts([prompt])
+    assert words in str(caught.value)
+
+
+def test_mean_that_changes_its_sign_is_refused():
+    states = torch.tensor([[[0.0], [1.0], [-0.9]]])
+    with pytest.raises(InputError, match="rms"):
+        weighted_states(states, [[0.5, 1.0]])
+    assert torch.isfinite(weighted_states(states, [[0.5, 1.0]], rescale="rms")).all()
+
+
+def test_a_picture_is_that_of_its_seed(model, pool):
+    options = {"pool": pool, "side": SIDE, "steps": 3}
+    together = model.generate([PROMPT, "sdss, spiral galaxy"], [3, 4], **options)
+    alone = model.generate(["sdss, spiral galaxy"], [4], **options)
+    assert np.abs(together[1].astype(int) - alone[0]).max() <= 1
+    assert (together[0] != together[1]).any()
+    assert (model.generate(["sdss, spiral galaxy"], [5], **options) != alone).any()
+
+
+def test_guidance_and_cache_change_the_picture(model, pool):
+    options = {"pool": pool, "side": SIDE, "steps": 4}
+    first = model.generate([PROMPT], [3], **options)
+    assert (model.generate([PROMPT], [3], guidance=1.0, **options) != first).any()
+    assert (model.generate([PROMPT], [3], negative="smooth", **options) != first).any()
+    cached = model.generate([PROMPT], [3], cache=DeepCache(2), **options)
+    assert cached.shape == first.shape
+    assert (cached != first).any()
+    assert (model.generate([PROMPT], [3], **options) == first).all()
+
+
+def test_published_start_is_the_reference_under_noise(model, pool):
+    sigma = noise_levels()[0][0]
+    seeds = [7, 8]
+    x = model.start("reference", seeds, Noise.per_item(seeds), sigma, pool=pool, references=["1001", "1002"], side=SIDE)
+    latents = encode(model.parts.latents, [pool.read("1001"), pool.read("1002")], torch.device("cpu"))
+    noise = Noise.per_item(seeds).like(latents)
+    torch.testing.assert_close(x, latents + 14.614647 * noise, atol=1e-4, rtol=1e-5)
+
+
+def test_start_from_moments_has_the_published_starts_mean_and_variance():
+    mean, std = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 3.0])
+    x = start_from_moments(LatentMoments(mean, std), 20_000, 4.0, Noise.shared(0))
+    torch.testing.assert_close(x.mean(0), mean, atol=0.15, rtol=0)
+    torch.testing.assert_close(x.var((0, 2, 3)), std**2 + 16 + mean.var((1, 2), unbiased=False), atol=0.5, rtol=0.02)
+
+
+def test_moments_of_the_pool(model, pool):
+    sigma, seeds = 2.0, [1, 2]
+    x = model.start("moments", seeds, Noise.per_item(seeds), sigma, pool=pool, side=SIDE)
+    latents = torch.cat([encode(model.parts.latents, [pool.read(n)], torch.device("cpu")) for n in pool.names])
+    mean = latents.mean(0)
+    std = (latents - mean).square().mean((0, 2, 3), keepdim=True).sqrt()
+    noise = Noise.per_item(seeds).like(x)
+    torch.testing.assert_close(x, mean + (std**2 + 4).sqrt() * noise, atol=1e-4, rtol=1e-4)
+    few = ReferencePool({name: pool.files[name] for name in pool.names[:7]})
+    with pytest.raises(InputError, match="would show them"):
+        model.start("moments", seeds, Noise.per_item(seeds), sigma, pool=few, side=SIDE)
+
+
+def test_pool_bars_the_test_split(pool, tmp_path):
+    assert len(pool.names) == 9
+    assert "1003" not in {pool.choose(seed) for seed in range(200)}
+    assert len({pool.choose(seed) for seed in range(200)}) == 9
+    with pytest.raises(InputError, match="1003 is barred"):
+        pool.read("1003")
+    with pytest.raises(InputError, match="no reference 77"):
+        pool.read("77")
+    with pytest.raises(InputError, match="1 are barred"):
+        ReferencePool({"a": tmp_path}, ["a"])
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    assert ReferencePool.from_folder(tmp_path).names == ["1"]  # sorted into two folders, as real samples are
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "x/1.png")
+    with pytest.raises(InputError, match="two pictures are called 1"):
+        ReferencePool.from_folder(tmp_path)
+    assert pool.read("1001", 32).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pool": None}, "needs a pool"),
+        ({"start": "sky"}, "start 'sky'"),
+        ({"seeds": [1, 2]}, "1 prompts and 2 seeds"),
+        ({"references": ["1001", "1002"]}, "2 references for 1 prompts"),
+        ({"references": ["1003"]}, "1003 is barred"),
+        ({"solver": "magic"}, "solver 'magic'"),
+        ({"side": 100}, "multiple of 8"),
+        ({"steps": 1}, "1 steps"),
+        ({"guidance": float("nan")}, "guidance nan"),
+    ],
+)
+def test_senseless_requests(model, pool, change, words):
+    options = {"prompts": [PROMPT], "seeds": [1], "pool": pool, "side": SIDE, "steps": 2} | change
+    with pytest.raises(InputError) as caught:
+        model.generate(**options)
+    assert words in str(caught.value)
+
+
+def test_real_pictures_are_references(shared_data, model):
+    real = ReferencePool.from_folder(shared_data("astro") / "gz2_real")
+    assert len(real.names) >= 20
+    x = model.start("reference", [1], Noise.per_item([1]), 14.6, pool=real)
+    assert x.shape == (1, 4, 53, 53)
+    assert Path(real.files[real.choose(1)]).stem in real.names
