@@ -100,6 +100,27 @@ class VoteTable:
         check.tree(counts)
         return cls(counts, fractions)
 
+    @classmethod
+    def from_counts(
+        cls, counts: Any, *, path: str | PathLike[str] | None = None, ids: Sequence[str] | None = None
+    ) -> VoteTable:
+        """Votes (N, 37) in the order of ANSWERS, with raw fractions.
+
+        Raises
+        ------
+        InputError
+            Another shape, counts that are negative or not whole, or a question with more votes than led to it.
+        """
+        array = np.asarray(counts)
+        if array.ndim != 2 or array.shape[1] != len(ANSWERS):
+            raise InputError(
+                f"votes have shape {list(array.shape)}", path=path, remedy=f"[N, {len(ANSWERS)}] is meant."
+            )
+        check = _Check(dict(zip(ANSWERS, array.T, strict=True)), path, ids)
+        checked = check.counts(ANSWERS)
+        check.tree(checked)
+        return cls(checked, _divided(checked))
+
     @property
     def question_votes(self) -> NDArray[np.int64]:
         """Votes of each question, (N, 11)."""

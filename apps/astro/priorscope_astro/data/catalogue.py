@@ -1,0 +1,233 @@
+"""Catalogues: read CSV, ECSV, FITS, VOTable and parquet into astropy tables; write them whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from priorscope.data.files import atomic_path
+from priorscope.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+
+#: Suffix -> format.
+_FORMATS = {
+    ".csv": "csv",
+    ".ecsv": "ecsv",
+    ".fits": "fits",
+    ".fit": "fits",
+    ".vot": "votable",
+    ".votable": "votable",
+    ".xml": "votable",
+    ".parquet": "parquet",
+}
+#: What the Virtual Observatory calls usual columns (unified content descriptors).
+UCDS: dict[str, str] = {
+    "object_id": "meta.id;meta.main",
+    "plan_id": "meta.id",
+    "reference_id": "meta.id.assoc",
+    "ra": "pos.eq.ra;meta.main",
+    "dec": "pos.eq.dec;meta.main",
+    "redshift": "src.redshift",
+    "class_name": "src.morph.type",
+}
+
+
+def catalogue_format(path: str | PathLike[str]) -> str:
+    """Format of a catalogue, by its suffix (before .gz): csv, ecsv, fits, votable, parquet.
+
+    Raises
+    ------
+    InputError
+        Another suffix.
+    """
+    name = Path(path).name.lower().removesuffix(".gz")
+    for suffix, kind in _FORMATS.items():
+        if name.endswith(suffix):
+            return kind
+    raise InputError("is no catalogue that is known by its suffix", path=path, remedy=f"Known: {' '.join(_FORMATS)}.")
+
+
+def read_catalogue(path: str | PathLike[str], *, columns: Sequence[str] | None = None) -> QTable:
+    """Read a catalogue; columns keep their units, missing values are masked, bytes become text.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.csv``, ``.ecsv``, ``.fits``, ``.vot`` / ``.xml``, ``.parquet``, each but the last also ``.gz``.
+    columns : sequence of str, optional
+        Only these, where they are there: a CSV of hundreds of columns is then read much faster.
+
+    Returns
+    -------
+    astropy.table.QTable
+        With ``meta`` as the file has it.
+
+    Raises
+    ------
+    InputError
+        No such file, another format, broken, or without rows.
+    """
+    from astropy.table import QTable, Table
+
+    path = Path(path)
+    kind = catalogue_format(path)
+    if not path.is_file():
+        raise InputError("no such file", path=path, remedy="Check the path.")
+    if path.stat().st_size == 0:
+        raise InputError("is empty (0 bytes)", path=path, remedy="Copy or download it again.")
+    columns = None if columns is None else list(dict.fromkeys(columns))
+    try:
+        if kind in ("csv", "parquet"):
+            return _from_arrow(path, kind, columns)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # astropy warns of every unit that a standard does not list
+            if kind == "votable":
+                table = _read_votable(path)
+            else:
+                table = QTable.read(path, format="ascii.ecsv" if kind == "ecsv" else "fits")
+    except InputError:
+        raise
+    except Exception as error:  # the parsers raise whatever they like on broken bytes
+        raise InputError(
+            f"cannot be read as {kind} ({' '.join(str(error).split())[:150]})", path=path, remedy="Is it whole?"
+        ) from error
+    if not isinstance(table, Table) or not len(table):
+        raise InputError("has no rows", path=path)
+    table.convert_bytestring_to_unicode()
+    if columns is not None:
+        table = table[[name for name in columns if name in table.colnames]]
+    return QTable(table)
+
+
+def _from_arrow(path: Path, kind: str, columns: Sequence[str] | None) -> QTable:
+    from astropy.table import MaskedColumn, QTable
+    from pyarrow import csv, parquet
+
+    if kind == "csv":
+        options = csv.ConvertOptions()
+        if columns is not None:
+            with csv.open_csv(path) as head:
+                options.include_columns = [name for name in columns if name in head.schema.names]
+        arrow = csv.read_csv(path, convert_options=options)
+    else:
+        there = parquet.read_schema(path).names
+        arrow = parquet.read_table(path, columns=None if columns is None else [c for c in columns if c in there])
+    if not arrow.num_rows:
+        raise InputError("has no rows", path=path)
+    table = QTable()
+    for name in arrow.column_names:
+        column = arrow.column(name).combine_chunks()
+        missing = np.asarray(column.is_null())
+        if missing.all():
+            continue  # an empty column has no type either
+        filler = None if not missing.any() else "" if column.type in _text_types() else 0
+        values = (column if filler is None else column.fill_null(filler)).to_numpy(zero_copy_only=False)
+        values = values.astype(str) if column.type in _text_types() else values
+        table[name] = MaskedColumn(values, mask=missing) if missing.any() else values
+    return table
+
+
+def _text_types() -> tuple[Any, ...]:
+    import pyarrow
+
+    return (pyarrow.string(), pyarrow.large_string())
+
+
+def _read_votable(path: Path) -> QTable:
+    from astropy.io.votable import parse
+
+    resource = parse(path)
+    table = resource.get_first_table().to_table(use_names_over_ids=True)
+    for info in resource.infos:
+        if info.name and info.name.startswith("priorscope:"):
+            table.meta[info.name.removeprefix("priorscope:")] = json.loads(info.value)
+    return table
+
+
+def write_catalogue(
+    table: Any, path: str | PathLike[str], *, ucds: Mapping[str, str] | None = None, overwrite: bool = False
+) -> Path:
+    """Write a catalogue, atomically, in the format of the suffix.
+
+    Parameters
+    ----------
+    table : astropy Table or QTable
+        Columns in snake_case; ``meta`` holds plain values (text, numbers, lists, mappings).
+    path : path-like
+        ``.ecsv`` (units and meta kept), ``.vot`` / ``.xml`` (UCDs; meta as INFO elements), ``.fits`` (checksums; meta
+        as keywords where it fits into one, else as HISTORY), ``.csv`` or ``.parquet`` (no meta).
+    ucds : mapping, optional
+        Column -> unified content descriptor, added to :data:`UCDS`.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    InputError
+        It exists, has another suffix, or cannot be written.
+    """
+    from astropy.table import QTable
+
+    path = Path(path)
+    kind = catalogue_format(path)
+    table = QTable(table)
+    with atomic_path(path, overwrite=overwrite) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind == "ecsv":
+            table.write(temporary, format="ascii.ecsv", overwrite=True)
+        elif kind == "votable":
+            _write_votable(table, temporary, UCDS | dict(ucds or {}))
+        elif kind == "fits":
+            _write_fits(table, temporary)
+        elif kind == "csv":
+            plain = table.copy()
+            plain.meta = {}
+            plain.write(temporary, format="ascii.csv", overwrite=True)
+        else:
+            _write_parquet(table, temporary)
+    return path
+
+
+def _write_votable(table: QTable, path: Path, ucds: Mapping[str, str]) -> None:
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Info
+
+    plain = table.copy()
+    plain.meta = {}
+    for name in plain.colnames:
+        if name in ucds:
+            plain[name].info.meta = {**(plain[name].info.meta or {}), "ucd": ucds[name]}
+    tree = from_table(plain)
+    for key, value in table.meta.items():
+        tree.infos.append(Info(name=f"priorscope:{key}", value=json.dumps(value)))
+    tree.to_xml(str(path))
+
+
+def _write_fits(table: QTable, path: Path) -> None:
+    from astropy.io import fits
+
+    plain = table.copy()
+    plain.meta = {}
+    hdu = fits.table_to_hdu(plain)
+    for key, value in table.meta.items():
+        if len(key) <= 8 and key.replace("_", "").isalnum() and isinstance(value, str | int | float | bool):
+            hdu.header[key.upper()] = value
+        else:
+            hdu.header.add_history(f"{key} = {json.dumps(value)}")
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True, checksum=True)
+
+
+def _write_parquet(table: QTable, path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    plain = {name: getattr(table[name], "value", table[name]).tolist() for name in table.colnames}
+    parquet.write_table(pyarrow.table(plain), path)

@@ -1,0 +1,140 @@
+"""Galaxy Zoo 2 as Zoobot's galaxy-datasets keeps it: parquet catalogues of vote counts, beside or with pictures.
+
+Two layouts: the package's folder (``gz2_train_catalog.parquet``, ``gz2_test_catalog.parquet``,
+``images/SUBFOLDER/FILENAME``), and Hugging Face's parquet files, whose column ``image`` holds the encoded picture.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from priorscope.data.members import Members
+from priorscope.errors import InputError
+from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
+from priorscope_astro.data.galaxies import EncodedPictures, GalaxySet, MemberPictures, Pictures
+from priorscope_astro.data.ids import id_column, object_ids
+from priorscope_astro.data.splits import Splits
+
+
+def read_galaxy_datasets(
+    root: str | PathLike[str], split: Literal["train", "test"] = "train", *, pictures: bool = True
+) -> GalaxySet:
+    """Read the training or test galaxies.
+
+    Parameters
+    ----------
+    root : path-like
+        The folder, or one parquet file.
+    split : {"train", "test"}
+        Which catalogue of a folder.
+    pictures : bool
+        Whether pictures are wanted.
+
+    Returns
+    -------
+    GalaxySet
+        With raw vote fractions: these catalogues have counts only, and do not say which odd feature was seen.
+
+    Raises
+    ------
+    InputError
+        A file or column is missing, ids are not unique, votes do not sum, or a picture is missing.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    root = Path(root)
+    path = root if root.is_file() else _catalogue(root, split)
+    try:
+        names = parquet.read_schema(path).names
+        votes = [f"{question}_{answer}" for question, answers in GALAXY_DATASETS.values() for answer in answers]
+        wanted = {*votes, "id_str", "ra", "dec", "subfolder", "filename", "file_loc", "redshift"}
+        wanted |= {"image"} if pictures else set()
+        table = parquet.read_table(path, columns=[name for name in names if name in wanted])
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"is no parquet file that can be read ({str(error)[:100]})", path=path) from None
+    if not table.num_rows:
+        raise InputError("has no rows", path=path)
+    name = id_column(table.column_names, path=path)
+    ids = object_ids(table.column(name).to_numpy(), path=path, column=name)
+    columns = {column: table.column(column).to_numpy() for column in table.column_names if column in votes}
+    shown: Pictures | None = None
+    if pictures:
+        shown = _encoded(table, path) if "image" in table.column_names else _files(table, path.parent)
+    return GalaxySet(
+        ids,
+        shown,
+        votes=VoteTable.from_columns(columns, path=path, ids=ids),
+        columns={key: table.column(key).to_numpy() for key in ("ra", "dec", "redshift") if key in table.column_names},
+    )
+
+
+def published_splits(root: str | PathLike[str]) -> Splits:
+    """The published division of such a folder: train and test.
+
+    Raises
+    ------
+    InputError
+        A catalogue is missing, or an object is in both.
+    """
+    parts = {split: read_galaxy_datasets(root, split, pictures=False).ids for split in ("train", "test")}
+    both = sorted(set(parts["train"]) & set(parts["test"]))
+    if both:
+        raise InputError(
+            f"object {both[0]} is in both catalogues ({len(both)} such objects)",
+            path=root,
+            remedy="Drop them from one: they would leak.",
+        )
+    return Splits({name: split for split, ids in parts.items() for name in ids})
+
+
+def _catalogue(root: Path, split: str) -> Path:
+    if split not in ("train", "test"):
+        raise InputError(f"there is no split {split!r}", path=root, remedy="galaxy-datasets has train and test.")
+    if not root.is_dir():
+        raise InputError("no such file or folder", path=root, remedy="Check the path.")
+    for pattern in (f"gz2_{split}_catalog.parquet", f"*{split}*.parquet", f"data/*{split}*.parquet"):
+        found = sorted(root.glob(pattern))
+        if len(found) > 1:
+            raise InputError(
+                f"has {len(found)} catalogues of the {split} split", path=root, remedy="Name one of the files."
+            )
+        if found:
+            return found[0]
+    raise InputError(f"has no gz2_{split}_catalog.parquet", path=root, remedy="Name the file if it has another name.")
+
+
+def _encoded(table: object, path: Path) -> EncodedPictures:
+    column = table.column("image").to_pylist()  # type: ignore[attr-defined]
+    data = [value.get("bytes") if isinstance(value, dict) else value for value in column]
+    pictures = [value for value in data if isinstance(value, bytes)]
+    if len(pictures) != len(data):
+        row = next(row for row, value in enumerate(data) if not isinstance(value, bytes))
+        raise InputError(f"row {row + 1} has no picture in its column 'image'", path=path)
+    return EncodedPictures(tuple(pictures))
+
+
+def _files(table: object, folder: Path) -> MemberPictures:
+    names = table.column_names  # type: ignore[attr-defined]
+    if "subfolder" not in names or "filename" not in names:
+        raise InputError(
+            "the catalogue has neither pictures nor the columns subfolder and filename",
+            path=folder,
+            remedy="Read it with pictures=False if only votes are wanted.",
+        )
+    parts = zip(table.column("subfolder").to_pylist(), table.column("filename").to_pylist(), strict=True)  # type: ignore[attr-defined]
+    files = tuple(f"{subfolder}/{filename}" for subfolder, filename in parts)
+    members = Members(folder / "images")
+    there = set(members.names())
+    missing = np.flatnonzero([name not in there for name in files])
+    if len(missing):
+        raise InputError(
+            f"{files[missing[0]]} is not there ({len(missing)} of {len(files)} pictures are missing)",
+            path=members.path,
+            remedy="Unpack images_gz2.tar.gz here.",
+        )
+    return MemberPictures(members, files)

@@ -1,0 +1,514 @@
+"""Loaders of galaxies: catalogues, stamps, the published layouts in miniature, and the real samples."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+import warnings
+import zipfile
+
+import astropy.units as u
+import h5py
+import numpy as np
+import pyarrow
+import pytest
+from astropy.io import fits
+from astropy.io.votable import parse as parse_votable
+from astropy.table import MaskedColumn, QTable
+from PIL import Image
+from pyarrow import parquet
+
+from priorscope.errors import InputError
+from priorscope_astro.conditions.condition import Condition
+from priorscope_astro.conditions.galaxy10 import CLASSES
+from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS
+from priorscope_astro.conditions.votes import GALAXY_DATASETS
+from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
+from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.galaxy10 import read_galaxy10
+from priorscope_astro.data.galaxy_datasets import published_splits, read_galaxy_datasets
+from priorscope_astro.data.gz2 import read_gz2
+from priorscope_astro.data.ids import object_ids
+from priorscope_astro.data.pairs import read_pairs, write_pairs
+from priorscope_astro.data.stamps import check_stamp, flux_unit, read_stamps, write_stamps
+
+FIRST_ID = 587722981741363294
+
+
+def jpeg(number, size=16):
+    """A picture that tells its number: its red is 10 x number."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((size, size, 3), (10 * number, 90, 40), np.uint8)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def counts_of(number):
+    """Votes of a smooth or (odd numbers) spiral galaxy, in the tree's order."""
+    votes = np.zeros(37, np.int64)
+    place = {name: index for index, name in enumerate(ANSWERS)}
+    if number % 2:
+        for answer, count in [
+            ("t01_smooth_or_features_a02_features_or_disk", 40),
+            ("t02_edgeon_a05_no", 40),
+            ("t03_bar_a07_no_bar", 40),
+            ("t04_spiral_a08_spiral", 40),
+            ("t05_bulge_prominence_a12_obvious", 40),
+            ("t06_odd_a15_no", 40),
+            ("t10_arms_winding_a28_tight", 40),
+            ("t11_arms_number_a32_2", 40),
+        ]:
+            votes[place[answer]] = count
+    else:
+        votes[place["t01_smooth_or_features_a01_smooth"]] = 30 + number
+        votes[place["t06_odd_a15_no"]] = 30 + number
+        votes[place["t07_rounded_a16_completely_round"]] = 30 + number
+    return votes
+
+
+@pytest.fixture
+def gz2(tmp_path):
+    """Six galaxies in Galaxy Zoo 2's published layout; the last has no picture, the fifth no mapping."""
+    counts = np.stack([counts_of(number) for number in range(6)])
+    columns = {"dr7objid": [FIRST_ID + row for row in range(6)], "ra": 10.0 + np.arange(6.0), "dec": np.arange(6.0)}
+    columns |= {"rastring": ["00:40:00.00"] * 6, "sample": ["original"] * 6, "gz2_class": list("EsEsEs")}
+    columns |= {"total_classifications": counts[:, :3].sum(1), "total_votes": counts.sum(1)}
+    for place, answer in enumerate(ANSWERS):
+        question = [ANSWERS.index(name) for name in ANSWERS_OF[next(q for q in QUESTIONS if answer.startswith(q))]]
+        share = counts[:, place] / np.maximum(1, counts[:, question].sum(1))
+        columns |= {f"{answer}_count": counts[:, place], f"{answer}_weight": counts[:, place].astype(float)}
+        columns |= {f"{answer}_{kind}": share for kind in ("fraction", "weighted_fraction", "debiased")}
+        columns[f"{answer}_flag"] = (share > 0.8).astype(int)
+    folder = tmp_path / "gz2"
+    folder.mkdir()
+    QTable(columns).write(folder / "gz2_hart16.csv", format="ascii.csv")
+    rows = [(FIRST_ID + row, "original", 100 + row) for row in (3, 1, 0, 2, 5)] + [(FIRST_ID, "stripe82", 900)]
+    QTable(rows=rows, names=["objid", "sample", "asset_id"]).write(
+        folder / "gz2_filename_mapping.csv", format="ascii.csv"
+    )
+    (folder / "images").mkdir()
+    for row in range(4):
+        (folder / "images" / f"{100 + row}.jpg").write_bytes(jpeg(row))
+    return folder
+
+
+def test_gz2_layout(gz2):
+    galaxies = read_gz2(gz2, label_column="gz2_class")
+    assert galaxies.ids == tuple(str(FIRST_ID + row) for row in range(4))
+    assert galaxies.mode == "display"
+    assert galaxies.notes == (
+        "1 objects are not in the file-name mapping",
+        "1 objects have no picture in images",
+    )
+    for row in range(4):  # the mapping is in another order than the table
+        assert galaxies.image(row).shape == (16, 16, 3)
+        assert abs(int(galaxies.image(row)[8, 8, 0]) - 10 * row) < 4
+    assert galaxies.labels == ("E", "s", "E", "s")
+    assert galaxies.columns["ra"].tolist() == [10, 11, 12, 13]
+    assert Condition.from_vector(galaxies.vectors()[1]).tags() == (
+        "features or disk-shaped, spiral galaxy, obvious bulge prominence, tightly wound spiral arms, 2 spiral arms"
+    )
+    some = galaxies.by_id([str(FIRST_ID + 3), str(FIRST_ID)])
+    assert abs(int(some.image(0)[8, 8, 0]) - 30) < 4
+    assert some.votes.counts[1].tolist() == counts_of(0).tolist()
+    assert pickle.loads(pickle.dumps(some)).image(0).tolist() == some.image(0).tolist()
+    with pytest.raises(InputError, match="1 objects are not among"):
+        galaxies.by_id(["7"])
+
+
+def test_gz2_from_a_zip_and_a_gz(gz2):
+    with zipfile.ZipFile(gz2 / "images_gz2.zip", "w") as archive:
+        for path in sorted((gz2 / "images").iterdir()):
+            archive.write(path, f"images/{path.name}")
+        archive.writestr("__MACOSX/images/._100.jpg", b"no picture")
+    shutil.rmtree(gz2 / "images")
+    import gzip
+
+    (gz2 / "gz2_hart16.csv.gz").write_bytes(gzip.compress((gz2 / "gz2_hart16.csv").read_bytes()))
+    (gz2 / "gz2_hart16.csv").unlink()
+    galaxies = read_gz2(gz2)
+    assert len(galaxies) == 4
+    assert abs(int(galaxies.image(3)[8, 8, 0]) - 30) < 4
+
+
+def test_gz2_votes_alone(gz2):
+    (gz2 / "gz2_filename_mapping.csv").unlink()
+    galaxies = read_gz2(gz2 / "gz2_hart16.csv", pictures=False)
+    assert len(galaxies) == 6
+    with pytest.raises(InputError, match="read without pictures"):
+        galaxies.image(0)
+    with pytest.raises(InputError, match="no file-name mapping"):
+        read_gz2(gz2)
+
+
+def rewritten(path, change):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(change(lines)) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: [*lines, lines[1]], f"object {FIRST_ID} is there 2 times"),
+        (
+            lambda lines: [lines[0].replace("t03_bar_a06_bar_count", "t03_bar_a06_count"), *lines[1:]],
+            "no column 't03_bar_a06_bar_count'. Did you mean",
+        ),
+        (lambda lines: [lines[0], *(line.replace(f"{FIRST_ID}"[:15], "", 1) for line in lines[1:])], "none of the 6"),
+        (lambda lines: [lines[0], *(f"5.87e17{line[18:]}" for line in lines[1:])], "floating-point"),
+        (lambda lines: lines[:1], "has no rows"),
+        (lambda lines: [*lines, "1,2,3"], "cannot be read as csv"),
+        (
+            lambda lines: [lines[0], lines[1].replace(",30,90,", ",30,91,"), *lines[2:]],
+            f"object {FIRST_ID}: total_votes is 91",
+        ),
+    ],
+)
+def test_gz2_tables_that_are_wrong(gz2, change, said):
+    rewritten(gz2 / "gz2_hart16.csv", change)
+    with pytest.raises(InputError, match=said):
+        read_gz2(gz2)
+
+
+def test_gz2_folders_that_are_wrong(gz2):
+    with pytest.raises(InputError, match=r"no row of the sample 'stripe'.*original, stripe82"):
+        read_gz2(gz2, sample="stripe")
+    with pytest.raises(InputError, match="no picture of the 6"):
+        read_gz2(gz2, sample="stripe82")
+    (gz2 / "images" / "100.jpg").write_bytes(b"\xff\xd8 cut short")
+    with pytest.raises(InputError, match=r"100\.jpg: is not a picture"):
+        read_gz2(gz2).image(0)
+    with pytest.raises(InputError, match="no column 'klass'"):
+        read_gz2(gz2, label_column="klass")
+    rewritten(gz2 / "gz2_filename_mapping.csv", lambda lines: [*lines, lines[1]])
+    with pytest.raises(InputError, match="there 2 times"):
+        read_gz2(gz2)
+    with pytest.raises(InputError, match="no vote table"):
+        read_gz2(gz2 / "images")
+
+
+def test_real_votes_and_pictures(shared_data, tmp_path):
+    folder = shared_data("astro")
+    table = folder / "gz2_table5_stripe82_first3000.csv.gz"
+    galaxies = read_gz2(table, pictures=False)
+    assert len(galaxies) == 3000
+    assert galaxies.ids[0] == "8647474690312307154"
+    # The real pictures under invented ids: nobody has told which row of the table they are.
+    assets = sorted({path.stem for path in (folder / "gz2_real").rglob("*.jpg")})
+    rows = [(int(name), "stripe82", asset) for name, asset in zip(galaxies.ids, assets, strict=False)]
+    mapping = tmp_path / "mapping.csv"
+    QTable(rows=rows, names=["objid", "sample", "asset_id"]).write(mapping, format="ascii.csv")
+    found = read_gz2(table, mapping=mapping, images=folder / "gz2_real")
+    assert len(found) == len(assets) == 27
+    assert all(found.image(row).shape == (424, 424, 3) for row in range(len(found)))
+
+
+@pytest.fixture
+def zoobot(tmp_path):
+    """Zoobot's folder: three training galaxies, one test galaxy."""
+    root = tmp_path / "zoobot"
+    for split, rows in (("train", (0, 1, 2)), ("test", (3,))):
+        columns = {"id_str": [str(FIRST_ID + row) for row in rows], "subfolder": ["587722"] * len(rows)}
+        columns["filename"] = [f"{FIRST_ID + row}.jpg" for row in rows]
+        for question, (name, answers) in GALAXY_DATASETS.items():
+            for theirs, ours in zip(answers, ANSWERS_OF[question], strict=True):
+                columns[f"{name}_{theirs}"] = [int(counts_of(row)[ANSWERS.index(ours)]) for row in rows]
+        for row in rows:
+            path = root / "images" / "587722" / f"{FIRST_ID + row}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(jpeg(row))
+        parquet.write_table(pyarrow.table(columns), root / f"gz2_{split}_catalog.parquet")
+    return root
+
+
+def test_galaxy_datasets_layout(zoobot):
+    train, test = read_galaxy_datasets(zoobot), read_galaxy_datasets(zoobot, "test")
+    assert train.ids == tuple(str(FIRST_ID + row) for row in range(3))
+    assert abs(int(test.image(0)[8, 8, 0]) - 30) < 4
+    assert train.votes.counts[1].tolist() == counts_of(1).tolist()
+    assert published_splits(zoobot).ids("test") == test.ids
+    shutil.rmtree(zoobot / "images" / "587722")
+    with pytest.raises(InputError, match="3 of 3 pictures are missing"):
+        read_galaxy_datasets(zoobot)
+
+
+def test_galaxy_datasets_with_pictures_inside(zoobot, tmp_path):
+    table = parquet.read_table(zoobot / "gz2_train_catalog.parquet").drop_columns(["subfolder", "filename"])
+    pictures = [{"bytes": jpeg(row), "path": None} for row in range(3)]
+    path = tmp_path / "train-00000-of-00001.parquet"
+    parquet.write_table(table.append_column("image", pyarrow.array(pictures)), path)
+    galaxies = read_galaxy_datasets(path)
+    assert abs(int(galaxies.image(2)[8, 8, 0]) - 20) < 4
+    assert len(read_galaxy_datasets(tmp_path, "train")) == 3
+
+
+def test_galaxy_datasets_that_leak_or_lack(zoobot):
+    shutil.copy(zoobot / "gz2_train_catalog.parquet", zoobot / "gz2_test_catalog.parquet")
+    with pytest.raises(InputError, match="in both catalogues"):
+        published_splits(zoobot)
+    table = parquet.read_table(zoobot / "gz2_train_catalog.parquet")
+    parquet.write_table(table.drop_columns(["bar-gz2_no"]), zoobot / "gz2_train_catalog.parquet")
+    with pytest.raises(InputError, match="no column 'bar-gz2_no'"):
+        read_galaxy_datasets(zoobot)
+    (zoobot / "gz2_train_catalog.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(InputError, match="no parquet file"):
+        read_galaxy_datasets(zoobot)
+
+
+def write_galaxy10(path, size=8, **changes):
+    images = np.stack([np.full((size, size, 3), row, np.uint8) for row in range(12)])
+    content = {"images": images, "ans": (np.arange(12) % 10).astype(np.uint8), "ra": np.arange(12.0)}
+    with h5py.File(path, "w") as file:
+        for name, value in (content | changes).items():
+            if value is not None:
+                file[name] = value
+    return path
+
+
+def test_galaxy10_layout(tmp_path):
+    galaxies = read_galaxy10(write_galaxy10(tmp_path / "Galaxy10_DECals.h5"))
+    assert len(galaxies) == 12
+    assert galaxies.image(11).tolist() == np.full((8, 8, 3), 11).tolist()
+    assert galaxies.labels[11] == CLASSES[1]
+    assert galaxies.vectors().shape == (12, 74)
+    assert (galaxies.vectors()[0] == galaxies.vectors()[10]).all()
+    assert pickle.loads(pickle.dumps(galaxies.select([3, 4]))).image(1)[0, 0, 0] == 4
+    for changes, said in [
+        ({"ans": None}, "has no 'ans'"),
+        ({"ans": np.full(12, 10, np.uint8)}, "has the class 10"),
+        ({"ans": np.zeros(5, np.uint8)}, "12 images have"),
+        ({"images": np.zeros((12, 69, 69, 3), np.uint8)}, "Galaxy10 SDSS"),
+        ({"images": np.zeros((12, 8, 8, 3), np.float32)}, "images are float32"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            read_galaxy10(write_galaxy10(tmp_path / "wrong.h5", **changes))
+    (tmp_path / "wrong.h5").write_bytes(b"\x89HDF cut")
+    with pytest.raises(InputError, match="no HDF5 file"):
+        read_galaxy10(tmp_path / "wrong.h5")
+
+
+def test_pairs_there_and_back(tmp_path):
+    pictures = np.stack([np.full((16, 16, 3), 40 * row, np.uint8) for row in range(3)])
+    captions = ("sdss, spiral galaxy", "sdss, merger", "sdss, {dust lane:1.3}")
+    folder = write_pairs(GalaxySet(("1", "2", "0-3"), pictures, captions=captions), tmp_path / "pairs")
+    galaxies = read_pairs(folder)
+    assert dict(zip(galaxies.ids, galaxies.captions, strict=True)) == dict(
+        zip(("1", "2", "0-3"), captions, strict=True)
+    )
+    assert abs(int(galaxies.by_id(["2"]).image(0)[8, 8, 0]) - 40) < 3
+    assert galaxies.vectors().shape == (3, 74)
+    for change, said in [
+        (lambda: (folder / "2.txt").unlink(), r"2\.jpg has no \.txt"),
+        (lambda: (folder / "2.txt").write_text(" \n"), r"2\.txt is empty"),
+        (lambda: (folder / "2.txt").write_bytes(b"\xff\xfe"), "not UTF-8"),
+        (lambda: (folder / "2.txt").write_text("ok") and (folder / "9.txt").write_text("x"), r"9\.txt has no picture"),
+        (lambda: shutil.copy(folder / "1.jpg", folder / "1.png"), "the same name"),
+    ]:
+        change()
+        with pytest.raises(InputError, match=said):
+            read_pairs(folder)
+    with pytest.raises(InputError, match="exists already"):
+        write_pairs(GalaxySet(("1",), pictures[:1], captions=captions[:1]), folder)
+    with pytest.raises(InputError, match="no file name"):
+        write_pairs(GalaxySet(("../1",), pictures[:1], captions=captions[:1]), folder)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_stamps_there_and_back(tmp_path, suffix):
+    random = np.random.default_rng(0)
+    flux = random.normal(0, 0.02, (4, 3, 16, 18)).astype(np.float32) + 0.01
+    psf = np.ones((3, 5, 5)) / 25
+    counts = np.stack([counts_of(row) for row in range(4)])
+    path = write_stamps(
+        tmp_path / f"stamps{suffix}",
+        ids=[FIRST_ID + row for row in range(4)],
+        flux=flux,
+        bands="gri",
+        unit="nanomaggies",
+        sky_sigma=[0.01, 0.02, 0.03],
+        psf=psf,
+        pixel_scale=0.396,
+        counts=counts,
+        labels=["round", "spiral", "round", "spiral"],
+    )
+    stamps = read_stamps(path)
+    assert stamps.ids == tuple(str(FIRST_ID + row) for row in range(4))
+    assert stamps.bands == ("g", "r", "i")
+    assert stamps.unit == "nmgy"
+    assert stamps.pixel_scale == 0.396
+    np.testing.assert_array_equal(np.stack([stamps.stamp(row) for row in range(4)]), flux)
+    np.testing.assert_allclose(stamps.psf, psf, rtol=1e-7)
+    galaxies = stamps.galaxies()
+    assert galaxies.mode == "flux"
+    assert galaxies.labels == ("round", "spiral", "round", "spiral")
+    assert galaxies.votes.counts.tolist() == counts.tolist()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(galaxies.select([2]))).image(0), flux[2])
+    with pytest.raises(InputError, match="flux, not pictures"):
+        write_pairs(galaxies, tmp_path / "pairs", ["a"] * 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unit": ""}, "unit of the flux is missing"),
+        ({"unit": "mag"}, "is a magnitude"),
+        ({"unit": "mag(AB)"}, "is a magnitude"),
+        ({"unit": "m"}, "is no flux"),
+        ({"unit": "nanomagies"}, "not known to astropy"),
+        ({"bands": "gr"}, "bands has shape"),
+        ({"ids": ["a", "a"]}, "object a is there 2 times"),
+        ({"ids": [1.0, 2.0]}, "floating-point"),
+        ({"flux": np.zeros((2, 3, 8))}, "flux has shape"),
+        ({"flux": np.zeros((2, 3, 2, 1500))}, "a mosaic"),
+        ({"psf": np.ones((2, 5, 5))}, "psf has shape"),
+        ({"pixel_scale": -1.0}, "pixel_scale is -1"),
+        ({"counts": np.ones((2, 36))}, "counts has shape"),
+    ],
+)
+def test_stamps_that_are_wrong(tmp_path, changes, said):
+    right = {"ids": ["a", "b"], "flux": np.zeros((2, 3, 8, 8)), "bands": "gri", "unit": "nmgy"}
+    with pytest.raises(InputError, match=said):
+        write_stamps(tmp_path / "stamps.npz", **(right | changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_units_of_flux():
+    assert {flux_unit(name) for name in ("nmgy", "nanomaggy", "nMgy", " nanomaggies ")} == {"nmgy"}
+    assert u.Unit(flux_unit("electron / s")) == u.electron / u.s
+    for name in ("Jy", "uJy", "adu", "ct", "MJy / sr", "DN"):
+        flux_unit(name)
+
+
+def test_what_is_no_stamp(shared_data):
+    good = np.random.default_rng(0).normal(0, 1, (3, 32, 32))
+    check_stamp(good)  # negative pixels are noise
+    check_stamp(np.zeros((1, 8, 8)))
+    for bad, said in [
+        (np.where(good > 2, np.nan, good), "NaN or infinite"),
+        (good - 5, "negative flux"),
+        (np.zeros((3, 4000, 4000), np.uint8), "a mosaic"),
+        (np.zeros((2, 3, 8, 8)), "has shape"),
+        (np.zeros((0, 8)), "has shape"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            check_stamp(bad, what="object 7")
+    real = np.load(shared_data("astro") / "hsc_cosmos_35.npz")["images"]
+    check_stamp(real)
+
+
+def test_real_hsc_stamp_in_our_layout(shared_data, tmp_path):
+    with np.load(shared_data("astro") / "hsc_cosmos_35.npz") as real:
+        path = write_stamps(
+            tmp_path / "hsc.h5",
+            ids=["cosmos-35"],
+            flux=real["images"][None],
+            bands=[str(name) for name in real["filters"]],
+            unit="adu",  # whatever it is: the file does not say
+            psf=real["psfs"],
+            sky_sigma=np.sqrt(np.median(real["variance"], axis=(1, 2))),
+            pixel_scale=0.168,
+        )
+        stamps = read_stamps(path)
+        np.testing.assert_array_equal(stamps.stamp(0), real["images"])
+        assert stamps.bands == ("g", "r", "i", "z", "y")
+
+
+def test_a_broken_stamp_file_is_named(tmp_path):
+    for name, said in [("a.npz", "no .npz file"), ("a.h5", "no HDF5 file"), ("a.fits", "read from .npz or .h5")]:
+        (tmp_path / name).write_bytes(b"broken")
+        with pytest.raises(InputError, match=said):
+            read_stamps(tmp_path / name)
+    np.savez(tmp_path / "b.npz", flux=np.zeros((1, 1, 8, 8)))
+    with pytest.raises(InputError, match="has no ids, bands, unit"):
+        read_stamps(tmp_path / "b.npz")
+    with pytest.raises(InputError, match="no such file"):
+        read_stamps(tmp_path / "none.npz")
+
+
+def catalogue():
+    return QTable(
+        {
+            "object_id": np.array(["a1", "b2", "c3"]),
+            "ra": [1.5, 2.5, 359.0] * u.deg,
+            "dec": [-1.0, 0.0, 45.0] * u.deg,
+            "redshift": MaskedColumn([0.1, 0.2, 0.0], mask=[False, False, True]),
+            "votes": np.array([3, 4, 5]),
+        },
+        meta={"PLANID": "abc", "model": "small", "classes": {"ring": 3}, "longer_key": "x" * 200},
+    )
+
+
+@pytest.mark.parametrize("name", ["c.ecsv", "c.vot", "c.xml", "c.fits", "c.csv", "c.parquet"])
+def test_catalogues_there_and_back(tmp_path, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = write_catalogue(catalogue(), tmp_path / name)
+        table = read_catalogue(path)
+    assert [str(value) for value in table["object_id"]] == ["a1", "b2", "c3"]
+    ra = table["ra"]
+    np.testing.assert_allclose(
+        ra.to_value(u.deg) if name[2:] in ("ecsv", "vot", "xml", "fits") else ra, [1.5, 2.5, 359]
+    )
+    assert table["votes"].tolist() == [3, 4, 5]
+    assert np.ma.getmaskarray(np.ma.asarray(table["redshift"])).tolist() == [False, False, True] or np.isnan(
+        np.asarray(table["redshift"])[2]
+    )
+    if name in ("c.ecsv", "c.vot", "c.xml"):
+        assert dict(table.meta) == catalogue().meta
+    assert read_catalogue(path, columns=["votes", "absent"]).colnames == ["votes"]
+    with pytest.raises(InputError, match="exists already"):
+        write_catalogue(catalogue(), path)
+
+
+def test_fits_catalogue_has_checksums_and_provenance(tmp_path):
+    path = write_catalogue(catalogue(), tmp_path / "c.fits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with fits.open(path, checksum=True) as hdus:
+            header = hdus[1].header
+            assert "CHECKSUM" in header
+            assert header["PLANID"] == "abc"
+            assert "classes = " in str(header["HISTORY"])
+
+
+def test_votable_has_ucds(tmp_path):
+    path = write_catalogue(catalogue(), tmp_path / "c.vot", ucds={"votes": "meta.number"})
+    fields = {field.name: field.ucd for field in parse_votable(path).get_first_table().fields}
+    assert fields["ra"] == "pos.eq.ra;meta.main"
+    assert fields["object_id"] == "meta.id;meta.main"
+    assert fields["votes"] == "meta.number"
+
+
+def test_catalogues_that_are_wrong(tmp_path):
+    for name, said in [("x.fits", "cannot be read as fits"), ("x.ecsv", "cannot be read"), ("x.vot", "cannot be read")]:
+        (tmp_path / name).write_bytes(b"no such thing")
+        with pytest.raises(InputError, match=said):
+            read_catalogue(tmp_path / name)
+    (tmp_path / "empty.csv").touch()
+    for name, said in [("empty.csv", "0 bytes"), ("none.csv", "no such file"), ("x.txt", "by its suffix")]:
+        with pytest.raises(InputError, match=said):
+            read_catalogue(tmp_path / name)
+
+
+def test_object_ids():
+    assert object_ids(np.array([FIRST_ID])) == (str(FIRST_ID),)
+    assert object_ids(np.array([b"a", b"b"])) == ("a", "b")
+    for values, said in [
+        ([1.5], "floating-point"),
+        (["a", "", "b"], "row 2 has no object id"),
+        (np.ma.masked_array([1, 2], mask=[True, False]), "row 1 has no object id"),
+        ([True], "are bool"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            object_ids(values)
+
+
+def test_a_set_whose_parts_do_not_fit():
+    with pytest.raises(InputError, match="2 galaxies have 1 labels"):
+        GalaxySet(("a", "b"), labels=("x",))
+    with pytest.raises(InputError, match="there 2 times"):
+        GalaxySet(("a", "a"))
+    with pytest.raises(InputError, match="neither votes nor captions"):
+        GalaxySet(("a",)).vectors()
+    with pytest.raises(InputError, match="Did you mean"):
+        GalaxySet(("a",), captions=("spiral galxy",)).vectors()
