@@ -51,8 +51,7 @@ def print_tables(rows: Rows) -> None:
         for one, other in (
             ("prior", "scratch"),
             ("prior", "conv"),
-            ("prior", "prior-plain"),
-            ("scratch", "scratch-plain"),
+            ("prior-auxiliary", "prior"),
         ):
             if one in arms and other in arms:
                 cells = [
