@@ -7,11 +7,14 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "ANSWERS": "tree",
         "CONDITION_SIZE": "condition",
+        "ClassRule": "classes",
         "Condition": "condition",
         "Cuts": "cuts",
         "QUESTIONS": "tree",
         "VoteTable": "votes",
+        "classify": "classes",
         "emphasis_runs": "emphasis",
         "galaxy10_condition": "galaxy10",
+        "read_classes": "classes",
     },
 )

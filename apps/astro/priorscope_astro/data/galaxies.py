@@ -162,6 +162,19 @@ class GalaxySet:
             raise InputError("these galaxies were read without pictures", remedy="Name the folder or archive of them.")
         return self.images[index]
 
+    @property
+    def picture_names(self) -> tuple[str, ...] | None:
+        """Where each picture lies in its folder or archive (``images/587.jpg``); None where it is no file of its own.
+
+        A file need not be called by the object's id: Galaxy Zoo 2's are called by their asset.
+        """
+        rows: tuple[int, ...] = tuple(range(len(self)))
+        pictures = self.images
+        while isinstance(pictures, Selected):
+            rows = tuple(pictures.rows[row] for row in rows)
+            pictures = pictures.pictures
+        return tuple(pictures.names[row] for row in rows) if isinstance(pictures, MemberPictures) else None
+
     def select(self, rows: Sequence[int] | NDArray[Any]) -> GalaxySet:
         """Some of the galaxies, by number or mask, in that order."""
         array = np.asarray(rows)

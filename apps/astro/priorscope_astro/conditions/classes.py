@@ -1,0 +1,117 @@
+"""Classes of galaxies as rules over the tree: a galaxy belongs to the first class whose answers all have the votes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from priorscope.errors import InputError
+from priorscope_astro.conditions.condition import Condition
+from priorscope_astro.conditions.cuts import Cuts
+from priorscope_astro.conditions.tree import ANSWERS, QUESTIONS, SLICES
+from priorscope_astro.conditions.votes import VoteTable
+
+#: Label of galaxies that no rule fits, or whose votes are too few to say.
+UNCLASSIFIED = ""
+
+
+@dataclass(frozen=True)
+class ClassRule:
+    """One class.
+
+    Attributes
+    ----------
+    name : str
+    condition : Condition
+        What its tags say, with what they imply.
+    answers : tuple of str
+        The answers that make a galaxy belong to it.
+    """
+
+    name: str
+    condition: Condition
+    answers: tuple[str, ...]
+
+    @classmethod
+    def from_tags(cls, name: str, tags: str) -> ClassRule:
+        """A class of tags that :meth:`Condition.from_tags` reads."""
+        condition = Condition.from_tags(tags)
+        answers = [
+            ANSWERS[SLICES[question].start + int(np.argmax(shares))] for question, shares in condition.fractions.items()
+        ]
+        return cls(name, condition, tuple(answers))
+
+
+def read_classes(name: str | PathLike[str] = "gz2") -> tuple[ClassRule, ...]:
+    """The built-in classes (``gz2``), or those of a JSON file of the same layout as ``gz2_classes.json``.
+
+    Raises
+    ------
+    InputError
+        No such file, not that layout, a class named twice, or an unknown tag.
+    """
+    if str(name) == "gz2":
+        text, path = resources.files(__package__).joinpath("gz2_classes.json").read_text(encoding="utf-8"), None
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError("no such file of classes", path=path, remedy="Use gz2, or a JSON file of classes.")
+        text = path.read_text(encoding="utf-8")
+    try:
+        rows: list[dict[str, Any]] = json.loads(text)["classes"]
+        rules = tuple(ClassRule.from_tags(str(row["name"]), str(row["tags"])) for row in rows)
+    except InputError as error:
+        raise InputError(error.fact, path=path, remedy=error.remedy) from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"is no file of classes ({type(error).__name__}: {error})",
+            path=path,
+            remedy='It holds {"classes": [{"name": ..., "tags": ...}, ...]}.',
+        ) from None
+    names = [rule.name for rule in rules]
+    if len(set(names)) != len(names) or not names or UNCLASSIFIED in names:
+        raise InputError(f"the classes are called {', '.join(names) or 'nothing'}", path=path, remedy="Name each once.")
+    return rules
+
+
+def classify(
+    votes: VoteTable, rules: Sequence[ClassRule], *, cuts: Cuts | str = "majority", agreement: float = 0.5
+) -> tuple[str, ...]:
+    """The class of each galaxy by its votes.
+
+    Parameters
+    ----------
+    votes : VoteTable
+    rules : sequence of ClassRule
+        The first that fits counts.
+    cuts : Cuts or str
+        Which questions are well sampled; an answer of another question never counts.
+    agreement : float
+        Smallest share of every answer of the class, in (0, 1].
+
+    Returns
+    -------
+    tuple of str
+        Names; ``UNCLASSIFIED`` where no rule fits.
+    """
+    if not 0 < agreement <= 1:
+        raise InputError(f"the agreement is {agreement:g}", remedy="It lies in (0, 1].")
+    shares, known = votes.normalised(), votes.well_sampled(cuts)
+    names = np.full(len(votes), UNCLASSIFIED, dtype=object)
+    free = np.ones(len(votes), bool)
+    for rule in rules:
+        fits = free.copy()
+        for answer in rule.answers:
+            place = ANSWERS.index(answer)
+            question = next(i for i, name in enumerate(QUESTIONS) if SLICES[name].start <= place < SLICES[name].stop)
+            fits &= known[:, question] & (shares[:, place] >= agreement)
+        names[fits] = rule.name
+        free &= ~fits
+    return tuple(str(name) for name in names)

@@ -1,0 +1,116 @@
+"""Galaxies from whatever layout is there: the reader is chosen by what a folder or file holds."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from priorscope.errors import InputError
+from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
+from priorscope_astro.data.catalogue import read_catalogue
+from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.galaxy10 import read_galaxy10
+from priorscope_astro.data.galaxy_datasets import read_galaxy_datasets
+from priorscope_astro.data.gz2 import read_gz2
+from priorscope_astro.data.ids import id_column, object_ids
+from priorscope_astro.data.pairs import read_pairs
+from priorscope_astro.data.stamps import read_stamps
+
+_STAMPS = ("stamps.npz", "stamps.h5")
+
+
+def read_galaxies(
+    path: str | PathLike[str],
+    *,
+    mode: Literal["display", "flux"] = "display",
+    pictures: bool = True,
+    label_column: str = "",
+    ids: str = "",
+) -> GalaxySet:
+    """Read galaxies.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder: Galaxy Zoo 2 (``gz2_hart16.csv``; simulated surveys too), galaxy-datasets (parquet), or image-text
+        pairs. A file: Galaxy10 (.h5), stamps (.npz, .h5), or a catalogue (.csv, .ecsv, .fits, .vot, .parquet), with
+        vote columns or with a column of classes.
+    mode : {"display", "flux"}
+        In a folder that holds both, pictures or the flux of ``stamps.npz``.
+    pictures : bool
+        Whether pictures are wanted; a catalogue has none.
+    label_column : str
+        A column of class names, where there is a table.
+    ids : str
+        The column of object ids of a catalogue; by default the first usual name.
+
+    Raises
+    ------
+    InputError
+        Nothing that is known, or as the reader of that layout says.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _from_folder(path, mode, pictures, label_column)
+    if not path.exists():
+        raise InputError("no such file or folder", path=path, remedy="Check the path.")
+    if path.suffix == ".npz":
+        return read_stamps(path).galaxies()
+    if path.suffix in (".h5", ".hdf5"):
+        import h5py
+
+        try:
+            with h5py.File(path, "r") as file:
+                flux = "flux" in file
+        except OSError as error:
+            raise InputError(f"is no HDF5 file that can be read ({str(error)[:100]})", path=path) from None
+        return read_stamps(path).galaxies() if flux else read_galaxy10(path)
+    return _from_table(path, label_column, ids)
+
+
+def _from_folder(path: Path, mode: str, pictures: bool, label_column: str) -> GalaxySet:
+    if mode == "flux":
+        for name in _STAMPS:
+            if (path / name).is_file():
+                return read_stamps(path / name).galaxies()
+        raise InputError(f"has no {' or '.join(_STAMPS)}", path=path, remedy="Flux is read from stamps.")
+    if any(path.glob("gz2_hart16.csv*")):
+        return read_gz2(path, pictures=pictures, label_column=label_column)
+    if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
+        return read_galaxy_datasets(path, pictures=pictures)
+    if next(path.rglob("*.txt"), None) is not None:
+        return read_pairs(path)
+    raise InputError(
+        "holds no galaxies in a layout that is known",
+        path=path,
+        remedy="Known: Galaxy Zoo 2 (gz2_hart16.csv), galaxy-datasets (parquet), pairs (NAME.jpg, NAME.txt).",
+    )
+
+
+def _from_table(path: Path, label_column: str, ids: str) -> GalaxySet:
+    table = read_catalogue(path)
+    name = id_column(table.colnames, ids, path=path)
+    names = object_ids(table[name], path=path, column=name)
+    first = f"{GALAXY_DATASETS['t01_smooth_or_features'][0]}_smooth"
+    has_votes = first in table.colnames or any(column.startswith("t01_smooth") for column in table.colnames)
+    if not has_votes and not label_column:
+        raise InputError(
+            f"has neither votes nor a named column of classes; it has {', '.join(table.colnames[:12])}",
+            path=path,
+            remedy="Name the column of classes.",
+        )
+    labels = None
+    if label_column:
+        id_column(table.colnames, label_column, path=path)  # says which is missing
+        labels = tuple("" if np.ma.is_masked(value) else str(value).strip() for value in table[label_column])
+    votes = None
+    if has_votes:
+        columns = {column: table[column] for column in table.colnames}
+        votes = VoteTable.from_columns(columns, path=path, ids=names)
+    positions = {key: getattr(table[key], "value", table[key]) for key in ("ra", "dec") if key in table.colnames}
+    return GalaxySet(
+        names, votes=votes, labels=labels, columns={key: np.asarray(value) for key, value in positions.items()}
+    )

@@ -1,0 +1,344 @@
+"""Making plans: how the classes are balanced, how many to draw of which, and what each image is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from priorscope.errors import InputError
+from priorscope.evaluation.tables import print_table
+from priorscope_astro.conditions.classes import UNCLASSIFIED, ClassRule, classify, read_classes
+from priorscope_astro.conditions.condition import Condition
+from priorscope_astro.conditions.cuts import Cuts
+from priorscope_astro.conditions.emphasis import emphasis_runs
+from priorscope_astro.conditions.galaxy10 import CLASSES as GALAXY10
+from priorscope_astro.conditions.galaxy10 import galaxy10_condition
+from priorscope_astro.conditions.tree import ANSWER, nearest, path_to
+from priorscope_astro.data.anything import read_galaxies
+from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.splits import SPLITS, Splits, make_splits, refuse_sky_leakage, sky_groups
+from priorscope_astro.plan import PLAN_VERSION, Plan, PlanRow, row_seed
+from priorscope_astro.plan_config import PlanConfig
+
+#: Settings that change nothing in a plan's rows.
+_NOT_PART = ("catalogue", "out", "splits", "validation", "test", "overwrite", "max_images", "id_column", "sky_radius")
+
+
+def plan(config: PlanConfig) -> int:
+    """Run ``priorscope astro plan``: show the balance, write splits and plan; returns the exit status."""
+    galaxies = label(load(config), config)
+    splits, splits_path = _splits(config, galaxies)
+    made = make_plan(galaxies, splits, config)
+    for note in galaxies.notes:
+        print(note)
+    print_table(balance(galaxies, splits, _drawn(made)), number=".2%")
+    if not splits_path.exists():
+        splits.write(splits_path)
+    print(f"splits: {splits_path}")
+    written = made.write(config.out, overwrite=config.overwrite)
+    print(f"plan: {config.out} ({len(made)} images, id {made.plan_id}{'' if written else ', was there already'})")
+    return 0
+
+
+def load(config: PlanConfig) -> GalaxySet:
+    """The catalogue of a plan, with pictures' names where they lie in its folder."""
+    path = config.catalogue
+    has_pictures = path.is_dir() and any(
+        (path / name).exists() for name in ("images", "images_gz2", "images_gz2.zip", "data")
+    )
+    return read_galaxies(path, pictures=has_pictures, label_column=config.class_column, ids=config.id_column)
+
+
+def label(galaxies: GalaxySet, config: PlanConfig) -> GalaxySet:
+    """The galaxies with a class each: the column's, the layout's own, or by votes or captions.
+
+    Raises
+    ------
+    InputError
+        There is nothing that says the class.
+    """
+    if galaxies.labels is not None:
+        return galaxies
+    rules = read_classes(config.classes)
+    if galaxies.votes is not None:
+        return replace(galaxies, labels=classify(galaxies.votes, rules, cuts=config.cuts, agreement=config.agreement))
+    if galaxies.captions is None:
+        raise InputError(
+            "has neither classes, votes nor captions", path=config.catalogue, remedy="Name --class-column."
+        )
+    labels = []
+    for caption in galaxies.captions:
+        condition = Condition.from_tags(caption, extrapolate=True)
+        fits = (r.name for r in rules if all((condition.share(a) or 0) >= config.agreement for a in r.answers))
+        labels.append(next(fits, UNCLASSIFIED))
+    return replace(galaxies, labels=tuple(labels))
+
+
+def balance(galaxies: GalaxySet, splits: Splits, drawn: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One row a class: how many galaxies in each split, their share, how many are to be drawn; the largest first."""
+    labels = _labels(galaxies)
+    counts = Counter(zip(labels, (splits.of_id[name] for name in galaxies.ids), strict=True))
+    totals = Counter(labels)
+    rows = []
+    for name in sorted(set(totals) | set(drawn), key=lambda name: (name == UNCLASSIFIED, -totals[name], name)):
+        row: dict[str, Any] = {"class": name or "(none)"}
+        row |= {split: counts[name, split] for split in SPLITS}
+        row |= {"share": totals[name] / len(galaxies), "to draw": drawn.get(name, 0)}
+        rows.append(row)
+    return rows
+
+
+def how_many(train: Mapping[str, int], config: PlanConfig) -> dict[str, int]:
+    """How many images to draw of which class.
+
+    Parameters
+    ----------
+    train : mapping
+        Class -> training galaxies.
+    config : PlanConfig
+
+    Raises
+    ------
+    InputError
+        Settings that do not go together, an unknown class (the nearest is suggested), a number that makes no sense, or
+        more than ``max_images``.
+    """
+    if config.draw == "counts":
+        if config.target or config.total or config.only:
+            raise InputError("--target, --total and --only do not go with --draw counts", remedy="Give --counts alone.")
+        numbers = _explicit(config.counts, train)
+    else:
+        if config.counts:
+            raise InputError(f"--counts does not go with --draw {config.draw}", remedy="Add --draw counts.")
+        for name in config.only:
+            _known_class(name, train)
+        chosen = sorted(name for name in train if not config.only or name in config.only)
+        if config.draw == "deficit":
+            if config.target < 0 or config.total:
+                raise InputError(
+                    f"--target {config.target}, --total {config.total}", remedy="Deficit takes a --target."
+                )
+            target = config.target or max(train.values(), default=0)
+            numbers = {name: max(0, target - train[name]) for name in chosen}
+        else:
+            if config.total < 1 or config.target:
+                raise InputError(f"--draw balanced with --total {config.total}", remedy="Say how many: --total 1000.")
+            each, rest = divmod(config.total, max(1, len(chosen)))
+            numbers = {name: each + (place < rest) for place, name in enumerate(chosen)}
+    numbers = {name: number for name, number in numbers.items() if number}
+    if sum(numbers.values()) > config.max_images:
+        raise InputError(
+            f"{sum(numbers.values())} images would be drawn, more than --max-images {config.max_images}",
+            remedy="Give a --target, name --only some classes, or raise the limit.",
+        )
+    if not numbers:
+        raise InputError("there is nothing to draw: every class has its number", remedy="Raise --target, or --counts.")
+    return numbers
+
+
+def make_plan(galaxies: GalaxySet, splits: Splits, config: PlanConfig) -> Plan:
+    """Plan images from labelled galaxies; only training galaxies lend votes and references.
+
+    Parameters
+    ----------
+    galaxies : GalaxySet
+        With labels.
+    splits : Splits
+        Every galaxy must belong to one.
+    config : PlanConfig
+
+    Raises
+    ------
+    InputError
+        As :func:`how_many`; one place of the sky in two splits; or a class of which nothing can be said.
+    """
+    if config.sky_radius and {"ra", "dec"} <= set(galaxies.columns):
+        columns = galaxies.columns
+        refuse_sky_leakage(splits, galaxies.ids, columns["ra"], columns["dec"], radius=config.sky_radius)
+    order = np.argsort(np.array(galaxies.ids))  # the catalogue's order must not matter
+    galaxies = galaxies.select(order)
+    train = galaxies.of_split(splits, "train")
+    labels = _labels(train)
+    there = {name: 0 for name in _labels(galaxies) if name != UNCLASSIFIED}
+    there |= {name: count for name, count in Counter(labels).items() if name != UNCLASSIFIED}
+    numbers = how_many(there, config)
+    source = _source(config, train)
+    plan_id = _plan_id(train, splits, config, source)
+    names = train.picture_names
+    members = {name: np.flatnonzero(np.array(labels) == name) for name in numbers}
+    random = np.random.default_rng(int(plan_id, 16))
+    told = _Told(config, train, source, sorted(numbers))
+    rows: list[PlanRow] = []
+    for name in sorted(numbers):
+        for _ in range(numbers[name]):
+            condition, prompt, lender = told.of(name, members[name], random)
+            pool = members[name] if config.reference == "class" else np.arange(len(train))
+            if config.reference != "none" and not len(pool):
+                raise InputError(f"the class {name} has no training galaxy to start from", remedy="--reference any.")
+            reference = None if config.reference == "none" else int(pool[random.integers(len(pool))])
+            rows.append(
+                PlanRow(
+                    len(rows),
+                    name,
+                    prompt,
+                    condition,
+                    row_seed(plan_id, len(rows)),
+                    "" if lender is None else train.ids[lender],
+                    "" if reference is None else train.ids[reference],
+                    "" if reference is None or names is None else names[reference],
+                )
+            )
+    meta = {
+        "catalogue": str(config.catalogue),
+        "condition": source,
+        "classes": {name: {"train": there.get(name, 0), "draw": number} for name, number in sorted(numbers.items())},
+        "settings": {key: _plain(value) for key, value in asdict(config).items() if key not in _NOT_PART},
+    }
+    made = Plan(plan_id, tuple(rows), splits.digest(), meta)
+    made.guard(splits)
+    return made
+
+
+class _Told:
+    """What an image of a class is told."""
+
+    def __init__(self, config: PlanConfig, train: GalaxySet, source: str, names: Sequence[str]) -> None:
+        self.config, self.source, self.train = config, source, train
+        self.cuts = Cuts.read(config.cuts)
+        self.lent: dict[int, Mapping[str, tuple[float, ...]]] = {}
+        self.rules = {rule.name: rule for rule in read_classes(config.classes)}
+        self.prompts = _assignments(config.prompts, "--prompts") if source == "text" else {}
+        for name in names:
+            if source == "text" and name not in self.prompts:
+                raise InputError(f"--prompts says nothing of the class {name}", remedy=f"Add '{name}=PROMPT'.")
+            if source == "tags" and self.rule(name) is None:
+                raise InputError(
+                    f"no tags are known for the class {name!r}",
+                    remedy=nearest(name, [*self.rules]) + " Or give --condition text and --prompts.",
+                )
+        for name, prompt in self.prompts.items():
+            _known_class(name, dict.fromkeys(names, 1))
+            emphasis_runs(prompt)  # says which brace has no partner
+
+    def rule(self, name: str) -> ClassRule | None:
+        if name in self.rules:
+            return self.rules[name]
+        if name not in GALAXY10:
+            return None
+        condition = galaxy10_condition(name)
+        return ClassRule.from_tags(name, condition.tags(vocabulary="all"))
+
+    def of(self, name: str, members: Any, random: np.random.Generator) -> tuple[Condition, str, int | None]:
+        """Condition, prompt, and the row of the galaxy whose votes it has."""
+        if self.source == "text":
+            return Condition(), self.prompts[name], None
+        rule = self.rule(name)
+        weight = self.config.emphasis
+        emphasis = {} if weight == 1 or rule is None else dict.fromkeys(_defining(rule), weight)
+        lender = None
+        if self.source == "tags":
+            assert rule is not None
+            fractions = rule.condition.fractions
+        else:
+            if not len(members):
+                raise InputError(
+                    f"the class {name} has no training galaxy that could lend its votes", remedy="Use --condition tags."
+                )
+            assert self.train.votes is not None
+            lender = int(members[random.integers(len(members))])
+            if lender not in self.lent:
+                self.lent[lender] = self.train.votes.condition(lender, cuts=self.cuts).fractions
+            fractions = self.lent[lender]
+        condition = Condition(fractions, survey=self.config.survey, emphasis=emphasis)
+        return condition, condition.tags(agreement=self.config.agreement), lender
+
+
+def _defining(rule: ClassRule) -> list[str]:
+    """The answers of a class that no other answer of it implies: the last ones of each path."""
+    implied = {question for answer in rule.answers for question in path_to(ANSWER[answer].question)}
+    return [answer for answer in rule.answers if ANSWER[answer].question not in implied]
+
+
+def _source(config: PlanConfig, train: GalaxySet) -> str:
+    if config.prompts and config.condition != "text":
+        raise InputError("--prompts goes with --condition text")
+    if config.condition == "votes" and train.votes is None:
+        raise InputError("has no votes", path=config.catalogue, remedy="Use --condition tags or text.")
+    if config.condition == "auto":
+        return "votes" if train.votes is not None else "tags"
+    return config.condition
+
+
+def _splits(config: PlanConfig, galaxies: GalaxySet) -> tuple[Splits, Path]:
+    if config.splits is not None:
+        return Splits.read(config.splits), config.splits
+    path = config.out.parent / "splits.ecsv"
+    if path.exists():
+        return Splits.read(path), path
+    groups = None
+    if config.sky_radius and {"ra", "dec"} <= set(galaxies.columns):
+        places = sky_groups(galaxies.columns["ra"], galaxies.columns["dec"], radius=config.sky_radius)
+        groups = [galaxies.ids[place] for place in places]
+    made = make_splits(galaxies.ids, validation=config.validation, test=config.test, seed=config.seed, groups=groups)
+    return made, path
+
+
+def _plan_id(train: GalaxySet, splits: Splits, config: PlanConfig, source: str) -> str:
+    """Of all that decides the rows: training galaxies, their classes, votes and pictures, splits, settings."""
+    digest = hashlib.sha256(f"{PLAN_VERSION} {source} {splits.digest()}".encode())
+    settings = {key: _plain(value) for key, value in asdict(config).items() if key not in _NOT_PART}
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for part in (train.ids, _labels(train), train.picture_names or ()):
+        digest.update("\n".join(part).encode() + b"\0")
+    if source == "votes":
+        digest.update(train.vectors(config.cuts).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _labels(galaxies: GalaxySet) -> tuple[str, ...]:
+    if galaxies.labels is None:
+        raise InputError("the galaxies have no classes", remedy="planning.label gives them some.")
+    return galaxies.labels
+
+
+def _drawn(made: Plan) -> Counter[str]:
+    return Counter(row.class_name for row in made.rows)
+
+
+def _known_class(name: str, classes: Mapping[str, int]) -> None:
+    if name not in classes:
+        raise InputError(f"the catalogue has no class {name!r}", remedy=nearest(name, sorted(classes) or ["none"]))
+
+
+def _assignments(words: Sequence[str], option: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        name, value = name.strip(), value.strip()
+        if not sign or not value or name in found:
+            raise InputError(f"{option} {word!r}", remedy="Write CLASS=VALUE, each class once.")
+        found[name] = value
+    return found
+
+
+def _explicit(words: Sequence[str], classes: Mapping[str, int]) -> dict[str, int]:
+    numbers = {}
+    for name, value in _assignments(words, "--counts").items():
+        _known_class(name, classes)
+        if not value.isdigit():
+            raise InputError(f"--counts {name}={value}", remedy="A number of images is a whole number from 0 up.")
+        numbers[name] = int(value)
+    if not numbers:
+        raise InputError("--draw counts without --counts", remedy="Write --counts ring=100 dust_lane=500.")
+    return numbers

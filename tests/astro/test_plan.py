@@ -1,0 +1,364 @@
+"""Plans: balance, what is drawn, no leaks, the same again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from astropy.table import QTable
+
+from priorscope.data.members import Members
+from priorscope.errors import InputError
+from priorscope_astro.conditions.classes import UNCLASSIFIED, classify, read_classes
+from priorscope_astro.conditions.condition import Condition
+from priorscope_astro.conditions.tree import ANSWERS
+from priorscope_astro.conditions.votes import VoteTable
+from priorscope_astro.data.anything import read_galaxies
+from priorscope_astro.data.catalogue import write_catalogue
+from priorscope_astro.data.galaxies import GalaxySet, MemberPictures
+from priorscope_astro.data.splits import Splits, make_splits
+from priorscope_astro.plan import Plan, row_seed
+from priorscope_astro.plan_config import PlanConfig
+from priorscope_astro.planning import balance, how_many, label, make_plan, plan
+
+PLACE = {name: index for index, name in enumerate(ANSWERS)}
+SMOOTH = {"t01_smooth_or_features_a01_smooth": 40, "t06_odd_a15_no": 40}
+DISK = {
+    "t01_smooth_or_features_a02_features_or_disk": 40,
+    "t02_edgeon_a05_no": 40,
+    "t03_bar_a07_no_bar": 40,
+    "t06_odd_a15_no": 40,
+}
+KINDS = {
+    "round": SMOOTH | {"t07_rounded_a16_completely_round": 40},
+    "spiral": DISK | {"t04_spiral_a08_spiral": 40},
+    "barred": DISK | {"t04_spiral_a08_spiral": 40, "t03_bar_a07_no_bar": 5, "t03_bar_a06_bar": 35},
+    "dust_lane": SMOOTH
+    | {
+        "t07_rounded_a17_in_between": 40,
+        "t06_odd_a15_no": 10,
+        "t06_odd_a14_yes": 30,
+        "t08_odd_feature_a38_dust_lane": 30,
+    },
+}
+NUMBERS = {"round": 60, "spiral": 30, "barred": 20, "dust_lane": 6}
+
+
+def votes_of(kind):
+    counts = np.zeros(37, np.int64)
+    for answer, number in KINDS[kind].items():
+        counts[PLACE[answer]] = number
+    return counts
+
+
+@pytest.fixture
+def galaxies(tmp_path):
+    """116 galaxies of four classes, by votes; their pictures are called otherwise than they."""
+    kinds = [kind for kind, number in NUMBERS.items() for _ in range(number)]
+    ids = tuple(f"5877229817413{row:05d}" for row in range(len(kinds)))
+    (tmp_path / "images").mkdir()
+    pictures = MemberPictures(Members(tmp_path / "images"), tuple(f"{row}.jpg" for row in range(len(kinds))))
+    columns = {"ra": np.arange(116.0), "dec": np.zeros(116)}
+    return GalaxySet(ids, pictures, votes=VoteTable.from_counts([votes_of(kind) for kind in kinds]), columns=columns)
+
+
+@pytest.fixture
+def labelled(galaxies):
+    return label(galaxies, PlanConfig(catalogue="x"))
+
+
+@pytest.fixture
+def splits(galaxies):
+    return make_splits(galaxies.ids)
+
+
+def config(**changes):
+    return PlanConfig(catalogue="x", **changes)
+
+
+def test_classes_by_votes(labelled):
+    assert Counter(labelled.labels) == NUMBERS
+    rules = read_classes()
+    few = VoteTable.from_counts(np.stack([votes_of("spiral") // 8, votes_of("round")]))
+    assert classify(few, rules) == (UNCLASSIFIED, "round")  # 5 votes say nothing
+    assert classify(few, rules, agreement=1.0)[1] == "round"
+    with pytest.raises(InputError, match="agreement is 2"):
+        classify(few, rules, agreement=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "no file of classes"),
+        ('{"classes": [{"name": "a"}]}', "no file of classes"),
+        ('{"classes": [{"name": "a", "tags": "spiral galxy"}]}', "Did you mean 'spiral galaxy'"),
+        ('{"classes": [{"name": "a", "tags": "merger"}, {"name": "a", "tags": "smooth"}]}', "Name each once"),
+        ('{"classes": []}', "called nothing"),
+    ],
+)
+def test_files_of_classes_that_are_wrong(tmp_path, text, said):
+    path = tmp_path / "classes.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_classes(path)
+
+
+def test_deficit_fills_up_to_the_largest_class(labelled, splits):
+    made = make_plan(labelled, splits, config())
+    train = Counter(
+        label for label, name in zip(labelled.labels, labelled.ids, strict=True) if splits.of_id[name] == "train"
+    )
+    drawn = Counter(row.class_name for row in made.rows)
+    assert {name: train[name] + drawn[name] for name in NUMBERS} == dict.fromkeys(NUMBERS, train["round"])
+    rows = balance(labelled, splits, drawn)
+    assert [row["class"] for row in rows] == ["round", "spiral", "barred", "dust_lane"]
+    assert rows[3]["share"] == pytest.approx(6 / 116)
+    assert sum(row[split] for row in rows for split in ("train", "validation", "test")) == 116
+
+
+def test_numbers_to_draw():
+    train = {"round": 60, "ring": 3, "spiral": 20}
+    assert how_many(train, config(target=30)) == {"ring": 27, "spiral": 10}
+    assert how_many(train, config(target=30, only=("ring",))) == {"ring": 27}
+    assert how_many(train, config(draw="balanced", total=10)) == {"ring": 4, "round": 3, "spiral": 3}
+    assert how_many(train, config(draw="counts", counts=("ring=7", "spiral=0"))) == {"ring": 7}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"draw": "counts", "counts": ("rings=7",)}, "no class 'rings'. Did you mean 'ring'"),
+        ({"draw": "counts", "counts": ("ring=-7",)}, "whole number"),
+        ({"draw": "counts", "counts": ("ring=7", "ring=8")}, "each class once"),
+        ({"draw": "counts", "counts": ("ring",)}, "CLASS=VALUE"),
+        ({"draw": "counts"}, "without --counts"),
+        ({"draw": "counts", "counts": ("ring=0",)}, "nothing to draw"),
+        ({"draw": "counts", "counts": ("ring=7",), "target": 3}, "do not go with"),
+        ({"counts": ("ring=7",)}, "Add --draw counts"),
+        ({"draw": "balanced"}, "Say how many"),
+        ({"only": ("rings",)}, "Did you mean 'ring'"),
+        ({"target": 2}, "nothing to draw"),
+        ({"target": 10**7}, "more than --max-images"),
+        ({"target": -1}, "--target -1"),
+    ],
+)
+def test_numbers_that_cannot_be(settings, said):
+    with pytest.raises(InputError, match=said):
+        how_many({"round": 60, "ring": 3, "spiral": 20}, config(**settings))
+
+
+def test_only_training_galaxies_are_used(labelled, splits):
+    made = make_plan(labelled, splits, config(draw="counts", counts=("dust_lane=300", "round=50"), reference="class"))
+    train = set(splits.ids("train"))
+    of_class = dict(zip(labelled.ids, labelled.labels, strict=True))
+    for row in made.rows:
+        assert row.reference_id in train
+        assert row.condition_id in train
+        assert of_class[row.reference_id] == of_class[row.condition_id] == row.class_name
+        assert row.reference_image == f"{labelled.ids.index(row.reference_id)}.jpg"
+        votes = labelled.votes.condition(labelled.ids.index(row.condition_id))
+        assert row.condition.fractions == votes.fractions
+    assert len({row.seed for row in made.rows}) == 350
+
+
+def test_a_reference_of_any_class(labelled, splits):
+    made = make_plan(labelled, splits, config(draw="counts", counts=("dust_lane=200",)))
+    kinds = Counter(labelled.labels[labelled.ids.index(row.reference_id)] for row in made.rows)
+    assert set(kinds) == set(NUMBERS)
+    made = make_plan(labelled, splits, config(draw="counts", counts=("dust_lane=5",), reference="none"))
+    assert {row.reference_id for row in made.rows} == {""}
+
+
+def test_the_same_again_whatever_the_order(labelled, splits, tmp_path):
+    settings = config(draw="counts", counts=("dust_lane=20", "round=5"))
+    made = make_plan(labelled, splits, settings)
+    turned = make_plan(labelled.select(np.arange(116)[::-1]), splits, replace(settings, catalogue="elsewhere"))
+    assert turned.plan_id == made.plan_id
+    assert turned.rows == made.rows
+    others = [
+        make_plan(labelled, splits, replace(settings, seed=1)),
+        make_plan(labelled, splits, replace(settings, emphasis=1.3)),
+        make_plan(labelled, make_splits(labelled.ids, seed=3), settings),
+        make_plan(replace(labelled, votes=VoteTable.from_counts(labelled.votes.counts // 2)), splits, settings),
+    ]
+    assert len({made.plan_id, *(other.plan_id for other in others)}) == 5
+    path = tmp_path / "plan.ecsv"
+    assert made.write(path)
+    content = path.read_bytes()
+    assert not made.write(path)
+    assert made.write(path, overwrite=True)
+    assert path.read_bytes() == content
+    with pytest.raises(InputError, match="holds another plan"):
+        others[0].write(path)
+    assert path.read_bytes() == content
+
+
+def test_there_and_back(labelled, splits, tmp_path):
+    made = make_plan(labelled, splits, config(draw="counts", counts=("dust_lane=20", "spiral=3"), emphasis=1.3))
+    made.write(tmp_path / "plan.ecsv")
+    read = Plan.read(tmp_path / "plan.ecsv", splits=splits)
+    assert read.rows == made.rows
+    assert read.plan_id == made.plan_id
+    assert read.meta == made.meta
+    assert read.meta["classes"]["dust_lane"]["draw"] == 20
+    assert read.rows[0].prompt == ("sdss, smooth, something odd, in-between round galaxy, {dust lane:1.3}")
+    assert Condition.from_tags(read.rows[0].prompt).share("t08_odd_feature_a38_dust_lane") == 1
+    assert read.rows[5].seed == row_seed(read.plan_id, 5) < 2**63
+
+
+def test_rows_are_shared_and_resumed(labelled, splits):
+    made = make_plan(labelled, splits, config(draw="counts", counts=("round=10",)))
+    shards = [[row.row for row in made.remaining({0, 7}, shard=shard, shards=3)] for shard in range(3)]
+    assert sorted(number for shard in shards for number in shard) == [1, 2, 3, 4, 5, 6, 8, 9]
+    assert shards[1] == [1, 4]
+    with pytest.raises(InputError, match="no shard 3 of 3"):
+        made.remaining(shard=3, shards=3)
+
+
+def test_a_plan_of_a_leaked_galaxy_is_refused(labelled, splits, tmp_path):
+    made = make_plan(labelled, splits, config(draw="counts", counts=("round=10",)))
+    path = tmp_path / "plan.ecsv"
+    made.write(path)
+    moved = dict(splits.of_id) | {made.rows[4].reference_id: "test"}
+    with pytest.raises(InputError, match=rf"plan.ecsv: reference galaxies: object {made.rows[4].reference_id}.*test"):
+        Plan.read(path, splits=Splits(moved))
+    other = next(name for name in splits.ids("validation"))
+    with pytest.raises(InputError, match="made with other splits"):
+        Plan.read(path, splits=Splits(dict(splits.of_id) | {other: "test"}))
+    with pytest.raises(InputError, match="belongs to no split"):
+        make_plan(labelled, Splits({"1": "train"}), config())
+
+
+def test_one_place_of_the_sky_in_two_splits_is_refused(labelled, splits):
+    test = labelled.ids.index(splits.ids("test")[0])
+    train = labelled.ids.index(splits.ids("train")[0])
+    ra = labelled.columns["ra"].copy()
+    ra[test] = ra[train]
+    leaky = replace(labelled, columns={"ra": ra, "dec": labelled.columns["dec"]})
+    with pytest.raises(InputError, match="the same place of the sky"):
+        make_plan(leaky, splits, config())
+    make_plan(leaky, splits, config(sky_radius=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.remove_column("seed"), "no column 'seed'"),
+        (lambda t: t.__setitem__("seed", t["seed"] + 1), "row 0: the seed"),
+        (lambda t: t.reverse(), "not numbered"),
+        (lambda t: t.remove_row(2), "not numbered"),
+        (lambda t: t["condition"].__setitem__(3, "{}"), "row 3: .* is no condition"),
+        (lambda t: t["split"].__setitem__(3, "test"), "several plans or splits"),
+        (lambda t: t.meta.update(plan_version=0), "version 0"),
+    ],
+)
+def test_plans_that_were_edited(labelled, splits, tmp_path, change, said):
+    made = make_plan(labelled, splits, config(draw="counts", counts=("round=10",)))
+    made.write(tmp_path / "plan.ecsv")
+    table = QTable.read(tmp_path / "plan.ecsv", format="ascii.ecsv")
+    change(table)
+    write_catalogue(table, tmp_path / "edited.ecsv")
+    with pytest.raises(InputError, match=said):
+        Plan.read(tmp_path / "edited.ecsv")
+
+
+def test_what_an_image_is_told(labelled, splits):
+    counts = {"draw": "counts", "counts": ("dust_lane=2",)}
+    tags = make_plan(labelled, splits, config(condition="tags", emphasis=1.3, survey="", **counts))
+    assert tags.rows[0].prompt == "something odd, {dust lane:1.3}"
+    assert tags.rows[0].condition_id == ""
+    text = make_plan(
+        labelled, splits, config(condition="text", prompts=("dust_lane=an edge-on {dusty:1.2} galaxy",), **counts)
+    )
+    assert text.rows[0].prompt == "an edge-on {dusty:1.2} galaxy"
+    assert not text.rows[0].condition.to_vector().any()
+    for settings, said in [
+        ({"condition": "text"}, "says nothing of the class dust_lane"),
+        ({"condition": "text", "prompts": ("dust_lane={a",)}, "without its '}'"),
+        ({"condition": "text", "prompts": ("dust_lane=a", "dust_lanes=a")}, "Did you mean 'dust_lane'"),
+        ({"prompts": ("dust_lane=a",)}, "goes with --condition text"),
+        ({"survey": "sds"}, "Did you mean 'sdss'"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            make_plan(labelled, splits, config(**(counts | settings)))
+
+
+def test_classes_of_a_column(galaxies, splits, tmp_path):
+    """A FITS catalogue of ids and classes, without votes."""
+    table = QTable({"object_id": np.array(galaxies.ids), "kind": np.array(["ring", "blob"] * 58)})
+    path = write_catalogue(table, tmp_path / "c.fits")
+    read = read_galaxies(path, label_column="kind")
+    made = make_plan(read, splits, config(draw="counts", counts=("ring=3",), survey="hubble"))
+    assert made.rows[0].prompt == "hubble, something odd, ring galaxy"
+    with pytest.raises(InputError, match="no tags are known for the class 'blob'"):
+        make_plan(read, splits, config(draw="counts", counts=("blob=3",)))
+    with pytest.raises(InputError, match="has no votes"):
+        make_plan(read, splits, config(draw="counts", counts=("ring=3",), condition="votes"))
+    with pytest.raises(InputError, match="neither votes nor a named column"):
+        read_galaxies(path)
+    with pytest.raises(InputError, match="Did you mean 'kind'"):
+        read_galaxies(path, label_column="kinds")
+
+
+def test_a_class_without_training_galaxies(labelled):
+    bad = Splits(
+        {
+            name: "test" if kind == "dust_lane" else "train"
+            for name, kind in zip(labelled.ids, labelled.labels, strict=True)
+        }
+    )
+    counts = {"draw": "counts", "counts": ("dust_lane=2",)}
+    with pytest.raises(InputError, match="no training galaxy that could lend its votes"):
+        make_plan(labelled, bad, config(**counts))
+    with pytest.raises(InputError, match="no training galaxy to start from"):
+        make_plan(labelled, bad, config(condition="tags", reference="class", **counts))
+    assert len(make_plan(labelled, bad, config(condition="tags", **counts))) == 2
+
+
+def test_the_command_on_a_simulated_survey(simulated_survey, tmp_path, capsys):
+    settings = PlanConfig(catalogue=simulated_survey, out=tmp_path / "plan.ecsv", class_column="gz2_class", target=30)
+    assert plan(settings) == 0
+    shown = capsys.readouterr().out
+    assert "dust_lane" in shown
+    content = (tmp_path / "plan.ecsv").read_bytes()
+    made = Plan.read(tmp_path / "plan.ecsv", splits=Splits.read(tmp_path / "splits.ecsv"))
+    survey = read_galaxies(simulated_survey, label_column="gz2_class")
+    files = {row.reference_id: row.reference_image for row in made.rows}
+    assert files
+    for name, file in files.items():
+        assert survey.picture_names[survey.ids.index(name)] == file
+    assert plan(settings) == 0
+    assert "was there already" in capsys.readouterr().out
+    assert (tmp_path / "plan.ecsv").read_bytes() == content
+    with pytest.raises(InputError, match="holds another plan"):
+        plan(replace(settings, target=31))
+
+
+def test_a_survey_as_pictures_and_as_flux(simulated_survey):
+    pictures = read_galaxies(simulated_survey, label_column="gz2_class")
+    flux = read_galaxies(simulated_survey, mode="flux")
+    assert flux.ids == pictures.ids
+    assert flux.labels == pictures.labels
+    assert flux.votes.counts.tolist() == pictures.votes.counts.tolist()
+    assert pictures.image(3).shape == (48, 48, 3)
+    assert flux.image(3).shape == (3, 48, 48)
+
+
+def test_real_votes_are_planned(shared_data, tmp_path):
+    table = shared_data("astro") / "gz2_table5_stripe82_first3000.csv.gz"
+    settings = PlanConfig(catalogue=table, out=tmp_path / "plan.ecsv", target=150)
+    assert plan(settings) == 0
+    made = Plan.read(tmp_path / "plan.ecsv", splits=Splits.read(tmp_path / "splits.ecsv"))
+    assert len(made) > 100
+    for row in made.rows[:200]:
+        Condition.from_vector(row.condition.to_vector())
+        assert row.prompt.startswith("sdss, ")
+
+
+def test_the_settings_need_neither_torch_nor_astropy():
+    code = "import sys, priorscope_astro.plan_config; sys.exit('torch' in sys.modules or 'astropy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
