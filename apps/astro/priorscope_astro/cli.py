@@ -12,10 +12,31 @@ SUMMARY = "galaxies on demand, with provenance (GalaxySD, and small models of fl
 
 __all__ = ["MODELS", "SUMMARY", "main"]
 
-_VERBS = {"simulate": SimulateConfig, "plan": PlanConfig, "train": TrainConfig, "generate": GenerateConfig}
+_VERBS = {
+    "simulate": SimulateConfig,
+    "plan": PlanConfig,
+    "train": TrainConfig,
+    "generate": GenerateConfig,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``priorscope astro ...``; returns the exit status."""
     config = parse_verbs("astro", _VERBS, arguments, summary=SUMMARY)
-    raise NotImplementedError(f"{type(config).__name__}: being written")
+    if isinstance(config, SimulateConfig):
+        from priorscope_astro.simulator.survey import run
+
+        print(f"survey: {run(config)}")
+        return 0
+    if isinstance(config, PlanConfig):
+        from priorscope_astro.planning import plan
+
+        return plan(config)
+    if isinstance(config, TrainConfig):
+        from priorscope_astro.train import train
+
+        print(f"model: {train(config).model}")
+        return 0
+    from priorscope_astro.generate import generate
+
+    return generate(config)

@@ -7,9 +7,10 @@ name is recorded; or the mean of the pool, in which no galaxy can be seen.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -17,19 +18,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from priorscope.backbones.latents import LatentSpace
-from priorscope.data.images import find_images, read_image
+from priorscope.data.images import IMAGE_SUFFIXES, read_image
+from priorscope.data.members import Members
 from priorscope.diffusion.noise import Noise, item_seed
 from priorscope.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReferencePool:
     """Reference images by their object's name.
 
     Parameters
     ----------
-    files : mapping of str to Path
-        Name -> picture.
+    members : Members
+        A folder or an archive.
+    files : mapping of str to str
+        Name of an object -> relative path of its picture.
     barred : collection of str
         Names that must not be used, such as those of the test split. Names in it that have no file are fine.
 
@@ -39,40 +43,47 @@ class ReferencePool:
         Nothing is left.
     """
 
-    files: Mapping[str, Path]
+    members: Members
+    files: Mapping[str, str]
     barred: Collection[str] = frozenset()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "barred", frozenset(str(name) for name in self.barred))
         if not self.names:
             barred = f", {len(self.files)} are barred" if self.files else ""
-            raise InputError(f"the pool has no reference image{barred}", remedy="Give images of training galaxies.")
+            raise InputError(
+                f"the pool has no reference image{barred}",
+                path=self.members.path,
+                remedy="Give images of training galaxies.",
+            )
 
     @classmethod
-    def from_folder(cls, folder: str | Path, barred: Collection[str] = frozenset()) -> ReferencePool:
-        """All pictures below a folder; a picture's name is its file's without suffix.
+    def read_names(cls, path: str | Path, barred: Collection[str] = frozenset()) -> ReferencePool:
+        """All pictures of a folder, a .zip or a .tar; a picture's name is its file's without suffix.
 
         Raises
         ------
         InputError
-            No such folder, no picture, or two different ones of one name.
+            Nothing is there, no picture, or two different ones of one name.
         """
-        files: dict[str, Path] = {}
-        for image in find_images([Path(folder)]):
-            known = files.get(image.path.stem)
-            if known is not None and known.read_bytes() != image.path.read_bytes():
+        members = Members(path)
+        files: dict[str, str] = {}
+        for name in members.names():
+            place = PurePosixPath(name)
+            if place.suffix.lower() not in IMAGE_SUFFIXES or place.name.startswith("."):
+                continue
+            known = files.get(place.stem)
+            if known is not None and members.read(known) != members.read(name):
                 raise InputError(
-                    f"two pictures are called {image.path.stem}",
-                    path=image.path,
-                    remedy="Names say which object it is.",
+                    f"{name} and {known} have the same name", path=path, remedy="Names say which object it is."
                 )
-            files[image.path.stem] = image.path
-        return cls(files, frozenset(str(name) for name in barred))
+            files[place.stem] = name
+        return cls(members, files, barred)
 
     @property
     def names(self) -> list[str]:
         """The names that may be used, sorted."""
-        barred = set(self.barred)
-        return sorted(name for name in self.files if name not in barred)
+        return sorted(name for name in self.files if name not in self.barred)
 
     def choose(self, seed: int) -> str:
         """A name, fixed by the seed and by which names there are."""
@@ -87,11 +98,19 @@ class ReferencePool:
         InputError
             The name is barred or unknown, or the picture cannot be read.
         """
+        path = self.members.path
         if name in self.barred:
-            raise InputError(f"the reference {name} is barred", remedy="It belongs to the test split: use another.")
+            raise InputError(
+                f"the reference {name} is barred", path=path, remedy="It belongs to the test split: use another."
+            )
         if name not in self.files:
-            raise InputError(f"the pool has no reference {name}", remedy="Give the folder that the plan was made with.")
-        image = read_image(self.files[name])
+            raise InputError(
+                f"the pool has no reference {name}", path=path, remedy="Give the folder that the plan was made with."
+            )
+        try:
+            image = read_image(io.BytesIO(self.members.read(self.files[name])))
+        except InputError as error:
+            raise InputError(error.fact, path=path / self.files[name], remedy=error.remedy) from None
         if side is None or image.shape[:2] == (side, side):
             return image
         return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
