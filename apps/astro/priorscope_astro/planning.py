@@ -212,7 +212,7 @@ class _Told:
     def __init__(self, config: PlanConfig, train: GalaxySet, source: str, names: Sequence[str]) -> None:
         self.config, self.source, self.train = config, source, train
         self.cuts = Cuts.read(config.cuts)
-        self.lent: dict[int, Mapping[str, tuple[float, ...]]] = {}
+        self.told: dict[tuple[str, int | None], tuple[Condition, str]] = {}  # the same galaxy lends more than once
         self.rules = {rule.name: rule for rule in read_classes(config.classes)}
         self.prompts = _assignments(config.prompts, "--prompts") if source == "text" else {}
         for name in names:
@@ -239,25 +239,29 @@ class _Told:
         """Condition, prompt, and the row of the galaxy whose votes it has."""
         if self.source == "text":
             return Condition(), self.prompts[name], None
-        rule = self.rule(name)
-        weight = self.config.emphasis
-        emphasis = {} if weight == 1 or rule is None else dict.fromkeys(_defining(rule), weight)
         lender = None
-        if self.source == "tags":
-            assert rule is not None
-            fractions = rule.condition.fractions
-        else:
+        if self.source == "votes":
             if not len(members):
                 raise InputError(
                     f"the class {name} has no training galaxy that could lend its votes", remedy="Use --condition tags."
                 )
-            assert self.train.votes is not None
             lender = int(members[random.integers(len(members))])
-            if lender not in self.lent:
-                self.lent[lender] = self.train.votes.condition(lender, cuts=self.cuts).fractions
-            fractions = self.lent[lender]
+        if (name, lender) not in self.told:
+            self.told[name, lender] = self._of_galaxy(name, lender)
+        return *self.told[name, lender], lender
+
+    def _of_galaxy(self, name: str, lender: int | None) -> tuple[Condition, str]:
+        rule = self.rule(name)
+        weight = self.config.emphasis
+        emphasis = {} if weight == 1 or rule is None else dict.fromkeys(_defining(rule), weight)
+        if lender is None:
+            assert rule is not None  # __init__ has looked
+            fractions = rule.condition.fractions
+        else:
+            assert self.train.votes is not None  # _source has looked
+            fractions = self.train.votes.condition(lender, cuts=self.cuts).fractions
         condition = Condition(fractions, survey=self.config.survey, emphasis=emphasis)
-        return condition, condition.tags(agreement=self.config.agreement), lender
+        return condition, condition.tags(agreement=self.config.agreement)
 
 
 def _defining(rule: ClassRule) -> list[str]:
