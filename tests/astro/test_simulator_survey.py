@@ -16,6 +16,8 @@ from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.tree import ANSWER, ANSWERS, ANSWERS_OF, ASKED_AFTER, QUESTIONS, SLICES
 from priorscope_astro.conditions.votes import VoteTable
+from priorscope_astro.data.gz2 import read_gz2
+from priorscope_astro.data.stamps import read_stamps
 from priorscope_astro.simulator.config import CLASSES, SimulateConfig
 from priorscope_astro.simulator.galaxy import random_galaxy
 from priorscope_astro.simulator.survey import object_id, picture, read_survey, run, simulate
@@ -129,6 +131,19 @@ def test_the_votes_of_a_survey_are_read_as_real_ones(simulated_survey):
     assert float(dusty["dust"]) >= 2
     about = json.loads((simulated_survey / "survey.json").read_text())
     assert about["drawn"]["dust_lane"] == len(survey.of_class("dust_lane"))
+
+
+def test_the_app_s_readers_take_a_survey_for_data(simulated_survey):
+    survey = read_survey(simulated_survey)
+    stamps = read_stamps(simulated_survey / "stamps.npz")
+    assert stamps.ids == tuple(map(str, survey.ids))
+    assert (stamps.unit, stamps.bands, stamps.pixel_scale) == ("nmgy", ("g", "r", "i"), 0.396)
+    assert np.array_equal(stamps.stamp(3), survey.flux[3])
+    assert stamps.labels == tuple(survey.classes[label] for label in survey.labels)
+    assert np.array_equal(stamps.votes.counts, survey.counts)
+    galaxies = read_gz2(simulated_survey, label_column="gz2_class")
+    assert galaxies.ids == stamps.ids
+    assert galaxies.labels == stamps.labels
 
 
 def test_a_galaxy_depends_on_its_seed_and_number_only(tmp_path):
