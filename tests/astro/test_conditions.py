@@ -7,13 +7,16 @@ import json
 
 import numpy as np
 import pytest
+from astropy.table import Table
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import CONDITION_SIZE, Condition
 from priorscope_astro.conditions.cuts import Cuts
 from priorscope_astro.conditions.emphasis import emphasis_runs
 from priorscope_astro.conditions.galaxy10 import CLASSES, galaxy10_condition
-from priorscope_astro.conditions.tree import ANSWER, ANSWERS, ANSWERS_OF, QUESTIONS, SLICES, path_to
+from priorscope_astro.conditions.tree import ANSWER, ANSWERS, ANSWERS_OF, ASKED_AFTER, QUESTIONS, SLICES, path_to
 from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
 
 SMOOTH, FEATURES, STAR = ANSWERS_OF["t01_smooth_or_features"]
@@ -359,3 +362,43 @@ def test_galaxy10_classes(shared_data):
         galaxy10_condition("Merging galaxy")
     with pytest.raises(InputError, match="0 to 9"):
         galaxy10_condition(10)
+
+
+@st.composite
+def walks(draw):
+    """Votes of volunteers who walk the tree: whole, and consistent by themselves."""
+    counts = dict.fromkeys(ANSWERS, 0)
+    came = dict.fromkeys(QUESTIONS, 0)
+    came[QUESTIONS[0]] = draw(st.integers(0, 60))
+    for question in sorted(QUESTIONS, key=lambda name: len(path_to(name))):
+        if ASKED_AFTER[question]:
+            came[question] = sum(counts[answer] for answer in ASKED_AFTER[question])
+        left = came[question]
+        for answer in ANSWERS_OF[question][:-1]:
+            counts[answer] = draw(st.integers(0, left))
+            left -= counts[answer]
+        counts[ANSWERS_OF[question][-1]] = left
+    return counts
+
+
+@settings(max_examples=60, deadline=None)
+@given(walks())
+def test_any_walk_through_the_tree_is_a_valid_condition(counts):
+    condition = Condition.from_votes(hart(counts))
+    again = Condition.from_vector(condition.to_vector())
+    assert again.known == condition.known
+    np.testing.assert_array_equal(again.to_vector(), condition.to_vector())
+    assert Condition.from_json(condition.to_json()) == condition
+    for question in condition.known:
+        assert sum(counts[answer] for answer in ANSWERS_OF[question]) >= 10
+        best = condition.most_likely(question)
+        assert counts[best] == max(counts[answer] for answer in ANSWERS_OF[question])
+    Condition.from_tags(condition.tags(vocabulary="all"))  # what a majority says never contradicts itself
+
+
+def test_rows_of_other_tables():
+    names = list(SPIRAL)
+    row = Table([[value] for value in SPIRAL.values()], names=names)[0]
+    assert Condition.from_votes(row) == Condition.from_votes(SPIRAL)
+    pandas = pytest.importorskip("pandas")
+    assert Condition.from_votes(pandas.Series(SPIRAL)) == Condition.from_votes(SPIRAL)

@@ -490,6 +490,23 @@ def test_catalogues_that_are_wrong(tmp_path):
             read_catalogue(tmp_path / name)
 
 
+def test_captions_from_votes(gz2):
+    galaxies = read_gz2(gz2)
+    plain = galaxies.with_captions()
+    assert plain.captions[0] == "sdss, smooth, completely round galaxy"
+    turned = galaxies.with_captions(shuffle=3)
+    assert turned.captions != plain.captions
+    assert turned.captions == galaxies.with_captions(shuffle=3).captions
+    for one, other in zip(plain.captions, turned.captions, strict=True):
+        assert other.startswith("sdss, ")
+        assert sorted(one.split(", ")) == sorted(other.split(", "))
+    # by the object, whatever stands before it
+    assert galaxies.select([3]).with_captions(shuffle=3).captions[0] == turned.captions[3]
+    assert "nothing odd" in galaxies.with_captions(vocabulary="all").captions[0]
+    with pytest.raises(InputError, match="have no votes"):
+        GalaxySet(("a",)).with_captions()
+
+
 def test_object_ids():
     assert object_ids(np.array([FIRST_ID])) == (str(FIRST_ID),)
     assert object_ids(np.array([b"a", b"b"])) == ("a", "b")

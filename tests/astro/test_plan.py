@@ -304,6 +304,29 @@ def test_classes_of_a_column(galaxies, splits, tmp_path):
         read_galaxies(path, label_column="kinds")
 
 
+def test_a_class_that_the_catalogue_lacks_can_be_asked_for(labelled, splits, tmp_path):
+    counts = {"draw": "counts", "counts": ("ring=3",)}
+    made = make_plan(labelled, splits, config(condition="tags", **counts))
+    assert made.rows[0].condition.share("t08_odd_feature_a19_ring") == 1
+    assert made.meta["classes"]["ring"] == {"train": 0, "draw": 3}
+    with pytest.raises(InputError, match="there is no class 'ring'"):
+        make_plan(labelled, splits, config(**counts))
+    drawn = {row.class_name for row in make_plan(labelled, splits, config(condition="tags")).rows}
+    assert "ring" not in drawn  # nor is it, unless it is asked for
+
+
+def test_what_the_tree_forbids_only_by_name(labelled, splits, tmp_path):
+    path = tmp_path / "classes.json"
+    path.write_text('{"classes": [{"name": "smooth_spiral", "tags": "completely round galaxy, spiral galaxy"}]}')
+    settings = config(classes=str(path), condition="tags", draw="counts", counts=("smooth_spiral=2",))
+    with pytest.raises(InputError, match="contradicts"):
+        make_plan(labelled, splits, settings)
+    made = make_plan(labelled, splits, replace(settings, extrapolate=True))
+    assert made.rows[0].condition.fractions["t01_smooth_or_features"] == (0.5, 0.5, 0)
+    made.write(tmp_path / "plan.ecsv")
+    assert Plan.read(tmp_path / "plan.ecsv").rows == made.rows
+
+
 def test_a_class_without_training_galaxies(labelled):
     bad = Splits(
         {

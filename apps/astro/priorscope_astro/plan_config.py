@@ -53,6 +53,8 @@ class PlanConfig:
     defines the class), text (--prompts). auto: votes where there are any, else tags."""
     prompts: tuple[str, ...] = ()
     """Of text: CLASS=PROMPT, several; weights such as {dust lane:1.3} are passed on."""
+    extrapolate: bool = False
+    """Allow classes of --classes whose tags the decision tree forbids together, such as a smooth galaxy with arms."""
     survey: str = "sdss"
     """First tag of the prompts: sdss, hubble or candels, as GalaxySD knows them; '' for none."""
     emphasis: float = 1.0

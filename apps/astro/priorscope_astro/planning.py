@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def label(galaxies: GalaxySet, config: PlanConfig) -> GalaxySet:
     """
     if galaxies.labels is not None:
         return galaxies
-    rules = read_classes(config.classes)
+    rules = read_classes(config.classes, extrapolate=config.extrapolate)
     if galaxies.votes is not None:
         return replace(galaxies, labels=classify(galaxies.votes, rules, cuts=config.cuts, agreement=config.agreement))
     if galaxies.captions is None:
@@ -95,14 +95,16 @@ def balance(galaxies: GalaxySet, splits: Splits, drawn: Mapping[str, int]) -> li
     return rows
 
 
-def how_many(train: Mapping[str, int], config: PlanConfig) -> dict[str, int]:
+def how_many(train: Mapping[str, int], config: PlanConfig, more: Collection[str] = ()) -> dict[str, int]:
     """How many images to draw of which class.
 
     Parameters
     ----------
     train : mapping
-        Class -> training galaxies.
+        Class -> training galaxies, of the classes that the catalogue has.
     config : PlanConfig
+    more : collection of str
+        Classes that it has not, and that may be asked for by name.
 
     Raises
     ------
@@ -113,20 +115,20 @@ def how_many(train: Mapping[str, int], config: PlanConfig) -> dict[str, int]:
     if config.draw == "counts":
         if config.target or config.total or config.only:
             raise InputError("--target, --total and --only do not go with --draw counts", remedy="Give --counts alone.")
-        numbers = _explicit(config.counts, train)
+        numbers = _explicit(config.counts, [*train, *more])
     else:
         if config.counts:
             raise InputError(f"--counts does not go with --draw {config.draw}", remedy="Add --draw counts.")
         for name in config.only:
-            _known_class(name, train)
-        chosen = sorted(name for name in train if not config.only or name in config.only)
+            _known_class(name, [*train, *more])
+        chosen = sorted(set(config.only or train))
         if config.draw == "deficit":
             if config.target < 0 or config.total:
                 raise InputError(
                     f"--target {config.target}, --total {config.total}", remedy="Deficit takes a --target."
                 )
             target = config.target or max(train.values(), default=0)
-            numbers = {name: max(0, target - train[name]) for name in chosen}
+            numbers = {name: max(0, target - train.get(name, 0)) for name in chosen}
         else:
             if config.total < 1 or config.target:
                 raise InputError(f"--draw balanced with --total {config.total}", remedy="Say how many: --total 1000.")
@@ -168,13 +170,14 @@ def make_plan(galaxies: GalaxySet, splits: Splits, config: PlanConfig) -> Plan:
     labels = _labels(train)
     there = {name: 0 for name in _labels(galaxies) if name != UNCLASSIFIED}
     there |= {name: count for name, count in Counter(labels).items() if name != UNCLASSIFIED}
-    numbers = how_many(there, config)
     source = _source(config, train)
+    told = _Told(config, train, source)
+    numbers = how_many(there, config, [] if source == "votes" else [*told.rules])
+    told.check(sorted(numbers))
     plan_id = _plan_id(train, splits, config, source)
     names = train.picture_names
     members = {name: np.flatnonzero(np.array(labels) == name) for name in numbers}
     random = np.random.default_rng(int(plan_id, 16))
-    told = _Told(config, train, source, sorted(numbers))
     rows: list[PlanRow] = []
     for name in sorted(numbers):
         for _ in range(numbers[name]):
@@ -209,12 +212,16 @@ def make_plan(galaxies: GalaxySet, splits: Splits, config: PlanConfig) -> Plan:
 class _Told:
     """What an image of a class is told."""
 
-    def __init__(self, config: PlanConfig, train: GalaxySet, source: str, names: Sequence[str]) -> None:
+    def __init__(self, config: PlanConfig, train: GalaxySet, source: str) -> None:
         self.config, self.source, self.train = config, source, train
         self.cuts = Cuts.read(config.cuts)
         self.told: dict[tuple[str, int | None], tuple[Condition, str]] = {}  # the same galaxy lends more than once
-        self.rules = {rule.name: rule for rule in read_classes(config.classes)}
+        self.rules = {rule.name: rule for rule in read_classes(config.classes, extrapolate=config.extrapolate)}
         self.prompts = _assignments(config.prompts, "--prompts") if source == "text" else {}
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise where nothing can be said of one of these classes."""
+        source = self.source
         for name in names:
             if source == "text" and name not in self.prompts:
                 raise InputError(f"--prompts says nothing of the class {name}", remedy=f"Add '{name}=PROMPT'.")
@@ -224,7 +231,7 @@ class _Told:
                     remedy=nearest(name, [*self.rules]) + " Or give --condition text and --prompts.",
                 )
         for name, prompt in self.prompts.items():
-            _known_class(name, dict.fromkeys(names, 1))
+            _known_class(name, names)
             emphasis_runs(prompt)  # says which brace has no partner
 
     def rule(self, name: str) -> ClassRule | None:
@@ -255,12 +262,14 @@ class _Told:
         weight = self.config.emphasis
         emphasis = {} if weight == 1 or rule is None else dict.fromkeys(_defining(rule), weight)
         if lender is None:
-            assert rule is not None  # __init__ has looked
+            assert rule is not None  # check has looked
             fractions = rule.condition.fractions
         else:
             assert self.train.votes is not None  # _source has looked
             fractions = self.train.votes.condition(lender, cuts=self.cuts).fractions
-        condition = Condition(fractions, survey=self.config.survey, emphasis=emphasis)
+        condition = Condition(
+            fractions, survey=self.config.survey, emphasis=emphasis, extrapolate=self.config.extrapolate
+        )
         return condition, condition.tags(agreement=self.config.agreement)
 
 
@@ -320,9 +329,9 @@ def _drawn(made: Plan) -> Counter[str]:
     return Counter(row.class_name for row in made.rows)
 
 
-def _known_class(name: str, classes: Mapping[str, int]) -> None:
+def _known_class(name: str, classes: Collection[str]) -> None:
     if name not in classes:
-        raise InputError(f"the catalogue has no class {name!r}", remedy=nearest(name, sorted(classes) or ["none"]))
+        raise InputError(f"there is no class {name!r}", remedy=nearest(name, sorted(classes) or ["none"]))
 
 
 def _assignments(words: Sequence[str], option: str) -> dict[str, str]:
@@ -336,7 +345,7 @@ def _assignments(words: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def _explicit(words: Sequence[str], classes: Mapping[str, int]) -> dict[str, int]:
+def _explicit(words: Sequence[str], classes: Collection[str]) -> dict[str, int]:
     numbers = {}
     for name, value in _assignments(words, "--counts").items():
         _known_class(name, classes)

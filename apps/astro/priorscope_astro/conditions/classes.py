@@ -15,7 +15,7 @@ import numpy as np
 from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.cuts import Cuts
-from priorscope_astro.conditions.tree import ANSWERS, QUESTIONS, SLICES
+from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS, SLICES
 from priorscope_astro.conditions.votes import VoteTable
 
 #: Label of galaxies that no rule fits, or whose votes are too few to say.
@@ -40,22 +40,31 @@ class ClassRule:
     answers: tuple[str, ...]
 
     @classmethod
-    def from_tags(cls, name: str, tags: str) -> ClassRule:
+    def from_tags(cls, name: str, tags: str, *, extrapolate: bool = False) -> ClassRule:
         """A class of tags that :meth:`Condition.from_tags` reads."""
-        condition = Condition.from_tags(tags)
+        condition = Condition.from_tags(tags, extrapolate=extrapolate)
         answers = [
-            ANSWERS[SLICES[question].start + int(np.argmax(shares))] for question, shares in condition.fractions.items()
+            answer
+            for question, shares in condition.fractions.items()
+            for answer, share in zip(ANSWERS_OF[question], shares, strict=True)
+            if share > 0
         ]
         return cls(name, condition, tuple(answers))
 
 
-def read_classes(name: str | PathLike[str] = "gz2") -> tuple[ClassRule, ...]:
+def read_classes(name: str | PathLike[str] = "gz2", *, extrapolate: bool = False) -> tuple[ClassRule, ...]:
     """The built-in classes (``gz2``), or those of a JSON file of the same layout as ``gz2_classes.json``.
+
+    Parameters
+    ----------
+    name : str or path-like
+    extrapolate : bool
+        Allow tags that the tree forbids together; see :class:`Condition`.
 
     Raises
     ------
     InputError
-        No such file, not that layout, a class named twice, or an unknown tag.
+        No such file, not that layout, a class named twice, an unknown tag, or tags that contradict each other.
     """
     if str(name) == "gz2":
         text, path = resources.files(__package__).joinpath("gz2_classes.json").read_text(encoding="utf-8"), None
@@ -66,7 +75,7 @@ def read_classes(name: str | PathLike[str] = "gz2") -> tuple[ClassRule, ...]:
         text = path.read_text(encoding="utf-8")
     try:
         rows: list[dict[str, Any]] = json.loads(text)["classes"]
-        rules = tuple(ClassRule.from_tags(str(row["name"]), str(row["tags"])) for row in rows)
+        rules = tuple(ClassRule.from_tags(str(row["name"]), str(row["tags"]), extrapolate=extrapolate) for row in rows)
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy) from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from priorscope.data.images import read_image
 from priorscope.data.members import Members
 from priorscope.errors import InputError
-from priorscope_astro.conditions.condition import CONDITION_SIZE, Condition
+from priorscope_astro.conditions.condition import CONDITION_SIZE, Condition, Vocabulary
 from priorscope_astro.conditions.cuts import Cuts
 from priorscope_astro.conditions.votes import VoteTable
 from priorscope_astro.data.ids import refuse_duplicates
@@ -211,6 +212,45 @@ class GalaxySet:
     def of_split(self, splits: Splits, split: str) -> GalaxySet:
         """The galaxies of one split; every galaxy must belong to some split."""
         return self.select(splits.mask(self.ids, split))
+
+    def with_captions(
+        self,
+        *,
+        survey: str = "sdss",
+        agreement: float = 0.5,
+        cuts: Cuts | str = "majority",
+        vocabulary: Vocabulary = "published",
+        shuffle: int | None = None,
+    ) -> GalaxySet:
+        """The galaxies with captions of tags made from their votes, for training text-to-image models.
+
+        Parameters
+        ----------
+        survey, agreement, vocabulary
+            As in :class:`Condition` and :meth:`Condition.tag_list`.
+        cuts : Cuts or str
+            Which questions are well sampled.
+        shuffle : int, optional
+            A seed: tags in random order after the survey, fixed by the seed and the object's id.
+
+        Raises
+        ------
+        InputError
+            There are no votes.
+        """
+        if self.votes is None:
+            raise InputError("these galaxies have no votes", remedy="Captions are made from those.")
+        table = cuts if isinstance(cuts, Cuts) else Cuts.read(cuts)
+        captions = []
+        for row, name in enumerate(self.ids):
+            condition = self.votes.condition(row, cuts=table, survey=survey)
+            tags = condition.tag_list(agreement=agreement, vocabulary=vocabulary)
+            if shuffle is not None:
+                first = bool(survey)
+                order = np.random.default_rng([shuffle, zlib.crc32(name.encode())]).permutation(len(tags) - first)
+                tags = tags[:first] + [tags[first + place] for place in order]
+            captions.append(", ".join(tags))
+        return replace(self, captions=tuple(captions))
 
     def vectors(self, cuts: Cuts | str = "majority") -> NDArray[np.float32]:
         """Conditions (N, 74), from the votes, else from captions of known tags.
