@@ -41,3 +41,73 @@ def sky_sigma(images: ArrayLike, *, clip: float = 3.0, steps: int = 20) -> Array
     if len(kept):
         deviation[known] = spread[:, 0]
     return deviation.reshape(stack.shape[:-2])
+
+
+def power_spectrum(images: ArrayLike, bins: int | None = None) -> tuple[Array, Array]:
+    """Power of square images by spatial frequency, averaged over directions; white noise of variance v has v throughout.
+
+    Parameters
+    ----------
+    images : array (..., N, N)
+        The mean is taken off. Stamps of sky; where galaxies are, the power is theirs.
+    bins : int, optional
+        Of equal width from 0 to 0.5 cycles a pixel; N / 2 by default. The corners beyond are left out.
+
+    Returns
+    -------
+    frequency : array (bins,)
+        Middles, cycles a pixel.
+    power : array (..., bins)
+        In the images' unit squared; NaN in a bin that holds no frequency.
+    """
+    stack = np.asarray(images, dtype=np.float64)
+    side = stack.shape[-1]
+    bins = max(side // 2, 1) if bins is None else bins
+    stack = stack - stack.mean((-2, -1), keepdims=True)
+    power = np.abs(np.fft.fft2(stack)) ** 2 / side**2
+    one = np.fft.fftfreq(side)
+    distance = np.hypot(one[:, None], one)
+    index = np.where(distance < 0.5, (distance * 2 * bins).astype(int), bins)
+    index[0, 0] = bins  # the mean, which was taken off
+    count = np.bincount(index.ravel(), minlength=bins + 1)[:bins]
+    flat = power.reshape(-1, side * side)
+    sums = np.stack([np.bincount(index.ravel(), row, minlength=bins + 1)[:bins] for row in flat])
+    with np.errstate(invalid="ignore"):
+        mean = sums / count
+    return (np.arange(bins) + 0.5) / (2 * bins), mean.reshape(*stack.shape[:-2], bins)
+
+
+def matching_kernel(psf: ArrayLike, target: ArrayLike, *, floor: float = 1e-3) -> Array:
+    """Kernel that turns one point spread function into a broader one, by the ratio of their Fourier transforms.
+
+    Frequencies that ``psf`` has lost (below ``floor`` of its largest) are damped rather than amplified.
+
+    Parameters
+    ----------
+    psf, target : array (n, n)
+        Of one odd size, centred on the middle pixel.
+    floor : float
+
+    Returns
+    -------
+    array (n, n)
+        With sum 1.
+
+    Raises
+    ------
+    InputError
+        Shapes that differ or are even, or a target that is sharper than the PSF.
+    """
+    from priorscope.errors import InputError
+
+    one, other = np.asarray(psf, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if one.ndim != 2 or one.shape != other.shape or not all(side % 2 for side in one.shape):
+        raise InputError(f"PSFs of shape {one.shape} and {other.shape}", remedy="Give two of one odd size.")
+    one, other = one / one.sum(), other / other.sum()
+    if (other**2).sum() > (one**2).sum():
+        raise InputError(
+            "the PSF to match is sharper than the image's own", remedy="Match to the broader of the two: noise would grow."
+        )
+    before, after = (np.fft.fft2(np.fft.ifftshift(kernel)) for kernel in (one, other))
+    kernel = np.fft.fftshift(np.fft.ifft2(after * before.conj() / (np.abs(before) ** 2 + floor**2)).real)
+    return kernel / kernel.sum()

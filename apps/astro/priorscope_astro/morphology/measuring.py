@@ -18,7 +18,7 @@ from priorscope_astro.morphology import gini as pixels
 from priorscope_astro.morphology import mid, outline, sersic, smoothness
 from priorscope_astro.morphology.filters import brightest
 from priorscope_astro.morphology.profile import Shape, aperture_flux, petrosian, radius_of
-from priorscope_astro.morphology.segment import middle_source, segment
+from priorscope_astro.morphology.segmenting import middle_source, segment
 from priorscope_astro.morphology.stamps import SKYBOX, Stamps, bad_pixels, centroid, cutouts, moments, skyboxes
 
 Array = NDArray[np.float64]
@@ -60,7 +60,7 @@ def measure(
     segmentation : int array (B, H, W), optional
         0 for sky, else a source's number; the source at, or nearest to, the middle pixel is
         measured, and other sources are masked. By
-        default :func:`.segment.segment` finds them.
+        default :func:`.segmenting.segment` finds them.
     sigma : float or array (B,) or (B, H, W), optional
         Noise of a pixel, in units of the images; for the signal to noise and the fit.
     gain : float, optional
