@@ -163,7 +163,18 @@ def test_shares_of_classes():
 
 
 @pytest.mark.parametrize(
-    "option", [{"count": 0}, {"size": 31}, {"size": 8}, {"seeing": 0}, {"noise": -1}, {"seed": 10**8}, {"workers": 0}]
+    "option",
+    [
+        {"count": 0},
+        {"size": 31},
+        {"size": 8},
+        {"seeing": 0},
+        {"seeing": 0.1},
+        {"seeing": 30},
+        {"noise": -1},
+        {"seed": 10**8},
+        {"workers": 0},
+    ],
 )
 def test_wrong_options_are_named(option):
     with pytest.raises(InputError, match=f"--{next(iter(option))}"):

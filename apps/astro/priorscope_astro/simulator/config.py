@@ -71,6 +71,12 @@ class SimulateConfig:
         for name in ("seeing", "pixel_scale", "volunteers"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}", remedy="Use a number above 0.")
+        pixels = self.seeing / self.pixel_scale
+        if not 0.5 <= pixels <= self.size / 4:
+            raise InputError(
+                f"--seeing {self.seeing} is {pixels:.3g} pixels",
+                remedy=f"Use 0.5 to {self.size / 4:g} pixels of --pixel-scale {self.pixel_scale} arcsec.",
+            )
         if not 0 <= self.noise < math.inf:
             raise InputError(f"--noise {self.noise}", remedy="Use 0 or more.")
         if self.seed >= 10_000_000 or self.first + self.count > 100_000_000:

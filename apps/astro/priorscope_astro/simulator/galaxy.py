@@ -205,7 +205,7 @@ def _arms(random: np.random.Generator) -> dict[str, Any]:
 
 
 def _bar(random: np.random.Generator, scale: float) -> dict[str, Any]:
-    return {"bar": scale * random.uniform(1.1, 1.7), "bar_share": random.uniform(0.12, 0.25)}
+    return {"bar": scale * random.uniform(1.2, 1.8), "bar_share": random.uniform(0.18, 0.32)}
 
 
 def _spiral(random: np.random.Generator, size: int) -> Galaxy:

@@ -79,7 +79,7 @@ def vote_shares(galaxy: Galaxy) -> dict[str, Array]:
     shares = {
         "t01_smooth_or_features": _first(galaxy),
         "t02_edgeon": [flat, 1 - flat],
-        "t03_bar": _yes_no(0.08 + (0.5 + 1.4 * galaxy.bar_share if galaxy.bar else 0)),
+        "t03_bar": _yes_no(0.08 + (0.5 + 1.1 * galaxy.bar_share if galaxy.bar else 0)),
         "t04_spiral": _yes_no(0.1 + (0.5 + 0.45 * galaxy.arm_share if galaxy.arms else 0)),
         "t05_bulge_prominence": _ordered(galaxy.bulge, _BULGE, 0.03 + 0.12 * galaxy.bulge),
         "t06_odd": [odd, 1 - odd],
