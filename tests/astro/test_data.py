@@ -24,7 +24,9 @@ from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.galaxy10 import CLASSES
 from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS
 from priorscope_astro.conditions.votes import GALAXY_DATASETS
+from priorscope_astro.data.anything import read_galaxies
 from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
+from priorscope_astro.data.fits_stamps import read_fits_stamps
 from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.data.galaxy10 import read_galaxy10
 from priorscope_astro.data.galaxy_datasets import published_splits, read_galaxy_datasets
@@ -411,6 +413,89 @@ def test_real_hsc_stamp_in_our_layout(shared_data, tmp_path):
         stamps = read_stamps(path)
         np.testing.assert_array_equal(stamps.stamp(0), real["images"])
         assert stamps.bands == ("g", "r", "i", "z", "y")
+
+
+def write_fits(path, bands="gri", unit="nanomaggy", size=12, psf=True, scale=0.396, cube=False):
+    """One stamp: an HDU a band or a cube; the flux tells the file's name and the band."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    value = float(path.stem)
+    header = fits.Header()
+    if unit:
+        header["BUNIT"] = unit
+    if scale:
+        header.update(CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRPIX1=6.5, CRPIX2=6.5, CRVAL1=10.0, CRVAL2=5.0)
+        header.update(CD1_1=-scale / 3600, CD2_2=scale / 3600, CD1_2=0.0, CD2_1=0.0)
+    planes = np.stack([np.full((size, size), value + band / 10, np.float32) for band in range(len(bands))])
+    hdus = fits.HDUList([fits.PrimaryHDU()])
+    if cube:
+        for place, band in enumerate(bands):
+            header[f"BAND{place + 1}"] = band
+        hdus.append(fits.ImageHDU(planes, header, name="FLUX"))
+    else:
+        for band, plane in zip(bands, planes, strict=True):
+            hdus.append(fits.ImageHDU(plane, header, name=band))
+    if psf:
+        hdus.append(fits.ImageHDU(np.full((len(bands), 3, 3), 1 / 9), name="PSF"))
+    for name in ("MASK", "VARIANCE", "WEIGHT_G"):
+        hdus.append(fits.ImageHDU(np.zeros((size, size), np.uint8), name=name))
+    hdus.writeto(path)
+    return path
+
+
+@pytest.mark.parametrize("cube", [False, True])
+def test_stamps_of_fits_files(tmp_path, cube):
+    for name in ("3", "1", "2"):
+        write_fits(tmp_path / "stamps" / f"{name}.fits", cube=cube)
+    stamps = read_fits_stamps(tmp_path / "stamps")
+    assert stamps.ids == ("1", "2", "3")
+    assert stamps.bands == ("g", "r", "i")
+    assert stamps.unit == "nmgy"
+    assert stamps.pixel_scale == pytest.approx(0.396, rel=1e-6)
+    assert stamps.psf.shape == (3, 3, 3, 3)
+    np.testing.assert_allclose(stamps.stamp(2)[:, 4, 4], [3.0, 3.1, 3.2], rtol=1e-6)
+    galaxies = read_galaxies(tmp_path / "stamps", mode="flux")
+    assert galaxies.image(0).dtype == np.float32
+    assert pickle.loads(pickle.dumps(galaxies)).image(1)[0, 0, 0] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unit": ""}, r"2\.fits: the unit of the flux is missing"),
+        ({"unit": "mag"}, r"2\.fits: .* is a magnitude"),
+        ({"unit": "Jy"}, "has the unit Jy, the first file nmgy"),
+        ({"bands": "gr"}, "has the bands"),
+        ({"size": 1100, "bands": "g"}, "a mosaic"),
+    ],
+)
+def test_fits_stamps_that_are_wrong(tmp_path, changes, said):
+    write_fits(tmp_path / "1.fits")
+    write_fits(tmp_path / "2.fits", **changes)
+    with pytest.raises(InputError, match=said):
+        read_fits_stamps(tmp_path)
+
+
+def test_fits_stamps_without_scale_or_psf(tmp_path):
+    write_fits(tmp_path / "1.fits", scale=0.396)
+    write_fits(tmp_path / "2.fits", scale=0.2, psf=False)
+    stamps = read_fits_stamps(tmp_path)
+    assert stamps.pixel_scale is None
+    assert stamps.psf is None
+    (tmp_path / "2.fits").write_bytes((tmp_path / "2.fits").read_bytes()[:3000])
+    with pytest.raises(InputError, match=r"2\.fits"):
+        read_fits_stamps(tmp_path)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match="holds no FITS file"):
+        read_fits_stamps(tmp_path / "nothing")
+
+
+def test_m51_has_no_unit_and_is_told_one(shared_data):
+    path = shared_data("astro") / "M51.fits"
+    with pytest.raises(InputError, match="unit of the flux is missing"):
+        read_fits_stamps(path)
+    stamps = read_fits_stamps(path, unit="adu")
+    assert stamps.stamp(0).shape == (1, 512, 512)
+    assert stamps.ids == ("M51",)
 
 
 def test_a_broken_stamp_file_is_named(tmp_path):

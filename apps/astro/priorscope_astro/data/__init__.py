@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Splits": "splits",
         "Stamps": "stamps",
         "read_catalogue": "catalogue",
+        "read_fits_stamps": "fits_stamps",
         "read_galaxies": "anything",
         "read_galaxy10": "galaxy10",
         "read_galaxy_datasets": "galaxy_datasets",

@@ -11,6 +11,7 @@ import numpy as np
 from priorscope.errors import InputError
 from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
 from priorscope_astro.data.catalogue import read_catalogue
+from priorscope_astro.data.fits_stamps import read_fits_stamps
 from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.data.galaxy10 import read_galaxy10
 from priorscope_astro.data.galaxy_datasets import read_galaxy_datasets
@@ -36,8 +37,8 @@ def read_galaxies(
     ----------
     path : path-like
         A folder: Galaxy Zoo 2 (``gz2_hart16.csv``; simulated surveys too), galaxy-datasets (parquet), or image-text
-        pairs. A file: Galaxy10 (.h5), stamps (.npz, .h5), or a catalogue (.csv, .ecsv, .fits, .vot, .parquet), with
-        vote columns or with a column of classes.
+        pairs, or FITS stamps. A file: Galaxy10 (.h5), stamps (.npz, .h5), or a catalogue (.csv, .ecsv, .fits, .vot,
+        .parquet), with vote columns or with a column of classes.
     mode : {"display", "flux"}
         In a folder that holds both, pictures or the flux of ``stamps.npz``.
     pictures : bool
@@ -76,7 +77,11 @@ def _from_folder(path: Path, mode: str, pictures: bool, label_column: str) -> Ga
         for name in _STAMPS:
             if (path / name).is_file():
                 return read_stamps(path / name).galaxies()
-        raise InputError(f"has no {' or '.join(_STAMPS)}", path=path, remedy="Flux is read from stamps.")
+        if next(path.rglob("*.fits*"), None) is not None:
+            return read_fits_stamps(path).galaxies()
+        raise InputError(
+            f"has no {' or '.join(_STAMPS)}, nor FITS files", path=path, remedy="Flux is read from stamps."
+        )
     if any(path.glob("gz2_hart16.csv*")):
         return read_gz2(path, pictures=pictures, label_column=label_column)
     if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
