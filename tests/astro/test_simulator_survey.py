@@ -146,6 +146,15 @@ def test_the_app_s_readers_take_a_survey_for_data(simulated_survey):
     assert galaxies.labels == stamps.labels
 
 
+def test_pictures_are_lupton_s_of_i_r_g_with_the_sky_upside_up(simulated_survey):
+    visualization = pytest.importorskip("astropy.visualization")
+    survey = read_survey(simulated_survey)
+    g, r, i = survey.flux[7]
+    theirs = visualization.make_lupton_rgb(i, 1.15 * r, 1.5 * g, minimum=0, stretch=0.5, Q=8)[::-1]
+    assert np.abs(survey.pictures([7])[0].astype(int) - theirs).max() <= 1
+    assert np.array_equal(survey.pictures()[7], picture(survey.flux[7]))
+
+
 def test_a_galaxy_depends_on_its_seed_and_number_only(tmp_path):
     small = {"size": 32, "seed": 4, "prevalence": ("dust_lane=0.3",)}
     whole = read_survey(run(SimulateConfig(out=tmp_path / "whole", count=6, **small)))

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from priorscope.data.files import atomic_path, refuse_overwrite, write_text, writing
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS_OF, QUESTIONS, SLICES
+from priorscope_astro.imaging.lupton import lupton_rgb
 from priorscope_astro.simulator.config import BANDS, CLASSES, SimulateConfig, shares_of
 from priorscope_astro.simulator.galaxy import Galaxy, random_galaxy, scene
 from priorscope_astro.simulator.observation import Camera
@@ -90,16 +91,10 @@ def object_id(seed: int, number: int) -> int:
 
 
 def picture(flux: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The 8-bit RGB of flux (3, H, W) in g, r, i, as (H, W, 3) with row 0 at the top: i, r, g by Lupton's mapping.
-
-    References
-    ----------
-    R. Lupton et al., PASP 116 (2004); drawn by astropy.
-    """
-    from astropy.visualization import make_lupton_rgb
-
-    red, green, blue = (gain * band for gain, band in zip(GAINS, flux[::-1], strict=True))
-    return np.ascontiguousarray(make_lupton_rgb(red, green, blue, minimum=0, stretch=STRETCH, Q=SOFTENING)[::-1])
+    """8-bit RGB (..., H, W, 3) of flux (..., 3, H, W) in g, r, i: i, r, g by Lupton's mapping, row 0 at the top."""
+    gains = np.array(GAINS, np.float32)[:, None, None]
+    rgb = lupton_rgb(flux[..., ::-1, :, :] * gains, stretch=STRETCH, softening=SOFTENING)
+    return np.ascontiguousarray(rgb[..., ::-1, :, :])
 
 
 def run(config: SimulateConfig) -> Path:
@@ -172,8 +167,9 @@ class Survey:
 
     def pictures(self, places: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
         """8-bit RGB (N, H, W, 3), made from the flux: without the losses of the JPEG files."""
-        chosen = range(len(self)) if places is None else places
-        return np.stack([picture(self.flux[place]) for place in chosen])
+        chosen = np.arange(len(self)) if places is None else np.asarray(places)
+        blocks = np.array_split(chosen, max(1, len(chosen) // 256))  # pictures are made in float64
+        return np.concatenate([picture(self.flux[block]) for block in blocks])
 
 
 def read_survey(folder: str | PathLike[str]) -> Survey:
