@@ -34,6 +34,7 @@ from priorscope_astro.data.gz2 import read_gz2
 from priorscope_astro.data.ids import object_ids
 from priorscope_astro.data.pairs import read_pairs, write_pairs
 from priorscope_astro.data.stamps import check_stamp, flux_unit, read_stamps, write_stamps
+from priorscope_astro.imaging.fits import write_stamp_fits
 
 FIRST_ID = 587722981741363294
 
@@ -436,8 +437,6 @@ def write_fits(path, bands="gri", unit="nanomaggy", size=12, psf=True, scale=0.3
             hdus.append(fits.ImageHDU(plane, header, name=band))
     if psf:
         hdus.append(fits.ImageHDU(np.full((len(bands), 3, 3), 1 / 9), name="PSF"))
-    for name in ("MASK", "VARIANCE", "WEIGHT_G"):
-        hdus.append(fits.ImageHDU(np.zeros((size, size), np.uint8), name=name))
     hdus.writeto(path)
     return path
 
@@ -463,8 +462,8 @@ def test_stamps_of_fits_files(tmp_path, cube):
     [
         ({"unit": ""}, r"2\.fits: the unit of the flux is missing"),
         ({"unit": "mag"}, r"2\.fits: .* is a magnitude"),
-        ({"unit": "Jy"}, "has the unit Jy, the first file nmgy"),
-        ({"bands": "gr"}, "has the bands"),
+        ({"unit": "Jy"}, "has g, r, i in Jy, the first file g, r, i in nmgy"),
+        ({"bands": "gr"}, "has g, r in nmgy, the first file g, r, i in nmgy"),
         ({"size": 1100, "bands": "g"}, "a mosaic"),
     ],
 )
@@ -487,6 +486,25 @@ def test_fits_stamps_without_scale_or_psf(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="holds no FITS file"):
         read_fits_stamps(tmp_path / "nothing")
+
+
+def test_stamps_that_the_app_wrote(tmp_path):
+    flux = np.random.default_rng(0).normal(0.1, 0.02, (2, 2, 16, 16)).astype(np.float32)
+    for row in range(2):
+        write_stamp_fits(
+            tmp_path / f"{row}.fits",
+            flux[row],
+            bands=("g", "r"),
+            unit="nmgy",
+            sky_sigma=(0.02, 0.02),
+            pixel_scale=0.396,
+        )
+    stamps = read_fits_stamps(tmp_path)
+    np.testing.assert_array_equal(np.stack([stamps.stamp(row) for row in range(2)]), flux)
+    assert stamps.bands == ("g", "r")
+    assert stamps.unit == "nmgy"
+    assert stamps.pixel_scale == 0.396
+    np.testing.assert_allclose(stamps.sky_sigma, 0.02, rtol=1e-6)
 
 
 def test_m51_has_no_unit_and_is_told_one(shared_data):

@@ -1,27 +1,19 @@
-"""Stamps as FITS files, one an object: an image HDU a band, or a cube; units and PSF as the headers say.
-
-The name of a file, without suffix, is the object's id. Bands are named by EXTNAME, or by the keyword FILTER or BAND of
-a single image, or of a cube by BAND1, BAND2, ... or BANDS ("g,r,i"). HDUs called PSF, MASK, WEIGHT, VARIANCE, ... are
-not bands.
-"""
+"""Stamps as FITS files, one an object, as :func:`priorscope_astro.imaging.fits.read_stamp_fits` reads each."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope_astro.data.ids import object_ids
-from priorscope_astro.data.stamps import MAX_SIDE, Stamps, flux_unit
+from priorscope_astro.data.stamps import Stamps, flux_unit
+from priorscope_astro.imaging.fits import StampFile, read_stamp_fits
 
-_NO_BANDS = ("PSF", "MASK", "WEIGHT", "VAR", "VARIANCE", "IVAR", "INVVAR", "ERR", "ERROR", "SIGMA")
-_NO_BANDS += ("SEG", "SEGMENTATION", "DQ", "SKY")
 _SUFFIXES = (".fits", ".fit", ".fits.gz")
 
 
@@ -31,46 +23,36 @@ class FitsPictures:
 
     files: tuple[Path, ...]
     bands: tuple[str, ...]
-    unit: str
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
-        stamp = _read(self.files[index], self.unit)
+        stamp = read_stamp_fits(self.files[index], calibrated=False)
         if stamp.bands != self.bands:
             raise InputError(f"has the bands {', '.join(stamp.bands)}", path=self.files[index])
-        return stamp.flux
-
-
-@dataclass(frozen=True)
-class _File:
-    flux: NDArray[np.float32]
-    bands: tuple[str, ...]
-    unit: str
-    psf: NDArray[np.float32] | None
-    pixel_scale: float | None
+        return np.asarray(stamp.flux, np.float32)
 
 
 def read_fits_stamps(path: str | PathLike[str], *, unit: str = "") -> Stamps:
-    """Read a folder of FITS stamps, or one file.
+    """Read a folder of FITS stamps, or one file; a file's name, without suffix, is the object's id.
 
     Parameters
     ----------
     path : path-like
-        With sub-folders. Every file is opened once, for its header and PSF; flux is read when it is asked for.
+        With sub-folders. Every file is opened once at the start; flux is read again when it is asked for.
     unit : str
         Of files without BUNIT.
 
     Returns
     -------
     Stamps
-        ``psf`` (N, B, h, w) where every file has one of equal shape; ``pixel_scale`` where all have the same WCS scale.
+        ``psf`` (N, B, h, w) and ``sky_sigma`` (N, B) where every file has them; ``pixel_scale`` where all say the same.
 
     Raises
     ------
     InputError
-        No FITS file, none that can be read, a mosaic, no unit, or files whose bands or units differ.
+        No FITS file, none that can be read, a mosaic, NaN pixels, no unit, or files whose bands or units differ.
     """
     path = Path(path)
     if path.is_file():
@@ -83,111 +65,47 @@ def read_fits_stamps(path: str | PathLike[str], *, unit: str = "") -> Stamps:
         raise InputError("holds no FITS file", path=path, remedy=f"Looked for {' '.join(_SUFFIXES)}.")
     names = [file.name.removesuffix(".gz").rsplit(".", 1)[0] for file in files]
     ids = object_ids(np.array(names), path=path, column="file name")
-    first: _File | None = None
-    psfs: list[NDArray[np.float32] | None] = []
-    scales: list[float | None] = []
+    bands: tuple[str, ...] = ()
+    common = ""
+    psfs: list[NDArray[np.float32]] = []
+    sigmas: list[tuple[float, ...]] = []
+    scales: list[float] = []
     for file in files:
-        stamp = _read(file, unit)
-        first = stamp if first is None else first
-        for what in ("bands", "unit"):
-            if getattr(stamp, what) != getattr(first, what):
-                raise InputError(
-                    f"has the {what} {getattr(stamp, what)}, the first file {getattr(first, what)}",
-                    path=file,
-                    remedy="Stamps of one set agree in bands and units.",
-                )
-        psfs.append(stamp.psf)
-        scales.append(stamp.pixel_scale)
-    assert first is not None
-    kernels = [psf for psf in psfs if psf is not None]
-    same = len(kernels) == len(files) and len({psf.shape for psf in kernels}) == 1
-    known = [scale for scale in scales if scale is not None]
-    scale = known[0] if len(known) == len(files) and np.allclose(known, known[0], rtol=1e-4) else None
+        stamp = read_stamp_fits(file, calibrated=False)
+        measured = flux_unit(stamp.unit or unit, path=file)
+        if file == files[0]:
+            bands, common = stamp.bands, measured
+        if stamp.bands != bands or measured != common:
+            raise InputError(
+                f"has {', '.join(stamp.bands)} in {measured}, the first file {', '.join(bands)} in {common}",
+                path=file,
+                remedy="Stamps of one set agree in bands and units.",
+            )
+        psfs += [] if stamp.psf is None else [_per_band(stamp.psf, len(bands))]
+        sigmas += [] if stamp.sky_sigma is None else [stamp.sky_sigma]
+        scale = _scale(stamp)
+        scales += [] if scale is None else [scale]
+    count = len(files)
     return Stamps(
         ids,
-        FitsPictures(tuple(files), first.bands, first.unit),
-        first.bands,
-        first.unit,
-        psf=np.stack(kernels) if same else None,
-        pixel_scale=scale,
+        FitsPictures(tuple(files), bands),
+        bands,
+        common,
+        np.array(sigmas, np.float32) if len(sigmas) == count else None,
+        np.stack(psfs) if len(psfs) == count and len({psf.shape for psf in psfs}) == 1 else None,
+        scales[0] if len(scales) == count and np.allclose(scales, scales[0], rtol=1e-4) else None,
     )
 
 
-def _read(path: Path, unit: str = "") -> _File:
-    from astropy.io import fits
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False) as hdus:
-                return _parsed(hdus, path, unit)
-    except InputError:
-        raise
-    except Exception as error:  # astropy raises OSError, TypeError, ValueError and more on broken files
-        raise InputError(
-            f"cannot be read as FITS ({' '.join(str(error).split())[:120]})", path=path, remedy="Is it whole?"
-        ) from error
+def _per_band(psf: NDArray[np.floating], bands: int) -> NDArray[np.float32]:
+    kernels = np.asarray(psf, np.float32).reshape(-1, *psf.shape[-2:])
+    return np.repeat(kernels, bands, 0) if len(kernels) == 1 else kernels
 
 
-def _parsed(hdus: Any, path: Path, unit: str) -> _File:
-    planes: list[NDArray[np.float32]] = []
-    bands: list[str] = []
-    units: list[str] = []
-    psfs: list[NDArray[np.float32]] = []
-    scale = None
-    for hdu in hdus:
-        if not hdu.is_image or hdu.header.get("NAXIS", 0) < 2:
-            continue
-        if max(hdu.shape[-2:]) > MAX_SIDE:
-            raise InputError(
-                f"has {hdu.shape[-1]} x {hdu.shape[-2]} pixels: a mosaic, not a stamp of one galaxy",
-                path=path,
-                remedy=f"Cut stamps of at most {MAX_SIDE} pixels around the objects.",
-            )
-        name = str(hdu.header.get("EXTNAME", "")).strip()
-        if any(name.upper() == word or name.upper().startswith(f"{word}_") for word in _NO_BANDS):
-            if name.upper().startswith("PSF"):
-                psfs.append(np.asarray(hdu.data, np.float32))
-            continue
-        if hdu.data.ndim not in (2, 3):
-            raise InputError(f"HDU {name or 'PRIMARY'} has {hdu.data.ndim} dimensions", path=path)
-        data = np.asarray(hdu.data, np.float32)
-        planes += list(data.reshape(-1, *data.shape[-2:]))
-        bands += _bands(hdu.header, name, 1 if data.ndim == 2 else len(data))
-        units.append(str(hdu.header.get("BUNIT", "")).strip() or unit)
-        scale = scale or _pixel_scale(hdu.header)
-    if not planes:
-        raise InputError("holds no image", path=path, remedy="A stamp has an image HDU a band, or a cube.")
-    if len({plane.shape for plane in planes}) > 1:
-        raise InputError("its bands have different sizes", path=path)
-    if len(set(units)) > 1:
-        raise InputError(f"its bands have the units {', '.join(sorted(set(units)))}", path=path)
-    if len(set(bands)) != len(bands):
-        raise InputError(f"has the bands {', '.join(bands)}", path=path, remedy="Name each once (EXTNAME).")
-    psf = None
-    if psfs:
-        stacked = np.concatenate([kernel.reshape(-1, *kernel.shape[-2:]) for kernel in psfs])
-        psf = np.repeat(stacked, len(planes), 0) if len(stacked) == 1 else stacked
-        if len(psf) != len(planes):
-            raise InputError(f"has {len(psf)} PSFs and {len(planes)} bands", path=path)
-    return _File(np.stack(planes), tuple(bands), flux_unit(units[0], path=path), psf, scale)
-
-
-def _bands(header: Any, name: str, count: int) -> list[str]:
-    if count == 1:
-        return [str(header.get("BAND") or header.get("FILTER") or name or "image").strip().lower()]
-    listed = [part.strip().lower() for part in str(header.get("BANDS", "")).split(",") if part.strip()]
-    if len(listed) != count:
-        listed = [str(header.get(f"BAND{place + 1}", f"band{place + 1}")).strip().lower() for place in range(count)]
-    return listed
-
-
-def _pixel_scale(header: Any) -> float | None:
-    """Arcsec a pixel of a celestial WCS; None without one."""
-    from astropy.wcs import WCS
+def _scale(stamp: StampFile) -> float | None:
+    """Arcsec a pixel, as the file says it or as its world coordinates do; None without either."""
+    if stamp.pixel_scale is not None or stamp.wcs is None:
+        return stamp.pixel_scale
     from astropy.wcs.utils import proj_plane_pixel_scales
 
-    wcs = WCS(header).celestial
-    if wcs.naxis != 2 or not wcs.has_celestial:
-        return None
-    return float(np.mean(proj_plane_pixel_scales(wcs))) * 3600
+    return float(np.mean(proj_plane_pixel_scales(stamp.wcs))) * 3600
