@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(config, SimulateConfig):
         from priorscope_astro.simulator.survey import run
 
-        print(f"survey: {run(config)}")
+        run(config)
         return 0
     if isinstance(config, PlanConfig):
         from priorscope_astro.planning import plan

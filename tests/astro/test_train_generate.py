@@ -1,0 +1,323 @@
+"""From a survey to a model, from a plan to images and a catalogue: by the real commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from priorscope.cli import main
+from priorscope.errors import InputError
+from priorscope_astro import generate as generating
+from priorscope_astro.configs import GenerateConfig
+from priorscope_astro.data.catalogue import read_catalogue
+from priorscope_astro.data.splits import Splits
+from priorscope_astro.plan import Plan
+from priorscope_astro.samplers import make_sampler, reference_pool, sha256_of
+
+LOOP = ["--batch-size", "4", "--warmup", "2", "--device", "cpu", "--log-every", "2", "--checkpoint-every", "4"]
+LOOP += ["--validate-every", "100"]
+
+
+def train(survey, out, *options, mode="display", steps=6):
+    words = ["astro", "train", str(survey), "--mode", mode, "--size", "tiny", "--side", "16", "--out", str(out)]
+    return main([*words, "--steps", str(steps), *LOOP, *options])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, simulated_survey):
+    out = tmp_path_factory.mktemp("runs") / "display"
+    assert train(simulated_survey, out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory, simulated_survey):
+    """plan.ecsv of ten galaxies, splits.ecsv beside it."""
+    out = tmp_path_factory.mktemp("plans") / "plan.ecsv"
+    words = [
+        "astro",
+        "plan",
+        str(simulated_survey),
+        "--out",
+        str(out),
+        "--draw",
+        "balanced",
+        "--total",
+        "10",
+        "--condition",
+        "tags",
+    ]
+    assert main(words) == 0
+    return out
+
+
+def generate(plan, model, out, *options):
+    words = ["astro", "generate", str(plan), "--model", str(model), "--out", str(out), "--steps", "2"]
+    return main([*words, "--device", "cpu", *options])
+
+
+def test_training_leaves_a_whole_run_folder(trained):
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "metrics.json", "report.html"):
+        assert (trained / name).stat().st_size > 0
+    assert json.loads((trained / "metrics.json").read_text())["finished"] is True
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "held_out_loss" in row] == [0, 6]
+    assert len(list((trained / "figures").glob("step-*.png"))) == 2
+    spec = json.loads((trained / "model/priorscope.json").read_text())
+    assert (spec["mode"], spec["side"], spec["bands"]) == ("display", 16, ["R", "G", "B"])
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not(trained, simulated_survey, tmp_path, capsys):
+    assert train(simulated_survey, tmp_path / "run", "--max-seconds", "1e-9") == 0
+    assert "--resume goes on" in capsys.readouterr().out
+    assert train(simulated_survey, tmp_path / "run", "--resume") == 0
+    last = [json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]) for run in (trained, tmp_path / "run")]
+    assert last[0]["loss"] == last[1]["loss"]
+    weights = "model/unet/diffusion_pytorch_model.safetensors"
+    assert (trained / weights).read_bytes() == (tmp_path / "run" / weights).read_bytes()
+
+
+def test_training_on_the_training_split_alone(planned, simulated_survey, tmp_path):
+    from priorscope_astro.configs import TrainConfig
+    from priorscope_astro.train import read_sets
+
+    splits = Splits.read(planned.parent / "splits.ecsv")
+    sets = read_sets(TrainConfig(simulated_survey, mode="display", splits=planned.parent / "splits.ecsv"))
+    assert sorted(sets.learnt.ids) == list(splits.ids("train"))
+    assert sorted(sets.looked_at.ids) == list(splits.ids("validation"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--question-dropout", "2"], "--question-dropout 2.0"),
+        (["--side", "18"], "multiples of 4"),
+        (["--start", "nowhere"], "priorscope.json: is missing"),
+        (["--method", "galaxysd"], "Give --start"),
+        (["--base", "sd"], "--base goes with"),
+        (["--lr", "0"], "--lr 0.0"),
+    ],
+)
+def test_bad_training_options(simulated_survey, tmp_path, capsys, options, words):
+    options = ["--patch", "2", *options]
+    assert train(simulated_survey, tmp_path / "run", *options) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_and_catalogue(trained, planned, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert generate(planned, trained, out, "--catalogue", "ecsv", "votable", "fits") == 0
+    plan = Plan.read(planned)
+    weights = trained / "model/unet/diffusion_pytorch_model.safetensors"
+    for suffix in (".ecsv", ".vot", ".fits"):
+        table = read_catalogue(out / f"catalogue{suffix}")
+        assert len(table) == 10
+        assert np.asarray(table["seed"]).tolist() == [row.seed for row in plan.rows]
+        assert [str(value) for value in table["prompt"]] == [row.prompt for row in plan.rows]
+        assert {str(value) for value in table["model_sha256"]} == {sha256_of([weights])}
+        assert {str(value) for value in table["sampler"]} == {"dpmpp-2m"}
+        assert {int(value) for value in table["steps"]} == {2}
+        assert {float(value) for value in table["guidance"]} == {1.5}
+        assert all(table["synthetic"])
+    table = read_catalogue(out / "catalogue.ecsv")
+    assert table.meta["synthetic"] is True
+    assert table.meta["plan_id"] == plan.plan_id
+    for line, row in zip(table, plan.rows, strict=True):
+        for answer, share in zip(
+            ("t01_smooth_or_features_a01_smooth", "t08_odd_feature_a38_dust_lane"),
+            (row.condition.share(a) for a in ("t01_smooth_or_features_a01_smooth", "t08_odd_feature_a38_dust_lane")),
+            strict=True,
+        ):
+            value = float(line[f"{answer}_fraction"])
+            assert np.isnan(value) if share is None else value == pytest.approx(share)
+        with Image.open(out / str(line["image"])) as image:
+            assert image.size == (16, 16)
+            assert image.text["SYNTH"] == "T"
+            assert image.text["SEED"] == str(row.seed)
+            assert image.text["OBJECT_ID"] == str(line["object_id"])
+    assert "10 of 10 inputs done" in capsys.readouterr().out
+
+
+def test_what_was_cut_off_goes_on(trained, planned, tmp_path, fork):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+
+    def killed_in_the_middle():
+        write, count = generating.write_display, 0
+
+        def write_and_die(*args):
+            nonlocal count
+            count += 1
+            if count == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+            write(*args)
+
+        generating.write_display = write_and_die
+        return generate(planned, trained, out, "--batch-size", "4")
+
+    assert fork(killed_in_the_middle) == -signal.SIGKILL
+    assert not (out / "catalogue.ecsv").exists()
+    first = {path.name: path.stat().st_mtime_ns for path in (out / "images").glob("*.png")}
+    assert 4 <= len(first) < 10
+    assert generate(planned, trained, out, "--batch-size", "4") == 2  # not silently
+    assert generate(planned, trained, out, "--batch-size", "4", "--resume") == 0
+    assert generate(planned, trained, whole, "--batch-size", "4") == 0
+    names = sorted(path.name for path in (whole / "images").iterdir())
+    assert names == sorted(path.name for path in (out / "images").iterdir())
+    assert len(names) == 10
+    assert sum((out / "images" / name).stat().st_mtime_ns == when for name, when in first.items()) >= 4
+    for name in names:
+        assert (out / "images" / name).read_bytes() == (whole / "images" / name).read_bytes()
+    assert (out / "catalogue.ecsv").read_text() == (whole / "catalogue.ecsv").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_plan(trained, planned, tmp_path, launcher):
+    import subprocess
+
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    words = ["-m", "priorscope.cli", "astro", "generate", str(planned), "--model", str(trained), "--out", str(out)]
+    done = subprocess.run(
+        [*launcher, *words, "--steps", "2", "--device", "cpu", "--batch-size", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert generate(planned, trained, whole, "--batch-size", "3") == 0
+    assert (out / "catalogue.ecsv").read_text() == (whole / "catalogue.ecsv").read_text()
+    for path in (whole / "images").iterdir():
+        assert (out / "images" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_other_splits_are_refused(trained, planned, tmp_path, capsys):
+    splits = Splits.read(planned.parent / "splits.ecsv")
+    reference = Plan.read(planned).rows[0].reference_id
+    moved = Splits({**splits.of_id, reference: "test"})
+    moved.write(tmp_path / "moved.ecsv")
+    assert generate(planned, trained, tmp_path / "out", "--splits", str(tmp_path / "moved.ecsv")) == 2
+    assert f"object {reference} belongs to the test split" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--limit", "-1"], "--limit -1"),
+        (["--cache", "-1"], "--cache -1"),
+        (["--pool", "."], "--pool with a model of ours"),
+        (["--model", "galaxysdd", "--start", "noise"], "Did you mean galaxysd?"),
+    ],
+)
+def test_bad_options(trained, planned, tmp_path, capsys, options, words):
+    assert generate(planned, trained, tmp_path / "out", *options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_edited_plan_is_refused(trained, planned, tmp_path, capsys):
+    text = planned.read_text()
+    seed = str(Plan.read(planned).rows[3].seed)
+    (tmp_path / "plan.ecsv").write_text(text.replace(seed, "7"))
+    assert generate(tmp_path / "plan.ecsv", trained, tmp_path / "out") == 2
+    assert "row 3: the seed 7" in capsys.readouterr().err
+
+
+def test_free_text_is_for_galaxysd(trained, planned, simulated_survey, tmp_path, capsys):
+    plan = tmp_path / "plan.ecsv"
+    words = ["astro", "plan", str(simulated_survey), "--out", str(plan), "--draw", "counts", "--counts", "merger=2"]
+    words += ["--condition", "text", "--prompts", "merger=two galaxies"]
+    words += ["--splits", str(planned.parent / "splits.ecsv")]
+    assert main(words) == 0
+    assert generate(plan, trained, tmp_path / "out") == 2
+    assert "do not read free text" in capsys.readouterr().err
+
+
+def test_the_pool_holds_the_plans_references_alone(planned, simulated_survey, tmp_path):
+    plan = Plan.read(planned)
+    config = GenerateConfig(planned, pool=simulated_survey / "images")
+    pool = reference_pool(config, plan, None)
+    assert set(pool.names) == {row.reference_id for row in plan.rows}
+    assert pool.read(plan.rows[0].reference_id, 424).shape == (424, 424, 3)
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "empty/1.png")
+    with pytest.raises(InputError, match="has no picture"):
+        reference_pool(GenerateConfig(planned, pool=tmp_path / "empty"), plan, None)
+    with pytest.raises(InputError, match="needs --pool"):
+        make_sampler(GenerateConfig(planned), plan, None)
+
+
+def test_a_pool_without_planned_references_needs_splits(planned, simulated_survey, tmp_path):
+    splits = Splits.read(planned.parent / "splits.ecsv")
+    out = tmp_path / "plan.ecsv"
+    words = ["astro", "plan", str(simulated_survey), "--out", str(out), "--draw", "balanced", "--total", "4"]
+    words += ["--condition", "tags"]
+    assert main([*words, "--reference", "none", "--splits", str(planned.parent / "splits.ecsv")]) == 0
+    plan = Plan.read(out)
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    train, test = splits.ids("train"), splits.ids("test")
+    for name in (*train[:9], *test[:3], "unknown"):
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    config = GenerateConfig(out, pool=folder)
+    assert set(reference_pool(config, plan, splits).names) == set(train[:9])
+    with pytest.raises(InputError, match="without splits"):
+        reference_pool(config, plan, None)
+
+
+def test_flux_comes_as_fits(simulated_survey, planned, tmp_path):
+    """A model of flux learns the survey's stretch and PSF; its images say unit, noise and provenance, checksums fit."""
+    from astropy.io import fits
+
+    from priorscope_astro.data.stamps import read_stamps
+    from priorscope_astro.imaging.fits import read_stamp_fits
+
+    assert train(simulated_survey, tmp_path / "run", mode="flux", steps=40) == 0
+    stamps = read_stamps(simulated_survey / "stamps.npz")
+    spec = json.loads((tmp_path / "run/model/priorscope.json").read_text())
+    assert (spec["mode"], spec["unit"], tuple(spec["bands"])) == ("flux", stamps.unit, stamps.bands)
+    np.testing.assert_allclose(spec["stretch"]["beta"], stamps.sky_sigma, rtol=1e-6)
+    out = tmp_path / "out"
+    status = generate(planned, tmp_path / "run", out)
+    done = {str(name) for name in read_catalogue(out / "catalogue.ecsv")["image"]}
+    assert status == (len(done) < 10)  # a model that hardly learnt may draw negative galaxies, which are refused
+    assert len(done) >= 5
+    plan = Plan.read(planned)
+    for name in done:
+        with fits.open(out / name, checksum=True) as units:
+            units.verify("exception")
+            assert units[0].header["SYNTH"] is True
+            assert all("CHECKSUM" in unit.header and "DATASUM" in unit.header for unit in units)
+            assert "CTYPE1" not in units[1].header
+        stamp = read_stamp_fits(out / name)
+        row = plan.rows[int(name.rpartition("-")[2].removesuffix(".fits"))]
+        assert stamp.flux.shape == (3, 16, 16)
+        assert stamp.flux.dtype == np.float32
+        assert (stamp.unit, stamp.bands, stamp.pixel_scale) == (stamps.unit, stamps.bands, stamps.pixel_scale)
+        np.testing.assert_allclose(stamp.psf.sum((1, 2)), 1, atol=1e-5)
+        assert stamp.provenance.seed == row.seed
+        assert stamp.provenance.prompt == row.prompt
+        assert any(plan.plan_id in line for line in stamp.provenance.history)
+
+
+def test_flux_survives_the_networks_values(simulated_survey):
+    from priorscope_astro.configs import TrainConfig
+    from priorscope_astro.diffusion.scaling import Scaling
+    from priorscope_astro.train import measured_spec, read_sets
+
+    config = TrainConfig(simulated_survey, side=32)
+    sets = read_sets(config)
+    scaling = Scaling(measured_spec(config, sets.learnt, sets.stamps))
+    flux = [np.asarray(sets.learnt.image(row)) for row in range(20)]
+    values = np.stack([scaling.values(one) for one in flux])
+    assert values.std() == pytest.approx(0.5, abs=0.1)
+    assert values.mean() == pytest.approx(0, abs=0.1)
+    cut = np.stack([one[:, 8:40, 8:40] for one in flux])
+    error = np.abs(scaling.images(values) - cut)
+    assert (error <= 1e-6 * np.abs(cut) + 1e-6).all(), error.max()
