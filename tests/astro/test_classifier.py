@@ -16,6 +16,7 @@ from priorscope_astro.classifier.examples import Examples
 from priorscope_astro.classifier.feed import BalancedOrder, ExampleFeed, augmented
 from priorscope_astro.classifier.network import QUESTION_SIZES, ClassifierSpec, GalaxyClassifier
 from priorscope_astro.classifier.predict import answer_probability, features, predict
+from priorscope_astro.classifier.report import confusion
 from priorscope_astro.classifier.train import fraction_error, new_classifier, train_classifier
 from priorscope_astro.conditions.tree import ANSWERS
 
@@ -156,6 +157,9 @@ def test_classes_are_learnt(tmp_path, loss):
     assert (predict(model, held.images).argmax(1) == held.labels).mean() > 0.9
     rows = [line for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines() if "held_out_accuracy" in line]
     assert len(rows) == 3
+    report = (tmp_path / "run/report.html").read_text()
+    assert "What it takes for what" in report
+    assert "ring" in report
 
 
 def test_votes_are_learnt(tmp_path):
@@ -181,6 +185,11 @@ def test_a_resumed_training_is_the_same(tmp_path):
     one, two, three = (predict(GalaxyClassifier.load(run.model), images) for run in (whole, again, result))
     assert np.array_equal(one, two)
     assert np.array_equal(one, three)
+
+
+def test_confusion_by_hand():
+    table = confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
+    assert table.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
 def test_vote_errors_by_hand():

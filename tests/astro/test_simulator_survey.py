@@ -166,6 +166,17 @@ def test_a_galaxy_depends_on_its_seed_and_number_only(tmp_path):
     assert other.id not in whole.ids
 
 
+def test_a_survey_that_was_cut_short_is_drawn_again(tmp_path):
+    config = SimulateConfig(out=tmp_path, size=32, count=3)
+    before = read_survey(run(config)).flux
+    votes = (tmp_path / "gz2_hart16.csv").read_bytes()
+    (tmp_path / "gz2_hart16.csv").unlink()
+    (tmp_path / "images/2.jpg").unlink()
+    assert np.array_equal(read_survey(run(config)).flux, before)
+    assert (tmp_path / "gz2_hart16.csv").read_bytes() == votes
+    assert (tmp_path / "images/2.jpg").is_file()
+
+
 @pytest.mark.slow
 def test_processes_draw_the_same(tmp_path):
     small = {"size": 32, "count": 60, "seed": 4}

@@ -21,6 +21,7 @@ from priorscope_astro.classifier.feed import ExampleFeed
 from priorscope_astro.classifier.losses import focal_loss, votes_nll
 from priorscope_astro.classifier.network import QUESTION_SIZES, ClassifierSpec, GalaxyClassifier
 from priorscope_astro.classifier.predict import predict
+from priorscope_astro.classifier.report import write_report
 
 #: Examples that the mean and deviation of the channels are taken from, spread over the set.
 _SAMPLE = 2000
@@ -119,7 +120,10 @@ def train_classifier(
         out, config, resume=config.loop.resume, may_differ=tuple(f"loop.{name}" for name in MAY_DIFFER)
     )
     accelerator.wait_for_everyone()
-    return fit(ClassifierTask(model, config, held_out), feed, config.loop, run, accelerator)
+    result = fit(ClassifierTask(model, config, held_out), feed, config.loop, run, accelerator)
+    if accelerator.is_main_process:
+        write_report(run, result, examples, held_out)
+    return result
 
 
 def new_classifier(examples: Examples, config: ClassifierConfig) -> GalaxyClassifier:
