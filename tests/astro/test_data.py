@@ -593,6 +593,33 @@ def test_catalogues_that_are_wrong(tmp_path):
             read_catalogue(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["v.fits", "v.vot", "v.ecsv", "v.parquet"])
+def test_vote_tables_of_any_format(shared_data, tmp_path, name):
+    real = read_catalogue(shared_data("astro") / "gz2_table5_stripe82_first3000.csv.gz")[:50]
+    write_catalogue(real, tmp_path / name)
+    galaxies = read_galaxies(tmp_path / name)
+    assert galaxies.ids[0] == "8647474690312307154"
+    np.testing.assert_array_equal(galaxies.votes.counts[:, 0], real["t01_smooth_or_features_a01_smooth_count"])
+    assert galaxies.vectors().any()
+
+
+def test_one_bad_row_of_many_is_left_out_and_named(shared_data, tmp_path):
+    real = read_catalogue(shared_data("astro") / "gz2_table5_stripe82_first3000.csv.gz")[:200]
+    real["total_votes"][7] += 1
+    write_catalogue(real, tmp_path / "v.csv")
+    bad = str(real["objid"][7])
+    for galaxies in (read_galaxies(tmp_path / "v.csv"), read_gz2(tmp_path / "v.csv", pictures=False)):
+        assert len(galaxies) == 199
+        assert bad not in galaxies.ids
+        assert f"1 objects are left out, their votes do not sum (first: object {bad}: total_votes" in galaxies.notes[0]
+    with pytest.raises(InputError, match=f"object {bad}: total_votes"):
+        read_gz2(tmp_path / "v.csv", pictures=False, tolerate=0)
+    real["total_votes"][8:10] += 1
+    write_catalogue(real, tmp_path / "v.csv", overwrite=True)
+    with pytest.raises(InputError, match="and 2 more such rows"):
+        read_gz2(tmp_path / "v.csv", pictures=False)
+
+
 def test_captions_from_votes(gz2):
     galaxies = read_gz2(gz2)
     plain = galaxies.with_captions()

@@ -382,6 +382,12 @@ def test_real_votes_are_planned(shared_data, tmp_path):
         assert row.prompt.startswith("sdss, ")
 
 
+def test_cuts_that_nobody_checked_are_said_to_be_so(shared_data, tmp_path, capsys):
+    table = shared_data("astro") / "gz2_table5_stripe82_first3000.csv.gz"
+    plan(PlanConfig(catalogue=table, out=tmp_path / "plan.ecsv", only=("edge_on",), cuts="willett13"))
+    assert "willett13 are not verified" in capsys.readouterr().out
+
+
 def test_the_settings_need_neither_torch_nor_astropy():
     code = "import sys, priorscope_astro.plan_config; sys.exit('torch' in sys.modules or 'astropy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -36,7 +36,9 @@ def plan(config: PlanConfig) -> int:
     galaxies = label(load(config), config)
     splits, splits_path = _splits(config, galaxies)
     made = make_plan(galaxies, splits, config)
-    for note in galaxies.notes:
+    cuts = Cuts.read(config.cuts)
+    notes = [] if cuts.verified else [f"the cuts {cuts.name} are not verified: {cuts.source}"]
+    for note in (*galaxies.notes, *notes):
         print(note)
     print_table(balance(galaxies, splits, _drawn(made)), number=".2%")
     if not splits_path.exists():

@@ -49,10 +49,16 @@ class VoteTable:
         Votes of each answer, in the order of ANSWERS.
     fractions : ndarray, (N, 37)
         Shares as the table has them, not yet divided by their question's sum; 0 where nobody was asked.
+    wrong : ndarray of bool, (N,), or None
+        Rows whose votes do not sum, where such were tolerated.
+    fault : str
+        What is wrong with the first of them.
     """
 
     counts: NDArray[np.int64]
     fractions: NDArray[np.float64]
+    wrong: NDArray[np.bool_] | None = None
+    fault: str = ""
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -65,6 +71,7 @@ class VoteTable:
         kind: VoteKind = "debiased",
         path: str | PathLike[str] | None = None,
         ids: Sequence[str] | None = None,
+        tolerate: float = 0.0,
     ) -> VoteTable:
         """Read the columns of a published table (``tNN_..._count``), or of galaxy-datasets (``..-gz2_smooth``: counts).
 
@@ -78,6 +85,9 @@ class VoteTable:
             Named in messages.
         ids : sequence of str, optional
             Object ids, named in messages.
+        tolerate : float
+            Share of rows that may be wrong: those are marked in ``wrong``, all their votes 0, instead of refused. A
+            large published table need not fail for one bad row.
 
         Raises
         ------
@@ -88,7 +98,7 @@ class VoteTable:
         """
         if kind not in ("debiased", "weighted_fraction", "fraction"):
             raise InputError(f"there is no kind of fraction {kind!r}", remedy="debiased, weighted_fraction, fraction.")
-        check = _Check(columns, path, ids)
+        check = _Check(columns, path, ids, tolerate)
         if f"{GALAXY_DATASETS['t01_smooth_or_features'][0]}_smooth" in columns:
             counts = check.counts(_galaxy_datasets_names())
             fractions = _divided(counts)
@@ -98,7 +108,10 @@ class VoteTable:
             check.sums(counts, fractions, _DEBIASED_SUM if kind == "debiased" else (1 - _RAW_SUM, 1 + _RAW_SUM), kind)
             check.totals(counts)
         check.tree(counts)
-        return cls(counts, fractions)
+        if not check.wrong.any():
+            return cls(counts, fractions)
+        counts[check.wrong], fractions[check.wrong] = 0, 0
+        return cls(counts, fractions, check.wrong, check.first_fault)
 
     @classmethod
     def from_counts(
@@ -175,13 +188,37 @@ def _divided(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 class _Check:
-    """Columns of one table, read with errors that name the file, the row and the column."""
+    """Columns of one table, read with errors that name the file, the row and the column.
 
-    def __init__(self, columns: Mapping[str, Any], path: str | PathLike[str] | None, ids: Sequence[str] | None) -> None:
-        self.columns, self.path, self.ids = columns, path, ids
+    A few wrong rows among many (at most the share ``tolerate`` of each kind of fault) are marked in ``wrong`` instead.
+    """
 
-    def where(self, row: int) -> str:
-        return f"object {self.ids[row]}" if self.ids is not None else f"row {row + 1}"
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        path: str | PathLike[str] | None,
+        ids: Sequence[str] | None,
+        tolerate: float = 0.0,
+    ) -> None:
+        self.columns, self.path, self.ids, self.tolerate = columns, path, ids, tolerate
+        length = max((np.size(values) for values in columns.values()), default=0)
+        self.wrong = np.zeros(length, bool)
+        self.first_fault = ""
+
+    def refuse(self, bad: NDArray[np.bool_], fact: str, remedy: str, **values: NDArray[Any]) -> None:
+        """Raise, or mark the rows; ``{name}`` in the fact stands for the first bad row's value."""
+        if not bad.any():
+            return
+        row = int(np.argmax(bad))
+        where = f"object {self.ids[row]}" if self.ids is not None else f"row {row + 1}"
+        said = f"{where}: {fact.format(**{name: array[row] for name, array in values.items()})}"
+        if bad.mean() > self.tolerate:
+            others = int(bad.sum()) - 1
+            raise InputError(
+                said + (f" (and {others} more such rows)" if others else ""), path=self.path, remedy=remedy
+            )
+        self.wrong |= bad
+        self.first_fault = self.first_fault or said
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         if name not in self.columns:
@@ -193,31 +230,18 @@ class _Check:
         except (TypeError, ValueError):
             raise InputError(f"column {name!r} does not hold numbers", path=self.path) from None
         bad = ~np.isfinite(values) | (values < 0)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise InputError(
-                f"{self.where(row)}: {name} is {values[row]:g} (and {int(bad.sum()) - 1} more such values)",
-                path=self.path,
-                remedy="Votes are numbers from 0 up; drop that row.",
-            )
-        return values
+        remedy = "Votes are numbers from 0 up; drop that row."
+        self.refuse(bad, f"{name} is {{value:g}}", remedy, value=values)
+        return np.where(bad, 0, values)
 
     def counts(self, names: Sequence[str | None]) -> NDArray[np.int64]:
-        length = max((np.size(values) for values in self.columns.values()), default=0)
-        table = np.zeros((length, len(names)), np.int64)
+        table = np.zeros((len(self.wrong), len(names)), np.int64)
         for place, name in enumerate(names):
-            if name is None:
-                continue
-            values = self.numbers(name)
-            bad = values != np.round(values)
-            if bad.any():
-                row = int(np.argmax(bad))
-                raise InputError(
-                    f"{self.where(row)}: {name} is {values[row]:g}, not a whole number of votes",
-                    path=self.path,
-                    remedy="Counts are needed, not shares.",
-                )
-            table[:, place] = values
+            if name is not None:
+                values = self.numbers(name)
+                table[:, place] = values
+                fact = f"{name} is {{value:g}}, not a whole number of votes"
+                self.refuse(values != table[:, place], fact, "Counts are needed, not shares.", value=values)
         return table
 
     def fractions(self, names: Sequence[str]) -> NDArray[np.float64]:
@@ -232,42 +256,24 @@ class _Check:
             # fractions are unreliable, and no cut lets them through.
             asked = (counts[:, SLICES[question]].sum(1) >= 10) & (sums > 0)
             bad = asked & ((sums < span[0]) | (sums > span[1]))
-            if bad.any():
-                row = int(np.argmax(bad))
-                raise InputError(
-                    f"{self.where(row)}: the {kind} shares of {question} sum to {sums[row]:.3f} "
-                    f"(and so do {int(bad.sum()) - 1} more rows)",
-                    path=self.path,
-                    remedy=f"They should sum to about 1 ({span[0]:g} to {span[1]:g}); are the columns shifted?",
-                )
+            remedy = f"They should sum to about 1 ({span[0]:g} to {span[1]:g}); are the columns shifted?"
+            self.refuse(bad, f"the {kind} shares of {question} sum to {{sum:.3f}}", remedy, sum=sums)
 
     def totals(self, counts: NDArray[np.int64]) -> None:
         first = counts[:, SLICES[QUESTIONS[0]]].sum(1)
         for name, right in (("total_votes", counts.sum(1)), ("total_classifications", first)):
             if name in self.columns:
-                bad = self.numbers(name) != right
-                if bad.any():
-                    row = int(np.argmax(bad))
-                    raise InputError(
-                        f"{self.where(row)}: {name} is {self.numbers(name)[row]:g}, but its counts sum to {right[row]} "
-                        f"(and {int(bad.sum()) - 1} more rows differ)",
-                        path=self.path,
-                        remedy="Votes must sum; are columns missing or shifted?",
-                    )
+                said = self.numbers(name)
+                fact = f"{name} is {{said:g}}, but its counts sum to {{right}}"
+                remedy = "Votes must sum; are columns missing or shifted?"
+                self.refuse(said != right, fact, remedy, said=said, right=right)
 
     def tree(self, counts: NDArray[np.int64]) -> None:
         place = {answer: index for index, answer in enumerate(ANSWERS)}
         for question, before in ASKED_AFTER.items():
-            if not before:
-                continue
-            votes = counts[:, SLICES[question]].sum(1)
-            led = counts[:, [place[answer] for answer in before]].sum(1)
-            bad = votes > led + _EXTRA_VOTES
-            if bad.any():
-                row = int(np.argmax(bad))
-                raise InputError(
-                    f"{self.where(row)}: {question} has {votes[row]} votes, but only {led[row]} led to it "
-                    f"(and {int(bad.sum()) - 1} more such rows)",
-                    path=self.path,
-                    remedy="Votes must sum; are the columns in order?",
-                )
+            if before:
+                votes = counts[:, SLICES[question]].sum(1)
+                led = counts[:, [place[answer] for answer in before]].sum(1)
+                fact = f"{question} has {{votes}} votes, but only {{led}} led to it"
+                remedy = "Votes must sum; are the columns in order?"
+                self.refuse(votes > led + _EXTRA_VOTES, fact, remedy, votes=votes, led=led)

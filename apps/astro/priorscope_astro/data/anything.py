@@ -111,11 +111,9 @@ def _from_table(path: Path, label_column: str, ids: str) -> GalaxySet:
     if label_column:
         id_column(table.colnames, label_column, path=path)  # says which is missing
         labels = tuple("" if np.ma.is_masked(value) else str(value).strip() for value in table[label_column])
-    votes = None
-    if has_votes:
-        columns = {column: table[column] for column in table.colnames}
-        votes = VoteTable.from_columns(columns, path=path, ids=names)
     positions = {key: getattr(table[key], "value", table[key]) for key in ("ra", "dec") if key in table.colnames}
-    return GalaxySet(
-        names, votes=votes, labels=labels, columns={key: np.asarray(value) for key, value in positions.items()}
-    )
+    galaxies = GalaxySet(names, labels=labels, columns={key: np.asarray(value) for key, value in positions.items()})
+    if not has_votes:
+        return galaxies
+    columns = {column: table[column] for column in table.colnames}
+    return galaxies.with_votes(VoteTable.from_columns(columns, path=path, ids=names, tolerate=0.01))

@@ -195,6 +195,14 @@ class GalaxySet:
             columns={name: values[places] for name, values in self.columns.items()},
         )
 
+    def with_votes(self, votes: VoteTable) -> GalaxySet:
+        """The galaxies with votes; those whose votes do not sum are left out, and ``notes`` say so."""
+        galaxies = replace(self, votes=votes)
+        if votes.wrong is None:
+            return galaxies
+        note = f"{int(votes.wrong.sum())} objects are left out, their votes do not sum (first: {votes.fault})"
+        return replace(galaxies.select(~votes.wrong), notes=(*self.notes, note))
+
     def by_id(self, ids: Sequence[str]) -> GalaxySet:
         """The galaxies with these ids, in that order.
 

@@ -21,7 +21,11 @@ from priorscope_astro.data.splits import Splits
 
 
 def read_galaxy_datasets(
-    root: str | PathLike[str], split: Literal["train", "test"] = "train", *, pictures: bool = True
+    root: str | PathLike[str],
+    split: Literal["train", "test"] = "train",
+    *,
+    pictures: bool = True,
+    tolerate: float = 0.01,
 ) -> GalaxySet:
     """Read the training or test galaxies.
 
@@ -33,6 +37,8 @@ def read_galaxy_datasets(
         Which catalogue of a folder.
     pictures : bool
         Whether pictures are wanted.
+    tolerate : float
+        Largest share of objects whose votes may not sum: those are left out, and ``notes`` say so.
 
     Returns
     -------
@@ -68,9 +74,8 @@ def read_galaxy_datasets(
     return GalaxySet(
         ids,
         shown,
-        votes=VoteTable.from_columns(columns, path=path, ids=ids),
         columns={key: table.column(key).to_numpy() for key in ("ra", "dec", "redshift") if key in table.column_names},
-    )
+    ).with_votes(VoteTable.from_columns(columns, path=path, ids=ids, tolerate=tolerate))
 
 
 def published_splits(root: str | PathLike[str]) -> Splits:

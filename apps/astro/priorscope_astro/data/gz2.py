@@ -39,6 +39,7 @@ def read_gz2(
     kind: VoteKind = "debiased",
     label_column: str = "",
     more: Sequence[str] = (),
+    tolerate: float = 0.01,
 ) -> GalaxySet:
     """Read a folder of Galaxy Zoo 2's files.
 
@@ -58,11 +59,13 @@ def read_gz2(
         A column of class names, where the table has one.
     more : sequence of str
         Further columns to keep.
+    tolerate : float
+        Largest share of objects whose votes may not sum: those are left out. More is an error.
 
     Returns
     -------
     GalaxySet
-        Of mode display. Objects without a picture are left out; ``notes`` say how many.
+        Of mode display. Objects without a picture, or whose votes do not sum, are left out; ``notes`` say how many.
 
     Raises
     ------
@@ -82,10 +85,9 @@ def read_gz2(
     columns = {column: table[column] for column in table.colnames}
     galaxies = GalaxySet(
         ids,
-        votes=VoteTable.from_columns(columns, kind=kind, path=table_path, ids=ids),
         labels=tuple(str(value) for value in table[label_column]) if label_column else None,
         columns={key: np.asarray(table[key]) for key in (*_OTHERS, *more) if key in table.colnames},
-    )
+    ).with_votes(VoteTable.from_columns(columns, kind=kind, path=table_path, ids=ids, tolerate=tolerate))
     if not pictures:
         return galaxies
     mapping_path = Path(mapping) if mapping is not None else _first(folder, _MAPPINGS, "file-name mapping")
@@ -147,7 +149,7 @@ def _with_pictures(galaxies: GalaxySet, mapping: dict[str, str], members: Member
         votes=found.votes,
         labels=found.labels,
         columns=found.columns,
-        notes=tuple(notes),
+        notes=(*galaxies.notes, *notes),
     )
 
 
