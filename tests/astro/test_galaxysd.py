@@ -12,12 +12,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from priorscope.caching import DeepCache
+from priorscope.cli import main
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
+from priorscope_astro.configs import TrainConfig
+from priorscope_astro.data.pairs import read_pairs
 from priorscope_astro.galaxysd import GalaxySD, ReferencePool, load_galaxysd, noise_levels, weighted_states
 from priorscope_astro.galaxysd.loading import hcp_file
 from priorscope_astro.galaxysd.names import from_hcp, to_hcp
 from priorscope_astro.galaxysd.pool import LatentMoments, encode, start_from_moments
+from priorscope_astro.galaxysd.training import prepare
 
 PROMPT = "sdss, in-between round galaxy, {dust lane:1.3}"
 SIDE = 104  # 13 latents: no multiple of 8, as the published 53
@@ -327,6 +331,87 @@ def test_senseless_requests(model, pool, change, words):
     with pytest.raises(InputError) as caught:
         model.generate(**options)
     assert words in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Ten pictures with captions of one to three tags, in GalaxySD's layout."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for index in range(10):
+        values = np.random.default_rng(index).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{index}.jpg")
+        (folder / f"{index}.txt").write_text(("sdss, spiral galaxy", "sdss, merger", "sdss")[index % 3])
+    return folder
+
+
+def train(pairs, model, out, *options):
+    words = ["astro", "train", str(pairs), "--method", "galaxysd", "--start", str(model), "--side", "64"]
+    words += ["--out", str(out), "--batch-size", "2", "--warmup", "1", "--log-every", "1", "--device", "cpu"]
+    return main([*words, "--steps", "3", "--ema", "0", "--lr", "1e-3", *options])
+
+
+def test_training_changes_unet_and_text_encoder_alone(pairs, diffusers_folder, networks, model, pool, tmp_path):
+    assert train(pairs, diffusers_folder, tmp_path / "run", "--save-float32", "--gradient-checkpointing") == 0
+    parts = load_galaxysd(tmp_path / "run/model")
+    before = networks["text_encoder"].state_dict()
+    for name, network in (("unet", parts.unet), ("vae", parts.latents.vae), ("text_encoder", parts.text_encoder)):
+        changed = [
+            key for key, value in network.state_dict().items() if not value.equal(networks[name].state_dict()[key])
+        ]
+        assert bool(changed) == (name != "vae")
+    assert parts.text_encoder.state_dict().keys() == before.keys()
+    trained = GalaxySD(parts)
+    assert trained.prompts.tokens(PROMPT)[1] == model.prompts.tokens(PROMPT)[1]
+    options = {"pool": pool, "side": SIDE, "steps": 2}
+    assert (trained.generate([PROMPT], [3], **options) != model.generate([PROMPT], [3], **options)).any()
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert sum("held_out_loss" in row for row in rows) == 2
+
+
+def test_loss_is_that_of_the_noise(pairs, diffusers_folder):
+    """At the network's own prediction it vanishes; dropped captions are the empty one."""
+    config = TrainConfig(
+        pairs,
+        method="galaxysd",
+        mode="display",
+        start=str(diffusers_folder),
+        side=64,
+        condition_dropout=1.0,
+        turn=False,
+    )
+    galaxies = read_pairs(pairs)
+    task, feed = prepare(config, galaxies, None, torch.device("cpu"))
+    batch = feed.batch(0, range(4))
+    assert batch["image"].shape == (4, 3, 64, 64)
+    assert batch["eps"].shape == (4, 4, 8, 8)
+    assert batch["image"].min() >= -1
+    assert batch["image"].max() <= 1
+    ends = task._fixed[1]("", padding="max_length", max_length=77).input_ids
+    assert batch["tokens"].tolist() == [ends] * 4
+    with torch.no_grad():
+        x0 = task._fixed[0].encode(batch["image"])
+        alpha = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).sqrt()
+        alpha = alpha[batch["t"].long()].float()[:, None, None, None]
+        x = alpha * x0 + (1 - alpha**2).sqrt() * batch["eps"]
+        text = task.model.text_encoder(batch["tokens"])[0]
+        out = task.model.unet(x, batch["t"], encoder_hidden_states=text, return_dict=False)[0]
+        expected = (out - batch["eps"]).square().mean()
+        torch.testing.assert_close(task(batch)["loss"], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_bad_captions(pairs, diffusers_folder, tmp_path, capsys):
+    folder = tmp_path / "pairs"
+    shutil.copytree(pairs, folder)
+    for caption, words in (
+        ("sdss, {merger:1.3}", "object 0: the caption"),
+        ("spiral galaxy " * 9, "object 0: the prompt"),
+    ):
+        (folder / "0.txt").write_text(caption)
+        assert train(folder, diffusers_folder, tmp_path / "run") == 2
+        assert words in capsys.readouterr().err
+    assert train(pairs, diffusers_folder, tmp_path / "run", "--side", "60") == 2
+    assert "multiple of 8" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_real_pictures_are_references(shared_data, model):
