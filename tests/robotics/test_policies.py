@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,8 +12,10 @@ from torch import nn
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
 from priorscope_robotics.checkpoints.load import load_policy
-from priorscope_robotics.envs.environment import make_environment
+from priorscope_robotics.envs.environment import Environment, Outcome, make_environment
 from priorscope_robotics.episodes_run import run_episodes
+from priorscope_robotics.lerobot_normalizer import LeRobotNormalizer
+from priorscope_robotics.level_trials import level_from_trials
 from priorscope_robotics.model import PolicyModel
 from priorscope_robotics.policies.consistency import ConsistencyPolicy, consistency_loss, consistent, student_of
 from priorscope_robotics.policies.contraction import largest_singular_value, measure_contraction
@@ -339,6 +342,15 @@ def test_gripper_goes_out_as_a_value_and_comes_back_scaled():
     torch.testing.assert_close(clipped, torch.tensor([[[0.5, 0.1], [0.5, -0.1]]]))
 
 
+def test_the_guess_is_a_copy_where_a_normaliser_changes_nothing():
+    model = gaussian_model()
+    model.normalizer = LeRobotNormalizer({"action": "IDENTITY"}, {})
+    trajectory = torch.full((1, HORIZON, DIM), 0.8)
+    guess = snap_guess(model, trajectory, (DiscreteAction(-1, (0.0, 1.0), guess_scale=10.0),))
+    torch.testing.assert_close(guess[0, 0], torch.tensor([0.8, 0.1]))
+    assert bool((trajectory == 0.8).all())  # this plan goes out
+
+
 def test_discrete_index_counts_in_the_action_where_observations_are_inpainted():
     spec = PolicySpec(
         (Observation("obs", (3,)),), 2, 8, 2, 2, conditioning="inpaint", network_settings={"down_dims": [8, 16]}
@@ -364,6 +376,38 @@ def test_start_level_hides_the_error():
         assert found.error == pytest.approx(sigma / alpha, rel=0.1)
     with pytest.raises(InputError, match="two control steps"):
         propose_start(base[:1], schedule)
+
+
+class Still(Environment):
+    """Nothing moves, whatever is done; ends after ``max_steps``, or is broken from the start."""
+
+    name, fps, action_dim, names = "still", 1.0, DIM, ("obs",)
+    low, high = np.full(DIM, -1e9, np.float32), np.full(DIM, 1e9, np.float32)
+
+    def __init__(self, max_steps=100, value=0.05):
+        self.max_steps, self.value = max_steps, value
+
+    def reset(self, seed):
+        self.left = self.max_steps
+        return {"obs": np.full(DIM, self.value, np.float32)}
+
+    def advance(self, action):
+        self.left -= 1
+        return Outcome({"obs": np.full(DIM, self.value, np.float32)}, 0.0, False, self.left == 0)
+
+
+def test_trials_see_discrete_dimensions_as_the_network_does():
+    """Divided by their scale, not as the values that are executed, which differ by 1 where plans differ by 0.1."""
+    plain = gaussian_model(variance=0.0004)
+    scaled = gaussian_model(variance=0.0004, discrete=(DiscreteAction(-1, (0.0, 1.0), scale=10.0),))
+    levels = [level_from_trials(model, [Still(), Still()], 2)() for model in (plain, scaled)]
+    assert levels[0] == levels[1]
+
+
+@pytest.mark.parametrize("environment", [Still(max_steps=2), Still(value=float("nan"))])
+def test_trials_that_show_no_two_plans_are_refused(environment):
+    with pytest.raises(InputError, match="rti:auto needs an episode of two plans or more in still"):
+        level_from_trials(gaussian_model(), [environment], 2)()
 
 
 def test_levels_down():

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from priorscope.errors import InputError
 from priorscope_robotics.envs.environment import Environment
 from priorscope_robotics.episodes_run import run_episodes
-from priorscope_robotics.model import ACTION, PolicyModel
+from priorscope_robotics.model import PolicyModel
 from priorscope_robotics.policies.full import FullPolicy
 from priorscope_robotics.policies.policy import Output
 from priorscope_robotics.policies.start_level import propose_start
@@ -40,7 +41,7 @@ def level_from_trials(
         seeds = list(_TRIAL_SEEDS)[: len(environments)]
 
         def keep(output: Output, _: Any) -> None:
-            plans.append(model.normalizer.normalize(ACTION, output.plan).cpu())
+            plans.append(output.trajectory[..., : model.spec.action_dim].cpu())
             if len(plans) == _TRIAL_CALLS:
                 raise _Enough
 
@@ -49,6 +50,11 @@ def level_from_trials(
                 break  # plans of an ended episode and of the next must not be compared
         except _Enough:
             pass
+        if len(plans) < 2:
+            raise InputError(
+                f"rti:auto needs an episode of two plans or more in {environments[0].name}",
+                remedy="Name the levels (rti:20,10,0), or execute fewer actions of a plan (:do=1).",
+            )
         found = propose_start(torch.stack(plans), model.schedule(), shift=policy.n_action_steps)
         print(
             f"rti:auto starts at level {found.published_level}, by the paper's rule (shifted plans typically err by "

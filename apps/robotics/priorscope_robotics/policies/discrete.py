@@ -41,7 +41,8 @@ def snap_guess(model: PolicyModel, trajectory: torch.Tensor, dims: Sequence[Disc
     if not dims:
         return trajectory
     size = model.spec.action_dim
-    actions = model.normalizer.unnormalize(ACTION, trajectory[..., :size])
+    # a copy: where the normaliser changes nothing it gives back its input, which is part of the plan that goes out
+    actions = model.normalizer.unnormalize(ACTION, trajectory[..., :size]).clone()
     for dim in dims:
         value = nearest_values(actions[..., dim.index] * dim.scale, dim.values)
         actions[..., dim.index] = value / dim.guess_scale

@@ -27,6 +27,8 @@ class Output:
     """(B, T, action_dim) from the time of the first observation on, in their unit."""
     calls: list[int]
     """Network calls of each environment."""
+    trajectory: torch.Tensor
+    """(B, T, D) as the network left it: normalised, discrete dimensions neither snapped to a value nor scaled back."""
     seconds: dict[str, float] = field(default_factory=dict)
     """``encoder`` (checks, normaliser, image encoders) and ``denoiser`` (all else)."""
 
@@ -129,7 +131,7 @@ class Policy(ABC):
             trajectory, calls = self.plan(given, normalized, state, noise)
             plan = snap_actions(self.model.actions(trajectory), self.discrete)
         first = self.spec.first_action
-        return Output(plan[:, first : first + self.n_action_steps], plan, calls, clock.seconds)
+        return Output(plan[:, first : first + self.n_action_steps], plan, calls, trajectory, clock.seconds)
 
     @abstractmethod
     def plan(
