@@ -95,7 +95,7 @@ class _Ours:
         self.model = load_galaxy_model(folder, device=own_device(config.device), precision=config.precision)
         assert self.model.file is not None
         spec = self.model.spec
-        self.mode = spec.mode
+        self.mode: str = spec.mode
         self.survey = {
             "bands": spec.bands,
             "unit": spec.unit,
@@ -103,7 +103,7 @@ class _Ours:
             "pixel_scale": spec.pixel_scale,
             "sky_sigma": spec.sky_sigma or None,
         }
-        self.options = {
+        self.options: dict[str, Any] = {
             "steps": STEPS if config.steps is None else config.steps,
             "guidance": GUIDANCE if config.guidance is None else config.guidance,
             "solver": config.solver or SOLVER,
@@ -118,20 +118,21 @@ class _Ours:
 
 
 class _GalaxySD:
-    mode = "display"
+    mode: str = "display"
 
     def __init__(self, config: GenerateConfig, plan: Plan, splits: Splits | None) -> None:
         from priorscope_astro.galaxysd.levels import GUIDANCE, SOLVER, STEPS
         from priorscope_astro.galaxysd.model import GalaxySD
 
-        self.start, self.survey = config.start, {}
+        self.start = config.start
+        self.survey: dict[str, Any] = {}
         self.pool = None if config.start == "noise" else reference_pool(config, plan, splits)
         self.model = GalaxySD.from_pretrained(
             config.model, base=config.base, device=own_device(config.device), precision=config.precision
         )
         for row in plan.rows:
             self.model.prompts.tokens(row.prompt)  # a prompt that is too long is refused before work begins
-        self.options = {
+        self.options: dict[str, Any] = {
             "steps": STEPS if config.steps is None else config.steps,
             "guidance": GUIDANCE if config.guidance is None else config.guidance,
             "solver": config.solver or SOLVER,
@@ -203,7 +204,7 @@ def _cache(interval: int) -> Any:
         return None
     if interval < 0:
         raise InputError(f"--cache {interval}", remedy="Use 0, or 2 or more.")
-    from priorscope.caching import DeepCache
+    from priorscope.caching.branch import DeepCache
 
     return DeepCache(interval)
 

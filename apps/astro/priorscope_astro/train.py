@@ -153,8 +153,7 @@ def measured_spec(config: TrainConfig, galaxies: GalaxySet, stamps: Stamps | Non
     places = np.unique(np.linspace(0, len(galaxies) - 1, min(_MEASURED, len(galaxies))).round().astype(int))
     common: dict[str, Any] = {"side": config.side, "patch": config.patch, "trained_on": config.trained_on}
     if stamps is None:
-        bands = ("R", "G", "B")
-        draft = ModelSpec("display", bands=bands, offset=(0.0,) * 3, scale=(1.0,) * 3, **common)
+        draft = ModelSpec("display", bands=("R", "G", "B"), offset=(0.0,) * 3, scale=(1.0,) * 3, **common)
     else:
         from priorscope_astro.imaging.stretch import AsinhStretch
 

@@ -73,7 +73,7 @@ def display_values(image: NDArray[Any], side: int, *, what: str = "an image") ->
     square = image[top : top + least, left : left + least]
     if least != side:
         square = np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.LANCZOS))
-    return np.moveaxis(square, -1, 0).astype(np.float32) / 255
+    return np.moveaxis(square, -1, 0).astype(np.float32) / np.float32(255)
 
 
 def cut_stamp(flux: NDArray[Any], bands: int, side: int, *, what: str = "a stamp") -> NDArray[np.float32]:

@@ -109,7 +109,8 @@ class TrainedNetworks(nn.Module):
 
     def __init__(self, unet: Any, text_encoder: Any) -> None:
         super().__init__()
-        self.unet, self.text_encoder = unet, text_encoder
+        self.unet: Any = unet
+        self.text_encoder: Any = text_encoder
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute activations twice and keep fewer of them."""
@@ -139,10 +140,15 @@ class GalaxySDTask(Task):
         schedule = VPSchedule.from_scheduler_config(SCHEDULER)
         self._denoiser = Denoiser(UNetNetwork(parts.unet), schedule, "epsilon")
 
+    @property
+    def _networks(self) -> TrainedNetworks:
+        assert isinstance(self.model, TrainedNetworks)
+        return self.model
+
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             x0 = self._fixed[0].encode(batch["image"]).float()
-        text = self.model.text_encoder(batch["tokens"])[0]  # type: ignore[operator]
+        text = self._networks.text_encoder(batch["tokens"])[0]
         loss = denoising_loss(self._denoiser, x0, batch["eps"], batch["t"], Condition({"text": text}))
         return {"loss": loss}
 
@@ -164,11 +170,11 @@ class GalaxySDTask(Task):
             state = {f"{prefix}{key}": v.detach().to("cpu", dtype).contiguous() for key, v in network.items()}
             save_file(state, folder / name / file, metadata={"format": "pt"})
 
-        unet, encoder = self.model.unet, self.model.text_encoder
-        write("unet", unet.state_dict(), "diffusion_pytorch_model.safetensors")  # type: ignore[operator]
-        unet.save_config(folder / "unet")  # type: ignore[operator]
-        write("text_encoder", encoder.state_dict(), "model.safetensors", "text_model.")  # type: ignore[operator]
-        encoder.config.to_json_file(folder / "text_encoder/config.json")  # type: ignore[union-attr]
+        unet, encoder = self._networks.unet, self._networks.text_encoder
+        write("unet", unet.state_dict(), "diffusion_pytorch_model.safetensors")
+        unet.save_config(folder / "unet")
+        write("text_encoder", encoder.state_dict(), "model.safetensors", "text_model.")
+        encoder.config.to_json_file(folder / "text_encoder/config.json")
         assert isinstance(latents, AutoencoderSpace)
         write("vae", latents.vae.state_dict(), "diffusion_pytorch_model.safetensors")
         latents.vae.save_config(folder / "vae")
