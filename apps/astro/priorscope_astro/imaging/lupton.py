@@ -61,5 +61,5 @@ def lupton_rgb(
 
 
 def rows_down(picture: NDArray) -> NDArray:
-    """A picture (H, W, ...) with row 0 at the top, as in JPEG and PNG, of one with row 0 below, as in FITS; and back."""
+    """A picture (H, W, ...) with row 0 at the top, as in JPEG, of one with row 0 below, as in FITS; and back."""
     return np.ascontiguousarray(picture[::-1])

@@ -44,7 +44,7 @@ def sky_sigma(images: ArrayLike, *, clip: float = 3.0, steps: int = 20) -> Array
 
 
 def power_spectrum(images: ArrayLike, bins: int | None = None) -> tuple[Array, Array]:
-    """Power of square images by spatial frequency, averaged over directions; white noise of variance v has v throughout.
+    """Power of square images by spatial frequency, averaged over directions; white noise of variance v has v.
 
     Parameters
     ----------
@@ -106,7 +106,8 @@ def matching_kernel(psf: ArrayLike, target: ArrayLike, *, floor: float = 1e-3) -
     one, other = one / one.sum(), other / other.sum()
     if (other**2).sum() > (one**2).sum():
         raise InputError(
-            "the PSF to match is sharper than the image's own", remedy="Match to the broader of the two: noise would grow."
+            "the PSF to match is sharper than the image's own",
+            remedy="Match to the broader of the two.",
         )
     before, after = (np.fft.fft2(np.fft.ifftshift(kernel)) for kernel in (one, other))
     kernel = np.fft.fftshift(np.fft.ifft2(after * before.conj() / (np.abs(before) ** 2 + floor**2)).real)

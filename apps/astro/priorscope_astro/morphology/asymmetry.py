@@ -1,4 +1,4 @@
-"""Asymmetry under rotation by 180 degrees, and the centre that makes it least (Conselice et al. 2000, Lotz et al. 2004).
+"""Asymmetry under rotation by 180 degrees, and the centre that makes it least (Conselice et al. 2000).
 
 Turning by 180 degrees about any point is a flip and a shift: with linear interpolation the same two weights hold along
 an axis for all pixels of an image. The aperture's overlap with pixels is exact (:mod:`.overlap`).
@@ -56,15 +56,13 @@ class Rotation:
         self.size = (tall, wide)
         self.start, self.margin = start, margin
         self.strayed = np.zeros(len(images), dtype=bool)
-        self.size_differences = overlap.differences(np.where(masks, 0, np.abs(images)))
-        self.free_differences = overlap.differences(1.0 - masks)
+        self.size_differences = overlap.differences(np.where(masks, 0.0, np.abs(images)))
+        self.free_differences = overlap.differences((~masks).astype(float))
         # turned images are windows of flipped ones, shifted by whole pixels; what lies outside is 0
         reach_of_shift = int(np.abs(2 * (start - self.origin) - np.array([wide - 1, tall - 1])).max()) + 2 * margin + 3
         self.pad = min(reach_of_shift, max(tall, wide) + 1)
         flipped = np.pad(images[:, ::-1, ::-1], ((0, 0), (self.pad, self.pad), (self.pad, self.pad)))
-        self.views = np.lib.stride_tricks.sliding_window_view(  # type: ignore[call-overload]
-            flipped, (tall + 1, wide + 1), axis=(1, 2)
-        )
+        self.views = np.lib.stride_tricks.sliding_window_view(flipped, (tall + 1, wide + 1), axis=(1, 2))
         self.masked = np.argwhere(masks)
         count = len(images)
         self.turned = np.empty((count, tall + 1, wide + 1))
@@ -75,9 +73,7 @@ class Rotation:
         self.masks = masks
 
     def _cut(self, images: NDArray, tall: int, wide: int) -> NDArray:
-        views = np.lib.stride_tricks.sliding_window_view(  # type: ignore[call-overload]
-            images, (tall, wide), axis=(1, 2)
-        )
+        views = np.lib.stride_tricks.sliding_window_view(images, (tall, wide), axis=(1, 2))
         return views[np.arange(len(images)), self.origin[:, 1], self.origin[:, 0]]
 
     def sums(self, centre: Array, rows: Rows | None, corners: Array, *, squares: bool = False) -> tuple[Array, ...]:
@@ -101,8 +97,7 @@ class Rotation:
         found *= part[:, 0]
         found += lines[:, :, 1:]
         images, sizes, free = (
-            one if rows is None else one[rows]
-            for one in (self.images, self.size_differences, self.free_differences)
+            one if rows is None else one[rows] for one in (self.images, self.size_differences, self.free_differences)
         )
         found -= images
         np.abs(found, out=found)
@@ -228,7 +223,7 @@ def least(images: Array, masks: Mask, start: Array, radius: Array, sky: Array) -
 
 
 def centre(
-    images: Array, masks: Mask, centroid: Array, brightest: Array, radius: Array, sky: Array
+    images: Array, masks: Mask, centroid: Array, brightest: NDArray[np.intp], radius: Array, sky: Array
 ) -> tuple[Array, NDArray[np.int64]]:
     """Centre of least asymmetry within DRIFT Petrosian radii of the centroid.
 
@@ -259,7 +254,15 @@ def centre(
 
 
 def asymmetries(
-    images: Array, masks: Mask, at: Array, radius: Array, sky: Array, sigma: Array, ring: Shape, inner: Array, outer: Array
+    images: Array,
+    masks: Mask,
+    at: Array,
+    radius: Array,
+    sky: Array,
+    sigma: Array,
+    ring: Shape,
+    inner: Array,
+    outer: Array,
 ) -> dict[str, Array]:
     """Asymmetry, its square form (Sazonova et al. 2024, eq. 27) and that of an elliptical ring, about one centre.
 
@@ -284,7 +287,7 @@ def asymmetries(
     found = {"asymmetry": _ratio(difference - area * sky, size)}
     with np.errstate(divide="ignore", invalid="ignore"):
         found["rms_asymmetry2"] = (square - 2 * area * noise) / (power - area * noise)
-    shape = ring.moved(turn.origin)
+    shape = ring.moved(turn.origin.astype(float))
     corners = shape.corners(outer, turn.size) - shape.corners(inner, turn.size)
     difference, size, area = turn.sums(local, None, corners)
     found["outer_asymmetry"] = _ratio(difference - area * sky, size)

@@ -103,7 +103,7 @@ def m20(images: Array, region: Mask) -> tuple[Array, NDArray[np.int64]]:
 
 
 def signal_to_noise(images: Array, region: Mask, sigma: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Mean of image over sigma of a region's pixels that are not negative and whose sigma is positive; or INVALID, 2."""
+    """Mean of image over sigma of a region's pixels that are not negative and have a sigma; or INVALID, and 2."""
     counted = region & (images >= 0) & (sigma > 0)
     count = counted.sum((1, 2))
     ratio = np.where(counted, images, 0.0) / np.where(counted, sigma, 1.0)

@@ -114,14 +114,14 @@ def measure(
     if fit:
         found["flag_sersic"] = np.full(len(stack), 4, dtype=np.int64)
     for begin in range(0, len(stack), _READ):
-        part = slice(begin, begin + _READ)
-        light = stack[part].astype(np.float64)
-        left_out = np.zeros(light.shape, dtype=bool) if given["mask"] is None else given["mask"][part].astype(bool)
+        read = slice(begin, begin + _READ)
+        light = stack[read].astype(np.float64)
+        left_out = np.zeros(light.shape, dtype=bool) if given["mask"] is None else given["mask"][read].astype(bool)
         if given["segmentation"] is None:
-            labels = segment(np.where(left_out, 0.0, light), None if noise is None else noise[part])
+            labels = segment(np.where(left_out, 0.0, light), None if noise is None else noise[read])
         else:
-            labels = given["segmentation"][part]
-        for rows, stamps, spread in _stamps(light, labels, left_out, None if noise is None else noise[part]):
+            labels = given["segmentation"][read]
+        for rows, stamps, spread in _stamps(light, labels, left_out, None if noise is None else noise[read]):
             kernels = None if kernel is None else kernel if len(kernel) == 1 else kernel[begin + rows]
             for name, values in _measured(stamps, spread, gain, kernels, fit).items():
                 found[name][begin + rows] = values
@@ -154,7 +154,7 @@ def _stamps(
         def cut(values: NDArray, rows=rows, low=low, left=left, size=size) -> NDArray:  # type: ignore[no-untyped-def]
             if tuple(size) == values.shape[1:]:
                 return values[rows]
-            views = np.lib.stride_tricks.sliding_window_view(values, tuple(size), axis=(1, 2))  # type: ignore[call-overload]
+            views = np.lib.stride_tricks.sliding_window_view(values, tuple(size), axis=(1, 2))
             return views[rows, low, left]
 
         light, own, others, free = cut(images), cut(segments), cut(labels), cut(left_out)

@@ -33,12 +33,12 @@ def _cropped(light: Array, counted: Mask) -> tuple[Array, NDArray[np.intp]]:
     """Windows of one size about the counted pixels, outside which the light is 0; their first row and column (B, 2)."""
     ends = []
     for axis, side in ((2, light.shape[1]), (1, light.shape[2])):
-        line = counted.any(axis)
+        line = np.asarray(counted.any(axis))
         first, last = line.argmax(1), side - line[:, ::-1].argmax(1)
         size = int((last - first).max())
         ends.append((size, np.minimum(first, side - size)))
     (tall, low), (wide, left) = ends
-    views = np.lib.stride_tricks.sliding_window_view(light, (tall, wide), axis=(1, 2))  # type: ignore[call-overload]
+    views = np.lib.stride_tricks.sliding_window_view(light, (tall, wide), axis=(1, 2))
     return views[np.arange(len(light)), low, left], np.stack([low, left], axis=1)
 
 
@@ -187,7 +187,7 @@ def _hop(energy: Callable[[Array, Rows], Array], start: Array, temperature: Arra
 
     Each function sees the same random numbers, those of scipy's routine with seed 0.
     """
-    random = np.random.RandomState(0)  # noqa: NPY002 the reference's generator
+    random = np.random.RandomState(0)  # the reference's generator
 
     def descend(x: Array):  # type: ignore[no-untyped-def]
         return nelder_mead(lambda at, rows: energy(at[:, 0], rows), x[:, None], xtol=1e-4, ftol=1e-4)
@@ -213,7 +213,7 @@ def _hop(energy: Callable[[Array, Rows], Array], start: Array, temperature: Arra
 
 
 def intensity_and_deviation(light: Array, area: NDArray[np.int64]) -> tuple[Array, Array, NDArray[np.int64]]:
-    """I: flux of the second brightest hill over the brightest's; D: from the light's centre to the brightest hill's top.
+    """I: flux of the second hill over the brightest's; D: from the light's centre to the brightest hill's top.
 
     Hills are the watershed's of the image smoothed by a pixel. D is in units of the radius of a circle of the region's
     area.

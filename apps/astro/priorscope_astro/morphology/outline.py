@@ -115,4 +115,4 @@ def outline(
 
 def extent(region: Mask, shape: Shape) -> Array:
     """Largest semi-major axis of an ellipse (or radius of a circle) through a pixel of the region, (B,)."""
-    return np.where(region, shape.radii(region.shape[1:]), 0.0).max((1, 2))  # type: ignore[arg-type]
+    return np.where(region, shape.radii(region.shape[1:]), 0.0).max((1, 2))

@@ -7,6 +7,7 @@ that is as small as the aperture allows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ class Shape:
         return np.sqrt(along**2 + across**2)
 
 
-def window(images: Array, centre: Array, reach: float) -> tuple[Array, Array]:
+def window(images: NDArray[Any], centre: Array, reach: float) -> tuple[NDArray[Any], Array]:
     """Squares of the images about ``centre`` that hold a circle of radius ``reach``, and their origins (x, y).
 
     The squares are inside the images: what they do not hold of the circle lies outside.
@@ -74,7 +75,7 @@ def window(images: Array, centre: Array, reach: float) -> tuple[Array, Array]:
         return images, np.zeros((len(images), 2))
     left = np.clip(np.floor(centre[:, 0] - reach - 0.5).astype(int), 0, width - wide)
     low = np.clip(np.floor(centre[:, 1] - reach - 0.5).astype(int), 0, height - tall)
-    views = np.lib.stride_tricks.sliding_window_view(images, (tall, wide), axis=(1, 2))  # type: ignore[call-overload]
+    views = np.lib.stride_tricks.sliding_window_view(images, (tall, wide), axis=(1, 2))
     return views[np.arange(len(images)), low, left], np.stack([left, low], axis=1).astype(float)
 
 
@@ -97,7 +98,7 @@ class Light:
         self.size = (cut.shape[1], cut.shape[2])
         self.flux_differences = overlap.differences(cut)
         if masks is not None:
-            free = 1.0 - window(masks, shape.centre, largest)[0]
+            free = (~window(masks, shape.centre, largest)[0]).astype(float)
             self.area_differences = overlap.differences(free)
         self.shape = shape.moved(origin)
 
@@ -210,7 +211,7 @@ def radius_of(images: Array, shape: Shape, total_radius: Array, fraction: Array 
 
     # a guess by pixel centres, then a bracket about it that is widened until it holds the crossing
     bins = int(np.ceil(usable.max() / _BIN)) + 1
-    grown = np.abs(np.cumsum(_binned(images, shape.radii(images.shape[1:]), bins), axis=1))  # type: ignore[arg-type]
+    grown = np.abs(np.cumsum(_binned(images, shape.radii(images.shape[1:]), bins), axis=1))
     crossing = (grown > target[:, None]).argmax(1) * _BIN
     low, high = np.maximum(crossing - 0.5, 0), np.minimum(crossing + 0.5, usable)
     low = np.minimum(low, 0.9 * usable)
@@ -264,15 +265,16 @@ def _binned(values: Array, radii: Array, bins: int) -> Array:
     count = len(values)
     index = np.minimum((radii / _BIN).astype(np.int64), bins - 1)
     index += np.arange(count)[:, None, None] * bins
-    return np.bincount(index.ravel(), values.ravel(), minlength=count * bins).reshape(count, bins)
+    sums = np.bincount(index.ravel(), values.ravel(), minlength=count * bins).astype(np.float64)
+    return sums.reshape(count, bins)
 
 
 def _guessed_petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape, grid: Array) -> NDArray[np.intp]:
     """First index of the grid, from the third on, whose annulus is not clearly brighter than ETA of the mean within."""
     bins = int(np.ceil((grid[:, -1].max() + 1) / _BIN)) + 2
-    radii = shape.radii(images.shape[1:])  # type: ignore[arg-type]
+    radii = shape.radii(images.shape[1:])
     flux = np.cumsum(_binned(images, radii, bins), axis=1)
-    area = np.cumsum(_binned(1.0 - masks, radii, bins), axis=1)
+    area = np.cumsum(_binned((~masks).astype(float), radii, bins), axis=1)
     index = ((grid[..., None] + np.array([-0.5, 0, 0.5])) / _BIN).astype(int) - 1
     index = np.clip(index, 0, bins - 1).reshape(len(grid), -1)
     flux, area = (np.take_along_axis(one, index, 1).reshape(*grid.shape, 3) for one in (flux, area))

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from priorscope_astro.morphology.filters import box, regions
 
-#: Smoothed over BOX x BOX pixels, a source is THRESHOLD standard deviations of the smoothed noise above the sky, and has
-#: at least LEAST pixels.
+#: Smoothed over BOX x BOX pixels, a source is THRESHOLD standard deviations of the smoothed noise above the sky, and
+#: has at least LEAST pixels.
 BOX, THRESHOLD, LEAST = 5, 2.25, 5
 
 
@@ -19,7 +19,8 @@ def segment(images: NDArray[np.float64], sigma: NDArray[np.float64] | None = Non
     ----------
     images : array (B, H, W)
     sigma : array, optional
-        Noise of a pixel, that broadcasts to the images; by default :func:`~priorscope_astro.imaging.noise.sky_sigma` of each stamp.
+        Noise of a pixel, that broadcasts to the images; by default what
+        :func:`~priorscope_astro.imaging.noise.sky_sigma` finds in each stamp.
     """
     from priorscope_astro.imaging.noise import sky_sigma
 

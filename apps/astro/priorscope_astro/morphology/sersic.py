@@ -85,9 +85,9 @@ class _Convolution:
 def _steepness(n: Array) -> tuple[Array, Array]:
     """b_n and its derivative by log n."""
     step = 1e-5
-    return gammaincinv(2 * n, 0.5), (
-        gammaincinv(2 * n * (1 + step), 0.5) - gammaincinv(2 * n * (1 - step), 0.5)
-    ) / (2 * step)
+    return gammaincinv(2 * n, 0.5), (gammaincinv(2 * n * (1 + step), 0.5) - gammaincinv(2 * n * (1 - step), 0.5)) / (
+        2 * step
+    )
 
 
 def profile(parameters: Array, size: tuple[int, int]) -> Array:
@@ -118,7 +118,7 @@ def _profile(parameters: Array, size: tuple[int, int], *, slopes: bool) -> tuple
     np.maximum(squared, 1e-16, out=squared)
     logarithm = np.log(squared)
     b_n, slope_b = _steepness(n)
-    growth = np.exp(logarithm * (0.5 / n)[:, None, None])
+    growth = np.exp(np.minimum(logarithm * (0.5 / n)[:, None, None], 60))  # no light is left there
     light = growth - 1
     light *= -b_n[:, None, None]
     light += np.log(amplitude)[:, None, None]
@@ -130,20 +130,20 @@ def _profile(parameters: Array, size: tuple[int, int], *, slopes: bool) -> tuple
     light_, growth_, log_, along_, across_, squared_ = (
         part.astype(single) for part in (light, growth, logarithm, along, across, squared)
     )
-    cos, sin, a, b, ellip, n_, b_n_, slope_b = (
+    cos_, sin_, a_, b_, n_, b_n_, slope_ = (
         np.asarray(part, dtype=single).reshape(-1, 1, 1)
-        for part in (np.cos(theta), np.sin(theta), a, b, ellip, n, b_n, slope_b)
+        for part in (np.cos(theta), np.sin(theta), a, b, n, b_n, slope_b)
     )
     falls = light_ * growth_ * (-b_n_ / n_)  # d light / d log r
     by_square = falls / (2 * squared_)
     found = np.empty((len(parameters), _COUNT, *size), dtype=single)
     found[:, 0] = light_
     np.negative(falls, out=found[:, 1])
-    found[:, 2] = -slope_b * light_ * (growth_ - 1) - falls * log_ * single(0.5)
-    found[:, 3] = by_square * (-2 * (along_ * (cos / a) - across_ * (sin / b)))
-    found[:, 4] = by_square * (-2 * (along_ * (sin / a) + across_ * (cos / b)))
-    found[:, 5] = by_square * (across_**2 * (2 * a / b))
-    found[:, 6] = by_square * (along_ * across_) * (2 * (b / a - a / b))
+    found[:, 2] = -slope_ * light_ * (growth_ - 1) - falls * log_ * single(0.5)
+    found[:, 3] = by_square * (-2 * (along_ * (cos_ / a_) - across_ * (sin_ / b_)))
+    found[:, 4] = by_square * (-2 * (along_ * (sin_ / a_) + across_ * (cos_ / b_)))
+    found[:, 5] = by_square * (across_**2 * (2 * a_ / b_))
+    found[:, 6] = by_square * (along_ * across_) * (2 * (b_ / a_ - a_ / b_))
     return light, found
 
 
@@ -167,7 +167,8 @@ def fit(
     counted = (images != 0) & ~masks & (noise > 0) & np.isfinite(noise)
     weights = np.where(counted, 1 / np.where(counted, noise, 1), 0.0)
     free = counted.sum((1, 2)) - _COUNT
-    assert shape.elongation is not None and shape.theta is not None
+    assert shape.elongation is not None
+    assert shape.theta is not None
     tried = np.flatnonzero((free > 0) & (rhalf > 0) & np.isfinite(concentration) & np.isfinite(shape.elongation))
     found = {name: np.full(len(images), np.nan) for name in QUANTITIES}
     found["flag_sersic"] = np.full(len(images), 4, dtype=np.int64)
@@ -181,7 +182,8 @@ def fit(
     every = np.arange(len(tried))
     inner, outer = light(np.maximum(rhalf - ANNULUS / 2, 0), every), light(rhalf + ANNULUS / 2, every)
     mean = np.abs(outer[0] - inner[0]) / np.maximum(outer[1] - inner[1], 1e-9)
-    assert shape.elongation is not None and shape.theta is not None
+    assert shape.elongation is not None
+    assert shape.theta is not None
     start[:, 0] = np.log(np.maximum(mean, 1e-3 * np.abs(images).max((1, 2))))
     start[:, 1] = np.log(rhalf)
     start[:, 2] = np.log(np.clip(10**-1.5 * concentration[tried] ** 3.5, 1, 3.5))

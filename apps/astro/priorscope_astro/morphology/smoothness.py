@@ -46,12 +46,10 @@ class Sky:
             self.mean[rows], self.median[rows], self.sigma[rows] = flat.mean(1), np.median(flat, 1), flat.std(1)
             self.asymmetry[rows] = np.abs(flat - flat[:, ::-1]).mean(1)
 
-    def _squares(self):  # type: ignore[no-untyped-def]
+    def _squares(self):
         for size in np.unique(self.side[self.side > 0]):
             rows = np.flatnonzero(self.side == size)
-            views = np.lib.stride_tricks.sliding_window_view(  # type: ignore[call-overload]
-                self.images, (size, size), axis=(1, 2)
-            )
+            views = np.lib.stride_tricks.sliding_window_view(self.images, (size, size), axis=(1, 2))
             yield rows, views[rows, self.corner[rows, 0], self.corner[rows, 1]]
 
     def smoothness(self, size: NDArray[np.int64]) -> Array:

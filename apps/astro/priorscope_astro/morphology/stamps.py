@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-#: A cut-out reaches this times the segment's larger side, and at least MIN_SIZE pixels; bad pixels are OUTLIER sigma off.
+#: A cut-out has EXTENT times the segment's larger side, and at least MIN_SIZE pixels; bad pixels are OUTLIER sigma off.
 EXTENT, MIN_SIZE, OUTLIER, SKYBOX = 2.5, 48, 10.0, 32
 
 
@@ -41,7 +41,7 @@ def cutouts(segments: Mask) -> NDArray[np.intp]:
     """First and last + 1 row, first and last + 1 column of each source's cut-out, (B, 4)."""
     batch, height, width = segments.shape
     found = np.empty((batch, 4), dtype=np.intp)
-    rows, columns = segments.any(2), segments.any(1)
+    rows, columns = np.asarray(segments.any(2)), np.asarray(segments.any(1))
     low, high = rows.argmax(1), height - rows[:, ::-1].argmax(1)
     left, right = columns.argmax(1), width - columns[:, ::-1].argmax(1)
     tall, wide = high - low, right - left
