@@ -2,15 +2,15 @@
 
     OMP_NUM_THREADS=1 python benchmarks/evidence_pose.py [--max-seconds 1200] [--only stills|clips] [--table] [--small]
 
-Stills. Networks learn from labelled drawn people. ``prior``: SDPose-mini, its U-Net pretrained as a diffusion model on
-more pictures of the same renderer, without keypoints; ``scratch``: the same network with new weights; ``conv``: a plain
-convolutional network on pixels with the same head, codec and crops, and about as many weights; ``prior-auxiliary``:
-``prior`` with the auxiliary reconstruction loss, which doubles the time of a step and which the others do without. All
-see the same people, changed in the same ways, for the same number of steps; learning rate (and for the prior the level
-that the U-Net is told) come from one grid, chosen on validation people with half of the steps and a seed of its own.
-``scratch-long`` and ``conv-long`` also get the time that the prior took, for one seed. ``mean``: every joint where it
-is on average in a box. Measured is OKS AP (mmpose's scores and OKS-NMS, flip test) on held-out people as they were
-drawn and in three styles that no network has seen (priorscope_pose.styles), for three seeds.
+Stills. Networks learn from labelled drawn people who walk. ``prior``: a small SDPose, its U-Net pretrained as a
+diffusion model on more pictures of the same renderer, without keypoints; ``scratch``: the same network, new weights;
+``conv``: a plain convolutional network on pixels with the same head, codec and crops, and about as many weights;
+``prior-auxiliary``: ``prior`` with the auxiliary reconstruction loss, which doubles the time of a step and which the
+others do without. All see the same people, changed in the same ways, for the same number of steps; learning rate (and
+for the prior the level that the U-Net is told) come from one grid, chosen on validation people with half of the steps
+and a seed of its own. ``scratch-long`` and ``conv-long`` also get the time that the prior took, for one seed. ``mean``:
+every joint where it is on average in a box. Measured is OKS AP (mmpose's scores and OKS-NMS, flip test) on held-out
+people as they were drawn and in three styles that no network has seen (priorscope_pose.styles), for three seeds.
 
 Clips. ``video``: DiffPose-mini on five frames; ``single``: the same network on the key frame alone. They learn from
 clips with motion blur and things that pass in front, with equal steps and settings. Measured is PoseTrack's mAP on
@@ -56,6 +56,7 @@ ARMS = ("prior", "scratch", "conv", "prior-auxiliary")
 #: Of people as they are cut out, in all trainings: less than published, for as few steps as these.
 AUGMENTATION: dict[str, float] = {"rotation": 20.0, "scale": 0.2, "half_body": 0.0}
 HOLE = 0.3
+SIZE = "tiny"
 RATES = (1e-3, 2e-3)
 LABELS = (999.0, 50.0)
 #: Arms that get the prior's time as well, for the first seed.
@@ -69,9 +70,9 @@ class Plan:
     """How long everything is trained; sized for about 5 minutes of one core an arm and seed."""
 
     sizes: Sizes = field(default_factory=Sizes)
-    steps: int = 3000
-    batch: int = 16
-    prior_steps: int = 8000
+    steps: int = 2000
+    batch: int = 32
+    prior_steps: int = 4000
     clip_steps: int = 1800
     clip_batch: int = 8
     seeds: tuple[int, ...] = SEEDS
@@ -115,10 +116,14 @@ class Evidence(EvidenceRows):
 
     def prior(self) -> Path:
         path, folder = self.data.stills("unlabelled")
-        loop = LoopConfig(steps=self.plan.prior_steps, batch_size=16, lr=1.5e-3, log_every=100, checkpoint_every=200)
+        loop = LoopConfig(
+            steps=self.plan.prior_steps, batch_size=self.plan.batch, lr=2e-3, log_every=100, checkpoint_every=200
+        )
         return self.trained(
             "prior",
-            TrainConfig(str(path), images=folder, method="prior", input_size=CROP, loop=loop, **AUGMENTATION),
+            TrainConfig(
+                str(path), images=folder, method="prior", size=SIZE, input_size=CROP, loop=loop, **AUGMENTATION
+            ),
         )
 
     def still_model(self, arm: str, seed: int, rate: float, label: float, steps: int) -> Path:
@@ -127,6 +132,7 @@ class Evidence(EvidenceRows):
             str(path),
             images=folder,
             method="conv" if arm == "conv" else "sdpose",
+            size=SIZE,
             input_size=CROP,
             sigma=SIGMA,
             hole=HOLE,

@@ -19,6 +19,8 @@ from priorscope_pose.styles import run_styles
 STYLES = ("oil", "transfer", "sketch")
 #: Seeds of the people that settings are chosen on: neither trained on nor reported.
 VALIDATION_SEED = HELD_OUT_SEED + 500_000
+#: People who walk, with nothing in their way: few enough kinds of poses for trainings of minutes to learn them.
+STILL: dict[str, Any] = {"people": 1, "action": "walk", "occluders": 0.0}
 _PIECE = 100
 _CLIPS = 10
 #: Clips in which people are blurred by their motion and things pass in front of them.
@@ -83,7 +85,7 @@ class Data:
         path = folder / "annotations/person_keypoints_p.json"
         if not path.exists():
             self._check_time()
-            write_coco(folder, range(first, first + count), split="p", people=1, progress=False)
+            write_coco(folder, range(first, first + count), split="p", progress=False, **STILL)
             print(f"{folder}: {count} pictures", flush=True)
         return path
 
