@@ -17,7 +17,9 @@ from priorscope_robotics.data.open import open_episodes
 from priorscope_robotics.data.pusht_zarr import PushTRecorder
 from priorscope_robotics.data.robomimic import read_robomimic, rotation_vectors, six_number_actions
 from priorscope_robotics.data.sequences import cut, fewer, held_out_mask, window_indices
+from priorscope_robotics.model import PolicyModel
 from priorscope_robotics.normalizer import range_field, statistics
+from priorscope_robotics.spec import Observation, PolicySpec
 
 
 def test_golden_dp_data(golden_cases):
@@ -323,3 +325,38 @@ def test_real_human_demonstrations(shared_data):
     normalised = field.normalize(actions)
     assert float(normalised.abs().max()) <= 1 + 1e-5
     torch.testing.assert_close(field.unnormalize(normalised.clamp(-1, 1)), actions, rtol=1e-4, atol=1e-5)
+
+
+# ---- what no policy can be made of ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"actions": np.zeros((6, 2, 1), np.float32)}, r"'action' has shape \(6, 2, 1\), not \(steps, numbers\)"),
+        ({"observation.obs": np.zeros((6, 2, 2))}, r"'obs' has shape \(6, 2, 2\)"),
+        ({"observation.obs": np.zeros((6, 3, 8, 8), np.float32)}, "images are bytes"),
+        ({"observation.obs": np.zeros((6, 8, 8, 3), np.uint8)}, r"'obs' has shape \(6, 8, 8, 3\).*channels first"),
+        ({"episode_ends": np.array([2.5, 6.0])}, "episode_ends are no whole numbers"),
+    ],
+)
+def test_shapes_that_no_policy_sees_are_named(tmp_path, changes, message):
+    content = {"observation.obs": np.zeros((6, 3)), "actions": np.zeros((6, 2)), "episode_ends": np.array([3, 6])}
+    np.savez(tmp_path / "a.npz", **content)
+    assert len(open_episodes(tmp_path / "a.npz")) == 2
+    np.savez(tmp_path / "a.npz", **content | changes)
+    with pytest.raises(InputError, match=message):
+        open_episodes(tmp_path / "a.npz")
+
+
+def test_whole_numbers_are_no_images(tmp_path):
+    """A vector that was stored as bytes is a vector: its range is learnt and used in the same unit."""
+    seen = np.arange(18, dtype=np.uint8).reshape(6, 3)
+    np.savez(tmp_path / "a.npz", observations=seen, actions=np.zeros((6, 1)), episode_ends=np.array([6]))
+    found = open_episodes(tmp_path / "a.npz").observations["obs"]
+    assert found.dtype == np.float32
+    spec = PolicySpec((Observation("obs", (3,)),), 1, 8, network_settings={"down_dims": [8, 16]}, n_action_steps=2)
+    model = PolicyModel(spec)
+    for dtype in (torch.uint8, torch.int64, torch.float32):
+        given = model.normalized({"obs": torch.from_numpy(seen)[None, :2].to(dtype)})
+        assert given["obs"].flatten().tolist() == [0, 1, 2, 3, 4, 5]

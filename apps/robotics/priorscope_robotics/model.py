@@ -127,7 +127,7 @@ class PolicyModel(nn.Module):
                     f"{value.shape[1]} steps of {entry.name!r}, but the policy sees {self.spec.n_obs_steps}"
                 )
             value = value[:, : self.spec.n_obs_steps].to(self.device)
-            value = value / 255 if value.dtype == torch.uint8 else value.float()
+            value = value / 255 if entry.kind == "image" and value.dtype == torch.uint8 else value.float()
             if not bool(torch.isfinite(value).all()):
                 bad = (~torch.isfinite(value)).flatten(1).any(1).nonzero().flatten().tolist()
                 raise NotFinite(entry.name, bad)

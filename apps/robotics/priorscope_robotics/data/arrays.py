@@ -17,6 +17,8 @@ from priorscope_robotics.data.episodes import Episodes
 def read_arrays(path: Path) -> Episodes:
     """Read ``observations`` (N, D) and/or ``observation.NAME``, ``actions`` (N, A) and ``episode_ends`` (E,).
 
+    Images are ``observation.NAME`` of (N, C, H, W), uint8.
+
     Raises
     ------
     InputError
@@ -42,16 +44,18 @@ def read_arrays(path: Path) -> Episodes:
             path=path,
             remedy=f"It has {', '.join(arrays) or 'nothing'}.",
         )
-    vectors = {
-        name: value if value.dtype == np.uint8 else value.astype(np.float32) for name, value in observations.items()
+    # only images are kept as bytes: a vector is normalised by its range, whatever it was stored as
+    found = {
+        name: value if value.ndim == 4 and value.dtype == np.uint8 else value.astype(np.float32)
+        for name, value in observations.items()
     }
     fps = float(arrays["fps"]) if "fps" in arrays and arrays["fps"].ndim == 0 else 0.0
     actions = np.asarray(arrays["actions"], np.float32)
-    for name, value in {**vectors, "actions": actions}.items():
-        if value.ndim < 2:
-            raise InputError(f"{name!r} has shape {value.shape}, not (steps, numbers)", path=path)
-    ends = np.asarray(arrays["episode_ends"], np.int64).reshape(-1)
-    return Episodes(vectors, actions, ends, fps=fps, title=path.name).check(path)
+    ends = np.asarray(arrays["episode_ends"]).reshape(-1)
+    if not np.array_equal(ends, ends.astype(np.int64)):
+        raise InputError("its episode_ends are no whole numbers", path=path)
+    ends = ends.astype(np.int64)
+    return Episodes(found, actions, ends, fps=fps, title=path.name).check(path)
 
 
 def write_arrays(path: Path, episodes: Episodes, *, notes: Mapping[str, Any] | None = None) -> Path:

@@ -90,10 +90,19 @@ class Episodes:
         Raises
         ------
         InputError
-            Lengths differ, ends do not rise to the last row, nothing is there, or a number is not finite: the key, the
-            episode and the step are named.
+            Shapes are others, lengths differ, ends do not rise to the last row, nothing is there, or a number is not
+            finite: the key, the episode and the step are named.
         """
         path = None if path is None else Path(path)
+        for name, value in {**self.observations, "action": self.actions}.items():
+            fact = f"{name!r} has shape {value.shape}"
+            if value.ndim == 4 and name in self.observations:
+                if value.dtype != np.uint8:
+                    raise InputError(f"{fact} and is {value.dtype}: images are bytes of 0 ... 255", path=path)
+                if value.shape[1] not in (1, 3):
+                    raise InputError(f"{fact}: images come channels first, (steps, 1 or 3, height, width)", path=path)
+            elif value.ndim != 2:
+                raise InputError(f"{fact}, not (steps, numbers)", path=path)
         for name, value in self.observations.items():
             if len(value) != self.steps:
                 raise InputError(f"{name!r} has {len(value)} steps, the actions have {self.steps}", path=path)
