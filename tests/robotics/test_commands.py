@@ -195,6 +195,12 @@ def test_resumed_training_is_the_same(data, tmp_path):
     assert rows[0] == rows[1]
 
 
+def test_streaming_needs_a_unet_also_where_a_policy_is_gone_on_from(data, tmp_path):
+    train(small_config(data, tmp_path / "run", steps=1, network="transformer"))
+    with pytest.raises(InputError, match="needs a U-Net"):
+        train(small_config(data, tmp_path / "b", start=str(tmp_path / "run"), objective="streaming"))
+
+
 def test_going_on_from_a_policy(trained, data, tmp_path):
     train(small_config(data, tmp_path / "run", steps=1, start=str(trained)))
     wide = write_data(tmp_path / "wide.npz", action=2)
@@ -338,6 +344,34 @@ def test_paired_bounds():
     assert noisy.mean - noisy.low == pytest.approx(1.645 * 0.5 / np.sqrt(200), rel=0.15)
     with pytest.raises(InputError, match="cannot be paired"):
         paired_difference([1.0], [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"discrete": ("-1:-1,1:10",), "discrete_scale": 5.0}, "is divided by 10 .*--discrete-scale 5"),
+        ({"discrete": ("-1:0,1", "0:0,1")}, "discrete dimension 0 .* twice"),
+        ({"discrete": ("-1:0,255",)}, "values .* beyond what samples are clipped to"),
+        ({"discrete": ("-1:0,nan",)}, "discrete dimension"),
+        ({"discrete": ("-1:0,1:nan",)}, "discrete dimension"),
+    ],
+)
+def test_discrete_dimensions_that_training_refuses(data, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        train(small_config(data, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"discrete": ("-1:-1,1:10",)}, {"discrete": ("-1:-20,20",), "discrete_scale": 40.0}]
+)
+def test_the_scale_of_a_discrete_dimension_counts_wherever_it_is_told(data, tmp_path, changes):
+    train(small_config(data, tmp_path / "run", steps=1, **changes))
+    model = load_policy(tmp_path / "run")
+    scale = changes.get("discrete_scale", 10.0)
+    assert model.spec.discrete[0].scale == scale
+    largest = float(np.abs(open_episodes(data).actions).max())
+    assert float(model.normalizer.field("action").input_stats.max) <= largest / scale + 1e-6
 
 
 def test_discrete_dimensions_of_the_command_line():

@@ -74,9 +74,10 @@ class TrainConfig:
     """limits: everything to [-1, 1] by its range; robomimic: as published for its absolute actions: positions by their
     range, rotations and grippers as they are, one factor for all of a vector of observations."""
     discrete: tuple[str, ...] = ()
-    """Dimensions of the action that take few values, INDEX:VALUES (-1:-1,1). They are not normalised."""
+    """Dimensions of the action that take few values, INDEX:VALUES[:SCALE] (-1:-1,1). They are not normalised."""
     discrete_scale: float = 1.0
-    """What the discrete dimensions are divided by, so that a warm start can change its mind; 10 as published."""
+    """What the discrete dimensions are divided by, so that a warm start can change its mind; 10 as published. Not for
+    those that have a SCALE of their own."""
     crop: int = 0
     """Side of the random crops of images; 0: seven eighths."""
     max_episodes: int = 0

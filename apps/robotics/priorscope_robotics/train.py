@@ -19,7 +19,7 @@ from priorscope_robotics.data.sequences import fewer, held_out_mask
 from priorscope_robotics.spec import PolicySpec
 from priorscope_robotics.training.feed import WindowFeed, Windows
 from priorscope_robotics.training.report import write_report
-from priorscope_robotics.training.start import chosen_observations, scaled_actions, start_model
+from priorscope_robotics.training.start import chosen_observations, scaled_actions, start_model, trained_dimensions
 from priorscope_robotics.training.task import ConsistencyTask, PolicyTask, StreamingTask
 
 
@@ -72,13 +72,7 @@ def train(config: TrainConfig) -> FitResult:
 
 def _scaled(config: TrainConfig, given: PolicySpec | None, episodes: Episodes) -> Episodes:
     """With actions as the network sees them."""
-    from priorscope_robotics.policies.named import discrete_dimensions
-
-    if given is not None:
-        dims = given.discrete
-    else:
-        found = discrete_dimensions(config.discrete, episodes.actions.shape[1]) or ()
-        dims = tuple(replace(dim, scale=config.discrete_scale) for dim in found)
+    dims = trained_dimensions(config, episodes.actions.shape[1]) if given is None else given.discrete
     if given is not None and episodes.actions.shape[1] != given.action_dim:
         return episodes  # refused later, with both sizes
     return replace(episodes, actions=scaled_actions(episodes.actions, dims))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -149,7 +150,10 @@ def discrete_dimensions(words: Sequence[str], action_dim: int) -> tuple[Discrete
         except (ValueError, IndexError, TypeError):
             remedy = "Use INDEX:VALUES[:SCALE[:GUESS]], such as -1:-1,1:10."
             raise InputError(f"the discrete dimension {word!r}", remedy=remedy) from None
-        if not -action_dim <= entry.index < action_dim or len(set(values)) < 2 or entry.scale <= 0:
+        sound = all(math.isfinite(number) for number in (*values, *numbers))
+        if not sound or not -action_dim <= entry.index < action_dim or len(set(values)) < 2 or entry.scale <= 0:
             raise InputError(f"the discrete dimension {word!r} for actions of {action_dim} numbers")
+        if any(entry.index % action_dim == other.index % action_dim for other in found):
+            raise InputError(f"the discrete dimension {entry.index % action_dim} is named twice")
         found.append(entry)
     return tuple(found)

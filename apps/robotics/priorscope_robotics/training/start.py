@@ -70,7 +70,6 @@ def new_spec(config: TrainConfig, episodes: Episodes) -> PolicySpec:
     crop = None
     if images:
         crop = (config.crop, config.crop) if config.crop else (images[0].shape[1] * 7 // 8, images[0].shape[2] * 7 // 8)
-    discrete = discrete_dimensions(config.discrete, action_dim) or ()
     return PolicySpec(
         observations=observations,
         action_dim=action_dim,
@@ -84,9 +83,37 @@ def new_spec(config: TrainConfig, episodes: Episodes) -> PolicySpec:
         diffusion=Diffusion(steps=config.noise_steps),
         image=ImageSettings(crop=crop),
         objective=config.objective,
-        discrete=tuple(replace(dim, scale=config.discrete_scale) for dim in discrete),
+        discrete=trained_dimensions(config, action_dim),
         trained_on=episodes.title,
     ).check()
+
+
+def trained_dimensions(config: TrainConfig, action_dim: int) -> tuple[DiscreteAction, ...]:
+    """The discrete dimensions that ``config`` names, with the scale that it tells for each or for all.
+
+    Raises
+    ------
+    InputError
+        Two scales for one, or values that a sample cannot reach: they are not normalised, but clipped like the rest.
+    """
+    found = []
+    for dim in discrete_dimensions(config.discrete, action_dim) or ():
+        scales = {dim.scale, config.discrete_scale} - {1.0}
+        if len(scales) > 1:
+            raise InputError(
+                f"the discrete dimension {dim.index} is divided by {dim.scale:g} in --discrete, and by "
+                f"--discrete-scale {config.discrete_scale:g}",
+                remedy="Tell one of them.",
+            )
+        dim = replace(dim, scale=scales.pop() if scales else 1.0)
+        largest, limit = max(abs(value) for value in dim.values), Diffusion().clip
+        if largest > limit * dim.scale:
+            raise InputError(
+                f"the discrete dimension {dim.index} has values up to {largest:g}, beyond what samples are clipped to",
+                remedy=f"Use a --discrete-scale of {largest / limit:g} or more.",
+            )
+        found.append(dim)
+    return tuple(found)
 
 
 def scaled_actions(actions: np.ndarray, dims: Sequence[DiscreteAction]) -> np.ndarray:
@@ -165,20 +192,25 @@ def start_model(
             student.spec = replace(model.spec, objective="consistency")
             return student, model
         model.spec = replace(model.spec, objective=config.objective)
+        _check_streaming(model.spec)
         return model.train().requires_grad_(True), None
     spec = new_spec(config, episodes)
-    if config.objective == "streaming":
-        chunks = chunk_count(spec.horizon, spec.first_action, spec.n_action_steps)
-        if spec.network != "unet" or spec.diffusion.steps % chunks:
-            raise InputError(
-                f"a streaming policy needs a U-Net, and {spec.diffusion.steps} levels for {chunks} chunks of a plan",
-                remedy="Use --network unet, and --n-action-steps whose chunks divide --noise-steps.",
-            )
+    _check_streaming(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.loop.seed)
         model = PolicyModel(spec, fitted_normalizer(spec, episodes, config.normalizer))
     model.spec = replace(spec, largest_moves=largest_moves(model, episodes))
     return model.to(device), None
+
+
+def _check_streaming(spec: PolicySpec) -> None:
+    """InputError where the policy shall be a streaming one and cannot."""
+    chunks = chunk_count(spec.horizon, spec.first_action, spec.n_action_steps)
+    if spec.objective == "streaming" and (spec.network != "unet" or spec.diffusion.steps % chunks):
+        raise InputError(
+            f"a streaming policy needs a U-Net, and {spec.diffusion.steps} levels for {chunks} chunks of a plan",
+            remedy="Use --network unet, and --n-action-steps whose chunks divide --noise-steps.",
+        )
 
 
 def check_data(spec: PolicySpec, episodes: Episodes) -> None:
