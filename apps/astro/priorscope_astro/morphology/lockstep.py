@@ -24,6 +24,7 @@ def brent(
     high: Array,
     *,
     xtol: Array | float,
+    ends: tuple[Array, Array] | None = None,
     rtol: float = 4 * np.finfo(float).eps,
     steps: int = 100,
 ) -> Array:
@@ -37,6 +38,8 @@ def brent(
         Ends of the brackets, of different sign or zero.
     xtol : float or array (B,)
         Absolute tolerance of a root; ``rtol`` is added relative to it.
+    ends : tuple of array (B,), optional
+        Values at the brackets' ends, where they are known.
     steps : int
         Most steps.
 
@@ -46,7 +49,7 @@ def brent(
     """
     every = np.arange(len(low))
     before, now = np.array(low, dtype=float), np.array(high, dtype=float)
-    f_before, f_now = function(before, every), function(now, every)
+    f_before, f_now = ends if ends is not None else (function(before, every), function(now, every))
     other, f_other = before.copy(), f_before.copy()
     step = last = np.zeros(len(low))
     root, found = np.where(f_before == 0, before, now), (f_before == 0) | (f_now == 0)

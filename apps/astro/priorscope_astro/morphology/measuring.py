@@ -177,7 +177,10 @@ def _measured(stamps: Stamps, noise: Array | None, gain: float | None, psf: Arra
         kernels = psf if psf is None or len(psf) == 1 else psf[part]
         parts.append(_portion(stamps.take(part), None if noise is None else noise[part], gain, kernels, fit))
     back = np.argsort(order)
-    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+    found = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+    # a search with many small steps: the more together, the better
+    found["multimode"] = mid.multimode(found.pop("light"), stamps.segments & ~stamps.masks)
+    return found
 
 
 def _portion(stamps: Stamps, noise: Array | None, gain: float | None, psf: Array | None, fit: bool) -> dict:
@@ -234,7 +237,7 @@ def _portion(stamps: Stamps, noise: Array | None, gain: float | None, psf: Array
     light, counted = np.maximum(own, 0), stamps.segments & ~masks
     clump = flagged(mid.region(light, counted, region, peak))
     light = np.where(clump, light, 0.0)
-    found["multimode"] = mid.multimode(light, counted)
+    found["light"] = light
     found["intensity"], found["deviation"], bad = mid.intensity_and_deviation(light, clump.sum((1, 2)))
     both = (region & clump).sum((1, 2)) / np.maximum(np.maximum(region.sum((1, 2)), clump.sum((1, 2))), 1)
     flagged((flag, np.maximum(bad, np.where(both < _OVERLAP, 1, 0))))

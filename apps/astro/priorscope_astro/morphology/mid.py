@@ -101,7 +101,7 @@ class _Clumps:
     """Pixels of the two largest clumps of images above thresholds, remembered by threshold."""
 
     def __init__(self, light: Array, counted: Mask) -> None:
-        self.light = _cropped(light, counted)[0]
+        self.light = _cropped(light, light > 0)[0]
         self.ranked, self.count = _ranked(light, counted)
         self.known = np.zeros(self.ranked.shape, dtype=bool)
         self.first, self.second = np.zeros((2, *self.ranked.shape), dtype=np.int64)

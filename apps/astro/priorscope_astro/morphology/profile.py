@@ -22,6 +22,8 @@ _XTOL = 1e-6
 #: The guess's bins, pixels.
 _BIN = 0.1
 _GRID = 100
+#: Masked pixels an image up to which their area is taken off one by one.
+_FEW = 30
 
 
 @dataclass(frozen=True)
@@ -97,20 +99,35 @@ class Light:
         cut, origin = window(images, shape.centre, largest)
         self.size = (cut.shape[1], cut.shape[2])
         self.flux_differences = overlap.differences(cut)
+        self.area_differences: Array | None = None
+        self.masked: NDArray[np.intp] | None = None
         if masks is not None:
+            inside = (shape.centre - largest > -0.5).all() and (shape.centre + largest < self._ends(images)).all()
+            if inside:
+                masked = np.argwhere(window(masks, shape.centre, largest)[0])
+                if len(masked) <= _FEW * len(images):
+                    self.masked = masked
+        if masks is not None and self.masked is None:
             free = (~window(masks, shape.centre, largest)[0]).astype(float)
             self.area_differences = overlap.differences(free)
         self.shape = shape.moved(origin)
 
     def __call__(self, a: Array, rows: Rows) -> tuple[Array, Array]:
         """Flux and unmasked area within ``a``."""
-        corners = self._corners(a, rows)
-        if len(rows) == len(self.flux_differences):
-            return overlap.weighted(corners, self.flux_differences), overlap.weighted(corners, self.area_differences)
-        return (
-            overlap.weighted(corners, self.flux_differences[rows]),
-            overlap.weighted(corners, self.area_differences[rows]),
-        )
+        corners, every = self._corners(a, rows), len(rows) == len(self.flux_differences)
+        flux = overlap.weighted(corners, self.flux_differences if every else self.flux_differences[rows])
+        if self.area_differences is not None:
+            return flux, overlap.weighted(corners, self.area_differences if every else self.area_differences[rows])
+        area = self.shape.rows(rows).area(a)
+        assert self.masked is not None
+        if len(self.masked):
+            place = np.full(len(self.flux_differences), -1)
+            place[rows] = np.arange(len(rows))
+            of, y, x = place[self.masked[:, 0]], self.masked[:, 1], self.masked[:, 2]
+            of, y, x = of[of >= 0], y[of >= 0], x[of >= 0]
+            covered = corners[of, y + 1, x + 1] - corners[of, y + 1, x] - corners[of, y, x + 1] + corners[of, y, x]
+            area = area - np.bincount(of, covered, minlength=len(rows))
+        return flux, area
 
     def flux(self, a: Array, rows: Rows) -> Array:
         """Flux within ``a``."""
@@ -118,6 +135,10 @@ class Light:
         return overlap.weighted(
             self._corners(a, rows), differences if len(rows) == len(differences) else differences[rows]
         )
+
+    @staticmethod
+    def _ends(images: Array) -> Array:
+        return np.array([images.shape[2], images.shape[1]]) - 0.5
 
     def _corners(self, a: Array, rows: Rows) -> Array:
         return self.shape.rows(rows).corners(a, self.size)
@@ -157,6 +178,7 @@ def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Ar
 
     guess = _guessed_petrosian(images, masks, shape, grid)
     at = np.zeros(count, dtype=np.intp)
+    values = np.full((count, _GRID), np.nan)
     low, bracketed = np.full(count, -1), np.zeros(count, dtype=bool)
     # near the centre pixels are too few to guess from: the first radii exactly, then from just before the guess
     for first, last in ((np.zeros(count, dtype=np.intp), 2), (np.maximum(guess - 1, 3), _GRID - 1)):
@@ -170,6 +192,7 @@ def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Ar
                 light = Light(images, masks, shape, reached)
                 excess = excess_in(light, every)
             found = excess(grid[rows, at[rows]], rows)
+            values[rows, at[rows]] = found
             passed = found <= 0
             # started too late: go back until the excess is positive
             back = passed & (at[rows] == first[rows]) & (first[rows] > 3)
@@ -185,7 +208,8 @@ def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Ar
     if len(rows):
         ends = grid[rows, low[rows]], grid[rows, low[rows] + 1]
         light = Light(images[rows], masks[rows], shape.rows(rows), float(ends[1].max()) + ANNULUS)
-        radius[rows] = brent(excess_in(light, np.arange(len(rows))), *ends, xtol=_XTOL)
+        known = values[rows, low[rows]], values[rows, low[rows] + 1]
+        radius[rows] = brent(excess_in(light, np.arange(len(rows))), *ends, ends=known, xtol=_XTOL)
     return radius, flag
 
 
@@ -245,7 +269,7 @@ def radius_of(images: Array, shape: Shape, total_radius: Array, fraction: Array 
         high[late], at_high[late] = low[late], at_low[late]
         low[late] = np.maximum(low[late] - 1, 0)
         at_low[late] = excess(low[late], late)
-    radius[rows] = brent(excess, low, high, xtol=_XTOL)
+    radius[rows] = brent(excess, low, high, ends=(at_low, at_high), xtol=_XTOL)
     return radius, flag
 
 
