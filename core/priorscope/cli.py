@@ -16,6 +16,7 @@ from priorscope.evaluation.processes import process_index_and_count
 #: Extra -> modules that come with it, for the message when one is missing.
 _MODULES_OF = {
     "depth": {"embreex", "trimesh", "h5py", "av", "OpenEXR"},
+    "detection": {"embreex", "trimesh", "shapely"},
     "medical": {"nibabel", "pydicom", "nilearn", "h5py", "hdf5plugin", "pymust", "av"},
     "pose": {"pycocotools", "faster_coco_eval", "embreex", "trimesh", "av"},
     "remote-sensing": {"rasterio", "pyogrio", "shapely", "h5py", "sklearn"},
