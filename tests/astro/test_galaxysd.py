@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +16,17 @@ from priorscope.caching import DeepCache
 from priorscope.cli import main
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
+from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.configs import TrainConfig
+from priorscope_astro.data.catalogue import read_catalogue
 from priorscope_astro.data.pairs import read_pairs
 from priorscope_astro.galaxysd import GalaxySD, ReferencePool, load_galaxysd, noise_levels, weighted_states
 from priorscope_astro.galaxysd.loading import hcp_file
 from priorscope_astro.galaxysd.names import from_hcp, to_hcp
 from priorscope_astro.galaxysd.pool import LatentMoments, encode, start_from_moments
 from priorscope_astro.galaxysd.training import prepare
+from priorscope_astro.plan import Plan, PlanRow, row_seed
+from priorscope_astro.samplers import sha256_of
 
 PROMPT = "sdss, in-between round galaxy, {dust lane:1.3}"
 SIDE = 104  # 13 latents: no multiple of 8, as the published 53
@@ -412,6 +417,34 @@ def test_bad_captions(pairs, diffusers_folder, tmp_path, capsys):
     assert train(pairs, diffusers_folder, tmp_path / "run", "--side", "60") == 2
     assert "multiple of 8" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_is_drawn_with_its_references(diffusers_folder, pool, tmp_path):
+    """The command draws 424 x 424, and tells which galaxy each picture started from, and by which weights."""
+    plan_id = "00000000000000aa"
+    rows = tuple(
+        PlanRow(row, "dust_lane", PROMPT, Condition(), row_seed(plan_id, row), "", f"object-{row}", f"{1000 + row}.png")
+        for row in range(2)
+    )
+    Plan(plan_id, rows, "none").write(tmp_path / "plan.ecsv")
+    words = ["astro", "generate", str(tmp_path / "plan.ecsv"), "--model", str(diffusers_folder), "--device", "cpu"]
+    words += ["--pool", str(pool.members.path), "--steps", "2", "--cache", "2", "--batch-size", "1"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    table = read_catalogue(tmp_path / "out/catalogue.ecsv")
+    assert [str(name) for name in table["reference_id"]] == ["object-0", "object-1"]
+    assert {str(name) for name in table["sampler"]} == {"euler-ancestral, DeepCache 2"}
+    assert {float(value) for value in table["guidance"]} == {6.5}
+    assert {str(value) for value in table["start"]} == {"reference"}
+    weights = ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
+    assert {str(value) for value in table["model_sha256"]} == {sha256_of([diffusers_folder / name for name in weights])}
+    model = GalaxySD.from_pretrained(diffusers_folder, device="cpu")
+    for row in rows:
+        name = f"{plan_id}-{row.row:06d}.png"
+        with Image.open(tmp_path / "out/images" / name) as image:
+            assert image.size == (424, 424)
+            drawn = np.asarray(image)
+        same = {"steps": 2, "cache": DeepCache(2), "pool": pool, "references": [Path(row.reference_image).stem]}
+        np.testing.assert_array_equal(drawn, model.generate([PROMPT], [row.seed], **same)[0])
 
 
 def test_real_pictures_are_references(shared_data, model):

@@ -77,6 +77,9 @@ class GenerateConfig:
     start: Literal["reference", "moments", "noise"] = "reference"
     """GalaxySD: from a noised galaxy of the pool, as published; from noise with the mean and variance of the pool, in
     which no galaxy can be seen; or from noise alone, which gives pictures that are too bright."""
+    rescale: Literal["mean", "rms"] = "mean"
+    """GalaxySD: what the embedding of a prompt with weights keeps: its mean, as published, which is near 0 and may make
+    weights act far more or less than they say; or its root mean square."""
     steps: int | None = None
     """Default: 40 for GalaxySD, as published; 20 for ours."""
     guidance: float | None = None

@@ -128,7 +128,11 @@ class _GalaxySD:
         self.survey: dict[str, Any] = {}
         self.pool = None if config.start == "noise" else reference_pool(config, plan, splits)
         self.model = GalaxySD.from_pretrained(
-            config.model, base=config.base, device=own_device(config.device), precision=config.precision
+            config.model,
+            base=config.base,
+            device=own_device(config.device),
+            precision=config.precision,
+            rescale=config.rescale,
         )
         for row in plan.rows:
             self.model.prompts.tokens(row.prompt)  # a prompt that is too long is refused before work begins
@@ -139,6 +143,7 @@ class _GalaxySD:
         }
         self.cache = _cache(config.cache)
         self.facts = _facts(config.model, self.model.parts.files, self.options, config.cache, config.start)
+        self.facts["rescale"] = config.rescale
 
     def draw(self, rows: Sequence[PlanRow]) -> tuple[NDArray[Any], list[str]]:
         seeds = [row.seed for row in rows]

@@ -79,7 +79,7 @@ def _factor(before: torch.Tensor, after: torch.Tensor, rescale: Rescale) -> floa
     if not 0 < factor < float("inf"):
         raise InputError(
             f"the weights of the prompt turn the mean of its embedding from {before.mean():.3g} to {after.mean():.3g}",
-            remedy="Use smaller weights, or rescale='rms'.",
+            remedy="Use other weights, or keep the root mean square instead (--rescale rms).",
         )
     return factor
 
