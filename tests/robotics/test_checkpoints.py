@@ -26,7 +26,7 @@ from priorscope_robotics.model import PolicyModel
 from priorscope_robotics.policies.full import FullPolicy
 from priorscope_robotics.policies.noise import EnvironmentNoise
 from priorscope_robotics.policies.rti import RtiPolicy
-from priorscope_robotics.spec import ImageSettings, Observation, PolicySpec
+from priorscope_robotics.spec import DiscreteAction, ImageSettings, Observation, PolicySpec
 
 LOWDIM = {"diffusion_step_embed_dim": 256, "down_dims": [256, 512, 1024], "kernel_size": 5, "n_groups": 8}
 LARGE = {"diffusion_step_embed_dim": 128, "down_dims": [512, 1024, 2048], "kernel_size": 5, "n_groups": 8}
@@ -398,6 +398,26 @@ def test_what_lerobot_does_not_have(tmp_path):
         with pytest.raises(InputError, match="LeRobot has no"):
             export_lerobot(fill(small(dp_specs()[name])), tmp_path / "policy")
     assert not (tmp_path / "policy").exists()
+
+
+def test_a_scaled_gripper_keeps_its_unit_as_a_lerobot_folder(tmp_path):
+    """LeRobot knows no scale of discrete dimensions: the statistics of the action have to tell it."""
+    spec = small(dp_specs()["lowdim-lift_abs-cnn-global"])
+    model = fill(replace(spec, discrete=(DiscreteAction(-1, (0.0, 1.0), scale=10.0),)))
+    export_lerobot(model, tmp_path / "policy")
+    loaded = load_lerobot(tmp_path / "policy")
+    x = torch.rand(1, spec.horizon, spec.action_dim)
+    expected = model.actions(x)
+    expected[..., -1] *= 10
+    torch.testing.assert_close(loaded.actions(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_lerobot_has_no_students(tmp_path):
+    model = fill(small(dp_specs()["lowdim-lift_abs-cnn-global"]))
+    for objective in ("consistency", "streaming"):
+        model.spec = replace(model.spec, objective=objective)
+        with pytest.raises(InputError, match=f"LeRobot has no policy that was trained for {objective}"):
+            export_lerobot(model, tmp_path / "policy")
 
 
 def test_folders_of_lerobot_that_do_not_fit(tmp_path):

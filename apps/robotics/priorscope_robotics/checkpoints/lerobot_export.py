@@ -26,13 +26,14 @@ def export_lerobot(model: PolicyModel, folder: str | Path) -> Path:
     """Write config.json, model.safetensors and the two processors with their statistics.
 
     A linear normaliser becomes minima and maxima (of images: mean and deviation) that mean the same; observations are
-    renamed to LeRobot's keys.
+    renamed to LeRobot's keys. The scale of discrete dimensions goes into the statistics of the action; that they take
+    few values is lost, since LeRobot has no word for it.
 
     Raises
     ------
     InputError
-        For what LeRobot's diffusion policy cannot be: other networks and conditionings, other orders of observations,
-        clipped image halves, or an existing folder.
+        For what LeRobot's diffusion policy cannot be: other objectives, networks and conditionings, other orders of
+        observations, or an existing folder.
     """
     folder = refuse_overwrite(Path(folder).expanduser())
     spec = model.spec
@@ -67,6 +68,8 @@ def lerobot_names(spec: PolicySpec) -> dict[str, str]:
     InputError
         The policy is none that LeRobot has.
     """
+    if spec.objective != "diffusion":
+        raise InputError(f"LeRobot has no policy that was trained for {spec.objective}")
     if spec.network != "unet" or spec.conditioning != "global" or spec.first_action != spec.n_obs_steps - 1:
         raise InputError(
             f"LeRobot has no {spec.network} with the conditioning {spec.conditioning!r} that acts from step "
@@ -117,6 +120,13 @@ def _statistics(model: PolicyModel, names: dict[str, str]) -> tuple[dict[str, st
             else:
                 modes[theirs] = "MIN_MAX"
                 stats = {"min": (-1 - offset) / scale, "max": (1 - offset) / scale}
+        if name == ACTION and any(dim.scale != 1 for dim in spec.discrete):
+            if not stats:
+                raise InputError("LeRobot cannot scale discrete dimensions of actions that are not normalised")
+            factor = torch.ones(spec.action_dim, dtype=torch.float64)
+            for dim in spec.discrete:
+                factor[dim.index] = dim.scale
+            stats = {stat: value.cpu() * factor for stat, value in stats.items()}
         for stat, value in stats.items():
             shaped = value.reshape(-1, 1, 1) if image else value.reshape(-1)
             found[f"{theirs}.{stat}"] = shaped.float().cpu().contiguous()
