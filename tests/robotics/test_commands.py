@@ -398,7 +398,7 @@ def test_rollout_predict_and_convert(trained, data, tmp_path, capsys):
     ]
     assert main([*words, "--policy", "ddim:2"]) == 0
     with np.load(tmp_path / "a.npz") as file:
-        assert file["actions"].shape == (8, 1)
+        assert file["actions"].shape == (6, 1)  # two of the second plan's four were never done
     assert main([*words, "--policy", "ddim:2"]) == 2
     assert "exists already" in capsys.readouterr().err
     plans = str(tmp_path / "p.npz")
@@ -410,6 +410,29 @@ def test_rollout_predict_and_convert(trained, data, tmp_path, capsys):
     assert main(["robotics", "convert", str(trained), str(tmp_path / "lerobot"), "--layout", "lerobot"]) == 0
     assert load_policy(tmp_path / "lerobot").spec.family == "lerobot"
     assert main(["robotics", "convert", str(trained), str(tmp_path / "lerobot")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rollout", "RUN", "gym:Pendulum-v1", "--out", "x.npz", "--episode", "-1"], "seeds -1"),
+        (["rollout", "RUN", "gym:Pendulum-v1", "--out", "x.npz", "--episode", "4294967296"], "seeds 4294967296"),
+        (["rollout", "RUN", "gym:Pendulum-v1", "--out", "x.npz", "--max-steps", "-3"], "--max-steps -3"),
+        (["demo", "RUN", "gym:Pendulum-v1", "--out", "x", "--episode", "-1"], "seeds -1"),
+        (["evaluate", "RUN", "pusht", "--out", "x", "--first-seed", "4294967295"], "seeds 4294967295"),
+        (["collect", "metaworld:reach", "--out", "x.npz", "--seed", "-1"], "seeds -1"),
+        (["collect", "metaworld:reach", "--out", "x.npz", "--max-steps", "-1"], "--max-steps -1"),
+        (["predict", "RUN", "DATA", "--out", "x.npz", "--policy", "rti:2,1,0:do=4"], "leave :do= out"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_one_line(trained, data, tmp_path, monkeypatch, words, message, capsys):
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": str(trained), "DATA": str(data)}
+    assert main(["robotics", *(places.get(word, word) for word in words)]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_films(trained, tmp_path):

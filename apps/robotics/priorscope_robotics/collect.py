@@ -15,6 +15,7 @@ from priorscope_robotics.configs import CollectConfig
 from priorscope_robotics.data.arrays import write_arrays
 from priorscope_robotics.data.episodes import Episodes
 from priorscope_robotics.data.pusht_zarr import PushTRecorder
+from priorscope_robotics.envs.environment import check_seeds
 
 
 @dataclass
@@ -29,6 +30,9 @@ def collect(config: CollectConfig) -> int:
     if config.episodes < 1 or config.attempts < 0 or not config.noise >= 0:
         given = f"--episodes {config.episodes} --attempts {config.attempts} --noise {config.noise}"
         raise InputError(given, remedy="Ask for 1 or more episodes, and 0 or more of the others.")
+    if config.max_steps < 0:
+        raise InputError(f"--max-steps {config.max_steps}", remedy="Use 0 or more.")
+    check_seeds(config.seed, _most(config))
     if config.environment == "pusht":
         return _collect_pusht(config)
     kind, _, task = config.environment.partition(":")

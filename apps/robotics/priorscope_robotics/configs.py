@@ -172,7 +172,8 @@ class RolloutConfig:
     environment: Annotated[str, tyro.conf.Positional] = "pusht"
     """pusht, metaworld:TASK, or gym:ID."""
     out: Path = Path("rollout.mp4")
-    """*.mp4 or *.gif; where the environment cannot be drawn, a *.npz of what happened."""
+    """*.mp4 or *.gif; where the environment cannot be drawn, a *.npz of the actions that were done (steps, action), as
+    the policy gave them, the score and the success."""
     policy: str = "rti:2,1,0"
     """ddpm; ddim:STEPS[:trailing]; rti:LEVELS; streaming[:STRIDE]; consistency[:CHAIN]."""
     episode: int = 100000
@@ -199,7 +200,7 @@ class PredictConfig:
     """plans (steps, horizon, action), actions (steps, action), calls (steps,)."""
     episode: int = 0
     policy: str = "rti:2,1,0"
-    """ddpm; ddim:STEPS[:trailing]; rti:LEVELS; streaming[:STRIDE]; consistency[:CHAIN]."""
+    """ddpm; ddim:STEPS[:trailing]; rti:LEVELS; consistency[:CHAIN]."""
     device: str = "auto"
     seed: int = 0
     overwrite: bool = False

@@ -15,7 +15,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_robotics.checkpoints.load import load_policy
 from priorscope_robotics.configs import DemoConfig
-from priorscope_robotics.envs.environment import Environment, make_environment
+from priorscope_robotics.envs.environment import Environment, check_seeds, make_environment
 from priorscope_robotics.episodes_run import History, check_environment, stack_histories
 from priorscope_robotics.film import beside, strip, write_film
 from priorscope_robotics.filmed import Filmed, film_episode
@@ -35,6 +35,7 @@ def demo(config: DemoConfig) -> int:
             f"--n-action-steps {config.n_action_steps}",
             remedy="Use 1 or more calls, and 0 or more steps.",
         )
+    check_seeds(config.episode)
     if config.policy == config.full:
         raise InputError(f"--policy {config.policy} --full {config.full}", remedy="Compare two policies.")
     model = load_policy(config.model, device=config.device)

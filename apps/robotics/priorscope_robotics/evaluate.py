@@ -14,7 +14,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_robotics.checkpoints.load import load_policy
 from priorscope_robotics.configs import EvaluateConfig
-from priorscope_robotics.envs.environment import Environment, make_environment
+from priorscope_robotics.envs.environment import Environment, check_seeds, make_environment
 from priorscope_robotics.episodes_run import CallTime, check_environment, run_episodes
 from priorscope_robotics.evaluation_report import Contestant, write_report
 from priorscope_robotics.latency import summarise, time_calls
@@ -220,5 +220,6 @@ def _check(config: EvaluateConfig) -> None:
     for name in ("n_action_steps", "max_steps", "films", "latency_calls", "first_seed", "max_seconds"):
         if not getattr(config, name) >= 0:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
+    check_seeds(config.first_seed, config.episodes)
     if len(set(config.compare)) < len(config.compare):
         raise InputError(f"--compare {' '.join(config.compare)}", remedy="Name each policy once.")

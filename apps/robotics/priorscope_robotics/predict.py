@@ -10,7 +10,7 @@ from priorscope.errors import InputError
 from priorscope_robotics.checkpoints.load import load_policy
 from priorscope_robotics.configs import PredictConfig
 from priorscope_robotics.data.open import open_episodes
-from priorscope_robotics.policies.named import make_policy
+from priorscope_robotics.policies.named import executed_actions, make_policy
 from priorscope_robotics.policies.noise import EnvironmentNoise
 from priorscope_robotics.training.start import check_data
 
@@ -26,6 +26,13 @@ def predict(config: PredictConfig) -> int:
     if not 0 <= config.episode < len(episodes):
         raise InputError(f"--episode {config.episode}", remedy=f"There are {len(episodes)}, from 0 on.")
     # the recording moves on by one step a call, whatever the policy would do
+    if executed_actions(config.policy) > 1:
+        raise InputError(f"--policy {config.policy}", remedy="A recording moves on by one step a plan: leave :do= out.")
+    if config.policy.startswith("streaming") and spec.n_action_steps > 1:
+        raise InputError(
+            f"a streaming policy that moves on by {spec.n_action_steps} steps cannot follow a recording step by step",
+            remedy="Plan with ddpm, or try it with rollout.",
+        )
     policy = make_policy(model, config.policy, n_action_steps=1)
     first, end = int(episodes.starts[config.episode]), int(episodes.ends[config.episode])
     state, noise = policy.start(1), EnvironmentNoise([config.seed])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from priorscope.errors import InputError
 
 Seen = dict[str, NDArray[Any]]
+_SEEDS = 2**32
 
 
 @dataclass
@@ -111,6 +112,12 @@ def make_environment(name: str, names: Sequence[str] = ()) -> Environment:
 
         return GymEnvironment(rest, names)
     raise InputError(f"no environment is called {name!r}", remedy="Use pusht, metaworld:TASK or gym:ID.")
+
+
+def check_seeds(first: int, count: int = 1) -> None:
+    """InputError where episodes cannot have the seeds ``first``, ``first + 1``, ...: they are numbers of 32 bits."""
+    if first < 0 or first + count > _SEEDS:
+        raise InputError(f"episodes with the seeds {first} ... {first + count - 1}", remedy=f"Use 0 ... {_SEEDS - 1}.")
 
 
 def check_names(wanted: Sequence[str], known: Sequence[str], title: str) -> tuple[str, ...]:
