@@ -11,7 +11,7 @@ from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import CONDITION_SIZE
 
 #: Widths of the levels, and residual blocks in each, by size. Attention at the last level only. ``mini`` with three
-#: bands in blocks of 2 has 1.3 M weights: 2.7 MB as float16.
+#: bands in blocks of 2 has 1.29 M weights: 2.6 MB as float16.
 SIZES: dict[str, tuple[tuple[int, ...], int]] = {
     "tiny": ((16, 32), 1),
     "mini": ((32, 56, 80), 1),
