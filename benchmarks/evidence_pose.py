@@ -1,6 +1,7 @@
 """Does a diffusion prior help to find joints, in its own domain and out of it? Do more frames help in video?
 
-    OMP_NUM_THREADS=1 python benchmarks/evidence_pose.py [--max-seconds 1200] [--only stills|clips] [--table] [--small]
+    OMP_NUM_THREADS=1 python benchmarks/evidence_pose.py [--max-seconds 1200] [--only stills|clips] [--arm ARM]
+        [--table] [--small]
 
 Stills. Networks learn from labelled drawn people who walk. ``prior``: a small SDPose, its U-Net pretrained as a
 diffusion model on more pictures of the same renderer, without keypoints; ``scratch``: the same network, new weights;
@@ -54,7 +55,7 @@ CROP = (64, 80)
 SIGMA = 1.5
 ARMS = ("prior", "scratch", "conv", "prior-auxiliary")
 #: Of people as they are cut out, in all trainings: less than published, for as few steps as these.
-AUGMENTATION: dict[str, float] = {"rotation": 20.0, "scale": 0.2, "half_body": 0.0}
+AUGMENTATION: dict[str, Any] = {"rotation": 20.0, "scale": 0.2, "half_body": 0.0}
 HOLE = 0.3
 SIZE = "tiny"
 RATES = (1e-3, 2e-3)
@@ -88,6 +89,7 @@ class Evidence(EvidenceRows):
         super().__init__(options.rows, options.max_seconds)
         self.out: Path = options.out
         self.plan: Plan = SMALL if options.small else Plan()
+        self.arms: tuple[str, ...] = (options.arm,) if options.arm else ARMS
         self.data = Data(self.out, self.plan.sizes, self.seconds_left)
 
     def trained(self, name: str, config: TrainConfig) -> Path:
@@ -169,11 +171,13 @@ class Evidence(EvidenceRows):
         return max(scores, key=lambda setting: scores[setting])
 
     def stills(self) -> None:
-        for arm in ARMS:
+        for arm in self.arms:
             for seed in self.plan.seeds:
                 if self._lacks_sets(arm, seed):
                     rate, label = self.chosen(arm)
                     self._measure(arm, seed, self.still_model(arm, seed, rate, label, self.plan.steps))
+        if self.arms != ARMS:
+            return
         for arm in LONG:
             name, seed = f"{arm}-long", self.plan.seeds[0]
             if self._lacks_sets(name, seed):
@@ -255,6 +259,7 @@ def main() -> None:
     )
     parser.add_argument("--max-seconds", type=float, default=1200)
     parser.add_argument("--only", choices=("stills", "clips"), help="the other part is left for another call")
+    parser.add_argument("--arm", choices=ARMS, help="of the stills, that no other call is at; not the long ones")
     parser.add_argument("--table", action="store_true", help="only print the tables and draw the figure")
     parser.add_argument("--small", action="store_true", help="a rehearsal: a few people, a few steps")
     options = parser.parse_args()
