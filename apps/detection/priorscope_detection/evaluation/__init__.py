@@ -1,0 +1,1 @@
+"""Average precision of 3D boxes."""

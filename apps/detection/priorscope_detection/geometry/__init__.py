@@ -1,0 +1,1 @@
+"""Geometry of oriented boxes: conventions, poses, overlap, non-maximum suppression."""
