@@ -23,8 +23,9 @@ from priorscope_astro.morphology.stamps import SKYBOX, Stamps, bad_pixels, centr
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-#: Galaxies that are read at a time, and those that go through the measurement together: these fit a processor's cache.
-_READ, _TOGETHER = 256, 16
+#: Pixels that are read at a time (the memory taken is some 50 bytes a pixel), and galaxies that go through the
+#: measurement together: these fit a processor's cache.
+_READ, _TOGETHER = 4_000_000, 16
 #: Larger stamps are taken for mosaics.
 LARGEST = 1024
 #: Fluxes are taken within so many Petrosian radii.
@@ -113,8 +114,9 @@ def measure(
     found["flag"] = np.full(len(stack), 4, dtype=np.int64)
     if fit:
         found["flag_sersic"] = np.full(len(stack), 4, dtype=np.int64)
-    for begin in range(0, len(stack), _READ):
-        read = slice(begin, begin + _READ)
+    step = max(_TOGETHER, _READ // (stack.shape[1] * stack.shape[2]))
+    for begin in range(0, len(stack), step):
+        read = slice(begin, begin + step)
         light = stack[read].astype(np.float64)
         left_out = np.zeros(light.shape, dtype=bool) if given["mask"] is None else given["mask"][read].astype(bool)
         if given["segmentation"] is None:
