@@ -1,8 +1,8 @@
 """Oriented boxes and their conventions.
 
-Inside the app a box is (x, y, z, l, w, h, yaw): centre and full sizes in metres, yaw in radians, counter-clockwise about
-z, in the ego's LiDAR frame (x ahead, y left, z up). Published code uses other layouts; the functions here have their
-names.
+Inside the app a box is (x, y, z, l, w, h, yaw): centre and full sizes in metres, yaw in radians, counter-clockwise
+about z, in the ego's LiDAR frame (x ahead, y left, z up). Published code uses other layouts; the functions here have
+their names.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def corners(boxes: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (..., 8, 3): the floor from the front right corner on, counter-clockwise as seen from above, then the roof, as in
-        OpenCOOD's ``boxes_to_corners_3d``.
+        (..., 8, 3): the floor from the front right corner on, counter-clockwise as seen from above, then the roof, as
+        in OpenCOOD's ``boxes_to_corners_3d``.
     """
     half = boxes.new_tensor(_SIGNS) * boxes[..., None, 3:6] / 2
     cos, sin = torch.cos(boxes[..., 6:7]), torch.sin(boxes[..., 6:7])

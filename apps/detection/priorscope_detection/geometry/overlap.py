@@ -1,12 +1,12 @@
 """Overlap of oriented boxes, exact, for all pairs at once, on CPU and CUDA, in float64 inside.
 
-The area in common of a polygon P and a box B with axis-parallel sides needs no polygon clipping. Let phi take a point to
+The area in common of a polygon P and a box B with axis-parallel sides needs no list of corners. Let phi take a point to
 the nearest point of B. It does not move what is inside B, and takes everything else to B's border, along segments that
-never cross B's inside; so the curve phi(border of P) winds round a point inside B as often as the border of P does, that
-is once where the point is in P and else not at all. The area that phi(border of P) encloses is hence that of P and B in
-common. phi clamps both coordinates, so a straight edge becomes at most five straight pieces, whose share of the line
-integral of x dy has a closed form without case distinctions. It changes continuously with the boxes: edges that coincide,
-touch or are parallel need no tolerance.
+never cross B's inside; so the curve phi(border of P) winds round a point inside B as often as the border of P does,
+that is once where the point is in P and else not at all. The area that phi(border of P) encloses is hence that of P and
+B in common. phi clamps both coordinates, so a straight edge becomes at most five straight pieces, whose share of the
+line integral of x dy has a closed form without case distinctions. It changes continuously with the boxes: edges that
+coincide, touch or are parallel need no tolerance.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Poses of agents: six numbers as published, 4 x 4 matrices, and what takes one agent's frame to another's.
 
-A published pose is [x, y, z, roll, yaw, pitch], metres and degrees, in OpenCOOD's order and CARLA's left-handed sense. The
-matrix of a pose takes points from the agent's LiDAR frame to the world.
+A published pose is [x, y, z, roll, yaw, pitch], metres and degrees, in OpenCOOD's order and CARLA's left-handed sense.
+The matrix of a pose takes points from the agent's LiDAR frame to the world.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def relative(of: ArrayLike, to: ArrayLike) -> Array:
         (..., 4, 4): inverse of the matrix ``to``, times the matrix ``of``.
     """
     first, second = _matrices(of), _matrices(to)
-    return np.linalg.solve(second, first)
+    transforms: Array = np.linalg.solve(second, first)
+    return transforms
 
 
 def _matrices(given: ArrayLike) -> Array:
