@@ -262,6 +262,26 @@ def test_checkpoint_is_converted_once(tmp_path, monkeypatch):
     acts_alike(first, load_policy(copy))
 
 
+def test_two_processes_convert_the_same_checkpoint(tmp_path, monkeypatch):
+    from priorscope_robotics.checkpoints import load
+
+    monkeypatch.setenv("PRIORSCOPE_CACHE", str(tmp_path / "cache"))
+    spec = small(dp_specs()["lowdim-lift_abs-cnn-global"])
+    path = write_ckpt(tmp_path / "latest.ckpt", spec, fill(spec).state_dict())
+    others = []
+
+    def save_and_be_overtaken(model, folder):
+        save_model(model, folder)
+        if not others:
+            others.append(None)
+            others[0] = load_policy(path)  # another process, from begin to end
+
+    monkeypatch.setattr(load, "save_model", save_and_be_overtaken)
+    acts_alike(load_policy(path), others[0])
+    (copy,) = (tmp_path / "cache/robotics").iterdir()
+    acts_alike(others[0], load_policy(copy))
+
+
 class Attack:
     def __reduce__(self):
         return os.system, ("true",)

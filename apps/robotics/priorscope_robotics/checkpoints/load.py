@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shutil
 from pathlib import Path
 
@@ -59,10 +60,16 @@ def _converted(path: Path) -> PolicyModel:
     if folder.is_dir():
         return load_folder(folder)
     model = load_diffusion_policy(path)
-    aside = folder.with_name(folder.name + ".part")
-    with writing(aside, remedy="Set PRIORSCOPE_CACHE to a folder you may write to."):
+    # a name of its own: several processes may convert the same file, and the first to end wins
+    aside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
+    try:
+        with writing(aside, remedy="Set PRIORSCOPE_CACHE to a folder you may write to."):
+            save_model(model, aside)
+            try:
+                aside.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        save_model(model, aside)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
     return model
