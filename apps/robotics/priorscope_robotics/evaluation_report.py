@@ -76,7 +76,8 @@ def write_report(
         report.paragraph(
             "By how much a run stretches the difference between two guesses at most, measured at one observation of "
             "the last episodes: the largest singular value of its Jacobian (by power iteration, a lower bound). "
-            "Below 1, what the last plan got wrong dies out."
+            "Below 1, a run leaves less of what the guess got wrong; shifting a plan can add to it, since its last "
+            "step is repeated."
         )
     films = [(c, seed, pictures) for c in contestants for seed, pictures in c.films.items()]
     if films:

@@ -76,8 +76,9 @@ def measure_contraction(policy: RtiPolicy, given: Given, guess: torch.Tensor, *,
 
     Notes
     -----
-    Below 1 the influence of the start dies out; the whole run's factor is also that of the iteration from control step
-    to control step, as long as the observation stays.
+    Below 1 a run leaves less of a small difference between two guesses than there was. From control step to control
+    step there is the shift too: it drops steps and repeats the last one, by which a difference there grows up to
+    sqrt(1 + shift) times. The iteration contracts for certain where the whole run's factor is below one over that.
     """
     model = _Asked(policy, given)
     last = [*policy.levels, policy.denoiser.schedule.end]
