@@ -548,6 +548,19 @@ def test_evaluation_in_parts_is_the_same(trained, tmp_path, capsys):
     assert len(read_jsonl(parts / "metrics.jsonl")) == 6  # nothing ran twice
 
 
+def test_a_resumed_evaluation_keeps_the_levels_it_began_with(trained, tmp_path, monkeypatch):
+    """The trials of rti:auto may say something else on another machine, or with other environments beside it."""
+    out = tmp_path / "run"
+    given = {"policy": "rti:auto:2", "latency_calls": 0, "contraction": False}
+    for level in (5, 3):
+        monkeypatch.setattr("priorscope_robotics.evaluate.level_from_trials", lambda *_, found=level: lambda: found)
+        evaluate(evaluation(trained, out, **given, max_seconds=1e-9 if level == 5 else 0.0, resume=level == 3))
+    rows = read_jsonl(out / "metrics.jsonl")
+    assert len(rows) == 3
+    assert {row["levels"] for row in rows} == {"5,0"}
+    assert json.loads((out / "metrics.json").read_text())["rows"][0]["levels"] == "5,0"
+
+
 # ---- demo -------------------------------------------------------------------------------------------------------
 
 

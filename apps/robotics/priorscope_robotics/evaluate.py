@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,12 @@ def evaluate(config: EvaluateConfig) -> int:
         may_differ=("resume", "max_seconds", "out", "device", "batch_size", "films", "compare"),
     )
     done = {(row["policy"], row["seed"]): row for row in run.history() if "seed" in row}
+    for place, text in enumerate(texts):
+        # trials need not find the same level again, and one policy has one
+        begun = next((row["levels"] for (name, _), row in done.items() if name == text and row.get("levels")), "")
+        if begun and begun != _levels(policies[place]):
+            start = partial(int, begun.split(",")[0])
+            policies[place] = _policy(text, config, models, environments, start_level=start)
     contestants = []
     for text, policy in zip(texts, policies, strict=True):
         contestant = _contest(text, policy, config, environments, run, done, deadline)
@@ -88,8 +96,17 @@ def _environments(config: EvaluateConfig, model: PolicyModel) -> list[Environmen
     return found
 
 
+def _levels(policy: Policy) -> str:
+    """Of a warm-started policy, such as ``2,1,0``; empty of others."""
+    return ",".join(f"{level:g}" for level in policy.levels) if isinstance(policy, RtiPolicy) else ""
+
+
 def _policy(
-    text: str, config: EvaluateConfig, models: dict[str, PolicyModel], environments: list[Environment]
+    text: str,
+    config: EvaluateConfig,
+    models: dict[str, PolicyModel],
+    environments: list[Environment],
+    start_level: Callable[[], int] | None = None,
 ) -> Policy:
     text, source = _split(text, config)
     model = models[source]
@@ -101,7 +118,7 @@ def _policy(
         text,
         n_action_steps=steps,
         discrete=discrete,
-        start_level=level_from_trials(model, environments, steps),
+        start_level=start_level or level_from_trials(model, environments, steps),
     )
 
 
@@ -121,6 +138,7 @@ def _contest(
     left = [seed for seed in seeds if (text, seed) not in done]
     found = Contestant(text, [], {}, films, environments[0].fps)
     times: list[CallTime] = []
+    levels = _levels(policy)
 
     def draw(seed: int, environment: Environment) -> None:
         if seed in filmed and (picture := environment.picture()) is not None:
@@ -134,7 +152,7 @@ def _contest(
         environments, policy, left, noise_seed=config.seed, times=times, on_step=draw, on_output=keep
     )
     for number, result in enumerate(results, start=1):
-        row = {"policy": text, **asdict(result)}
+        row = {"policy": text, **asdict(result)} | ({"levels": levels} if levels else {})
         rows[result.seed] = row
         run.log(row)
         if result.failure:
@@ -144,7 +162,7 @@ def _contest(
         if time.monotonic() > deadline and number < len(left):
             return None
     found.rows = [rows[seed] for seed in seeds]
-    found.levels = ",".join(f"{level:g}" for level in policy.levels) if isinstance(policy, RtiPolicy) else ""
+    found.levels = levels
     found.latencies["in_episodes"] = summarise(times[1:])  # the first call warms up
     return found
 
