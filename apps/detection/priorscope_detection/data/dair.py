@@ -186,7 +186,7 @@ class DairV2X:
                     remedy="Copy it there, or give the path of a list of vehicle frame ids.",
                 )
         if not isinstance(content, list):
-            raise InputError(f"holds no list of frame ids for {split!s}", path=path)
+            raise InputError(f"holds no list of frame ids for {split}", path=path)
         return {str(one) for one in content}
 
     def _truth(self, path: Path, car_pose: Array) -> Truth:
