@@ -127,8 +127,7 @@ def relative(of: ArrayLike, to: ArrayLike) -> Array:
         (..., 4, 4): inverse of the matrix ``to``, times the matrix ``of``.
     """
     first, second = _matrices(of), _matrices(to)
-    transforms: Array = np.linalg.solve(second, first)
-    return transforms
+    return np.asarray(np.linalg.solve(second, first), np.float64)
 
 
 def _matrices(given: ArrayLike) -> Array:
