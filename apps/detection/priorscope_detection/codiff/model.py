@@ -1,0 +1,241 @@
+"""CoDiff as the paper means it (our form): the fused feature, diffused in a latent, given what each agent sees.
+
+What is learned: the latent of the feature that the agents would give with right poses and no delay. What it is given:
+the latent of the coarse feature, fused with the poses and messages at hand, and each agent's own latent, carried into
+the ego's frame. The target is never among the conditions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from priorscope.diffusion.condition import Condition
+from priorscope.diffusion.denoiser import Denoiser
+from priorscope.diffusion.losses import masked_mean
+from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.sampling import sample
+from priorscope.diffusion.schedule import VPSchedule
+from priorscope.diffusion.solvers import Step, ddim
+from priorscope.diffusion.spacing import spaced_times
+from priorscope.errors import InputError
+from priorscope_detection.codiff.codec import FeatureCodec
+from priorscope_detection.codiff.denoiser import SetDenoiser
+from priorscope_detection.fusion.agents import as_sets, presence
+from priorscope_detection.fusion.warp import Extent, coverage, warp_to_ego
+from priorscope_detection.network.spec import CoDiffSpec, Start
+
+
+class AgentSet(NamedTuple):
+    """What the denoiser is told.
+
+    Attributes
+    ----------
+    coarse : Tensor (B, latent, H, W)
+        Latent of the coarse fused feature.
+    has_coarse : bool Tensor (B,)
+    agents : Tensor (B, L, latent, H, W)
+        Latents of the agents in the ego's frame, the ego at index 0.
+    seen : bool Tensor (B, L, H, W)
+        Which agents take part, and where.
+    kinds : int64 Tensor (B, L)
+    delays : Tensor (B, L)
+        Seconds.
+    """
+
+    coarse: torch.Tensor
+    has_coarse: torch.Tensor
+    agents: torch.Tensor
+    seen: torch.Tensor
+    kinds: torch.Tensor
+    delays: torch.Tensor
+
+
+class DiffusionEstimate(NamedTuple):
+    """Loss of the diffusion at one random level, and the latent (B, latent, H, W) that it estimates there."""
+
+    loss: torch.Tensor
+    latent: torch.Tensor
+
+
+class CoDiff(nn.Module):
+    """Codec and denoiser.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the features.
+    spec : CoDiffSpec
+    """
+
+    def __init__(self, width: int, spec: CoDiffSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.codec = FeatureCodec(width, spec.latent)
+        self.network = SetDenoiser(spec)
+        self.schedule = VPSchedule.from_betas("cosine", num_steps=spec.noise_steps)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network as the core's denoiser; it is told the level on a scale of 0 to 1000."""
+        scale = 1000 / self.spec.noise_steps
+        return Denoiser(self.network, self.schedule, self.spec.prediction, time_label=lambda t: t * scale)
+
+    def agent_set(
+        self,
+        coarse: torch.Tensor,
+        own: torch.Tensor,
+        agents: Sequence[int],
+        to_ego: torch.Tensor,
+        extent: Extent,
+        kinds: torch.Tensor,
+        delays: torch.Tensor,
+    ) -> AgentSet:
+        """Encode what is known.
+
+        Parameters
+        ----------
+        coarse : Tensor (B, C, H, W)
+            The fused feature.
+        own : Tensor (N, C, H, W)
+            Each agent's own feature in its own frame; its latent is all of it that others need.
+        agents, to_ego, kinds, delays
+            As in :class:`~priorscope_detection.network.batch.AgentBatch`.
+        extent : tuple of float
+            Of the maps, in metres.
+        """
+        latents = warp_to_ego(self.codec.encode(own), to_ego, extent)
+        covered = coverage(to_ego, extent, *own.shape[2:]).to(own.device)
+        seen = as_sets(covered, agents) & presence(agents, own.device)[:, :, None, None]
+        return AgentSet(
+            self.codec.encode(coarse),
+            torch.ones(len(coarse), dtype=torch.bool, device=coarse.device),
+            as_sets(latents, agents),
+            seen,
+            as_sets(kinds.to(own.device), agents),
+            as_sets(delays.to(own), agents),
+        )
+
+    def dropped(self, told: AgentSet, noise: Noise) -> AgentSet:
+        """Leave out other agents than the ego, and the coarse feature, with the chances of the settings (training)."""
+        frames, most = told.seen.shape[:2]
+        draw = _uniform(noise.draw((frames, most), device=told.seen.device))
+        keep = draw >= self.spec.drop_agent
+        keep[:, 0] = True
+        keep_coarse = draw[:, 0] >= self.spec.drop_coarse
+        return told._replace(has_coarse=told.has_coarse & keep_coarse, seen=told.seen & keep[:, :, None, None])
+
+    def condition(self, told: AgentSet) -> Condition:
+        """What stays the same in all steps of a run, computed once."""
+        key, value = self.network.reader.prepare(told.agents, told.seen, told.kinds, told.delays)
+        return Condition(
+            {"coarse": told.coarse, "has_coarse": told.has_coarse, "key": key, "value": value, "seen": told.seen}
+        )
+
+    def estimate(self, target: torch.Tensor, told: AgentSet, noise: Noise) -> DiffusionEstimate:
+        """One training step of the diffusion.
+
+        Parameters
+        ----------
+        target : Tensor (B, latent, H, W)
+            Latent of the feature fused with right poses and no delay.
+        told : AgentSet
+            From the poses and messages at hand, :meth:`dropped` or not.
+        noise : Noise
+            Draws the levels, uniformly, and the noise.
+
+        Returns
+        -------
+        DiffusionEstimate
+            The loss is the squared error of the network's output, where cells with more than the mean energy count as
+            much as the many others; the latent carries a gradient, for a loss of what the heads make of it.
+        """
+        frames = len(target)
+        draw = _uniform(noise.draw((frames, 1), device=target.device))[:, 0]
+        t = (draw * self.spec.noise_steps).floor().clamp(max=self.spec.noise_steps - 1)
+        eps = noise.like(target)
+        denoiser = self.denoiser
+        x = self.schedule.add_noise(target, t, eps)
+        output = denoiser.raw(x, t, self.condition(told))
+        error = (output.float() - denoiser.target(target, eps, t).float()).square()
+        loss = masked_mean(error * balance(target.float()))
+        alpha, sigma = self.schedule.coefficients(t, x)
+        return DiffusionEstimate(loss, denoiser.split(output, x, alpha, sigma).x0)
+
+    def refine(
+        self,
+        told: AgentSet,
+        seeds: Sequence[int],
+        *,
+        steps: int | None = None,
+        start: Start | None = None,
+        step: Step = ddim,
+    ) -> torch.Tensor:
+        """The latent of the fused feature, by a deterministic run.
+
+        Parameters
+        ----------
+        told : AgentSet
+        seeds : sequence of int
+            One a frame: a frame's result does not depend on what else is in the batch.
+        steps : int, optional
+            Network calls, 1 or more, without retraining; default: the settings'.
+        start : {"noise", "coarse"}, optional
+            From noise, or at the settings' ``start_level`` from the coarse latent and noise; default: the settings'.
+        step : solver
+            See :mod:`priorscope.diffusion.solvers`.
+
+        Returns
+        -------
+        Tensor (B, latent, H, W)
+
+        Raises
+        ------
+        InputError
+            Another number of seeds than of frames, steps below 1, an unknown start, no coarse feature to start from.
+        """
+        steps = self.spec.steps if steps is None else steps
+        start = self.spec.start if start is None else start
+        if len(seeds) != len(told.coarse):
+            raise InputError(f"{len(seeds)} seeds for {len(told.coarse)} frames")
+        if start not in ("noise", "coarse"):
+            raise InputError(f"a run from {start!r}", remedy="Use 'noise' or 'coarse'.")
+        times = self.times(steps, start)
+        alpha, sigma = self.schedule(times[0])
+        x = sigma * Noise.per_item(seeds).like(told.coarse)
+        if start == "coarse":
+            x = x + alpha * told.coarse * told.has_coarse[:, None, None, None]
+        with torch.no_grad():
+            return sample(self.denoiser, x, times, step=step, condition=self.condition(told))
+
+    def times(self, steps: int, start: Start) -> list[float]:
+        """Levels of a run: equal parts of the way down from where it starts; the last is clean."""
+        last = self.spec.noise_steps - 1
+        first = last if start == "noise" else max(round(self.spec.start_level * last), 1)
+        if steps < 1 or steps > first:
+            raise InputError(f"{steps} steps from level {first}", remedy=f"Use 1 to {min(first, 8)}.")
+        if steps == 1:
+            return [float(first), self.schedule.end]
+        return spaced_times(self.schedule, [first * (steps - i) / steps for i in range(steps)])
+
+    def feature(self, latent: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """What the heads see (B, C, H, W): the decoded latent and the coarse feature, mixed by the settings."""
+        blend = self.spec.blend
+        decoded = self.codec.decode(latent)
+        return decoded if blend == 0 else blend * coarse + (1 - blend) * decoded
+
+
+def balance(target: torch.Tensor) -> torch.Tensor:
+    """Weights (B, 1, H, W), mean 1: cells of more than the mean energy count as much together as all others."""
+    energy = target.square().mean(1, keepdim=True)
+    strong = energy > energy.mean((2, 3), keepdim=True)
+    share = strong.float().mean((2, 3), keepdim=True).clamp(1e-6, 1 - 1e-6)
+    return torch.where(strong, 0.5 / share, 0.5 / (1 - share))
+
+
+def _uniform(normal: torch.Tensor) -> torch.Tensor:
+    return 0.5 * (1 + torch.erf(normal / math.sqrt(2)))

@@ -1,0 +1,179 @@
+"""CoDiff as the paper means it: what its latent is like, what a run depends on, and that it can learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from priorscope.diffusion.noise import Noise
+from priorscope.errors import InputError
+from priorscope_detection.codiff.codec import FeatureCodec, reconstruction_loss
+from priorscope_detection.codiff.model import AgentSet, CoDiff, balance
+from priorscope_detection.network.spec import CoDiffSpec
+
+SPEC = CoDiffSpec(latent=3, width=8, multiples=(1, 2), heads=2)
+
+
+def told(batch=2, most=3, size=(7, 10), latent=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    seen = torch.rand(batch, most, *size, generator=generator) > 0.3
+    seen[:, 0] = True
+    agents = torch.randn(batch, most, latent, *size, generator=generator) * seen[:, :, None]
+    coarse = torch.randn(batch, latent, *size, generator=generator)
+    kinds = torch.arange(batch * most).view(batch, most) % 2
+    return AgentSet(coarse, torch.ones(batch, dtype=torch.bool), agents, seen, kinds, torch.rand(batch, most))
+
+
+def model(seed=0, **changes):
+    torch.manual_seed(seed)
+    found = CoDiff(6, replace(SPEC, **changes))
+    for weight in found.network.parameters():
+        if weight.ndim > 1:
+            nn.init.normal_(weight, std=0.1)  # some layers begin at zero
+    return found.eval()
+
+
+def test_latent_has_mean_zero_and_variance_one():
+    torch.manual_seed(0)
+    codec = FeatureCodec(6, 3).train()
+    features = torch.relu(7 * torch.randn(4, 6, 20, 30) - 3)
+    for _ in range(1500):
+        with torch.no_grad():
+            codec.encode(features)
+    latent = codec.eval().encode(features)
+    torch.testing.assert_close(latent.mean((0, 2, 3)), torch.zeros(3), atol=0.02, rtol=0)
+    torch.testing.assert_close(latent.std((0, 2, 3)), torch.ones(3), atol=0.02, rtol=0)
+    codec.decoder[4].weight.data.zero_()
+    assert abs(reconstruction_loss(codec, features).item() - reference_loss(features)) < 1e-4
+
+
+def reference_loss(features):
+    """Of a decoder of zeros."""
+    power = features.square().mean(1)
+    seen = power > power.mean((1, 2), keepdim=True)
+    return ((power[seen].mean() + power[~seen].mean()) / 2 / power.mean()).item()
+
+
+@pytest.mark.parametrize("start", ["noise", "coarse"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_runs_are_deterministic_and_frames_apart(start, steps):
+    codiff, given = model(), told()
+    first = codiff.refine(given, [1, 2], steps=steps, start=start)
+    assert first.shape == (2, 3, 7, 10)
+    assert torch.equal(first, codiff.refine(given, [1, 2], steps=steps, start=start))
+    alone = codiff.refine(AgentSet(*(part[1:] for part in given)), [2], steps=steps, start=start)
+    torch.testing.assert_close(alone, first[1:], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(first[:1], codiff.refine(AgentSet(*(part[:1] for part in given)), [3], steps=steps))
+
+
+@pytest.mark.parametrize("prediction", ["sample", "v", "flow"])
+def test_predictions_that_can_start_from_noise(prediction):
+    out = model(prediction=prediction).refine(told(), [0, 1], steps=2, start="noise")
+    assert bool(torch.isfinite(out).all())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (8, 8), (13, 26)])
+def test_any_size_and_any_number_of_agents(size):
+    codiff = model(multiples=(1, 1, 2))
+    for most in (1, 2, 8):
+        out = codiff.refine(told(most=most, size=size), [0, 1])
+        assert out.shape == (2, 3, *size)
+        assert bool(torch.isfinite(out).all())
+
+
+def test_who_is_not_seen_has_no_say():
+    codiff, given = model(), told()
+    seen = given.seen.clone()
+    seen[:, 1] = False
+    masked = given._replace(seen=seen)
+    other = given._replace(seen=seen, agents=given.agents.clone(), kinds=given.kinds.clone())
+    other.agents[:, 1] = 5.0
+    other.kinds[:, 1] = 1 - other.kinds[:, 1]
+    expected = codiff.refine(masked, [0, 0])
+    torch.testing.assert_close(codiff.refine(other, [0, 0]), expected)
+    fewer = AgentSet(*(part[:, [0, 2]] if number in (2, 3, 4, 5) else part for number, part in enumerate(masked)))
+    torch.testing.assert_close(codiff.refine(fewer, [0, 0]), expected, rtol=1e-4, atol=1e-5)
+    turned = AgentSet(*(p[:, [0, 2, 1]] if number in (2, 3, 4, 5) else p for number, p in enumerate(given)))
+    torch.testing.assert_close(codiff.refine(turned, [0, 0]), codiff.refine(given, [0, 0]), rtol=1e-4, atol=1e-5)
+    # what is seen does count, and so do a coarse feature, kinds and delays
+    for changed in (
+        given._replace(agents=given.agents + given.seen[:, :, None]),
+        given._replace(coarse=given.coarse + 1),
+        given._replace(kinds=1 - given.kinds),
+        given._replace(delays=given.delays + 0.3),
+    ):
+        assert not torch.allclose(codiff.refine(changed, [0, 0], start="noise"), codiff.refine(given, [0, 0]))
+    none = given._replace(has_coarse=torch.zeros(2, dtype=torch.bool))
+    blind = none._replace(coarse=none.coarse + 1)
+    assert torch.equal(codiff.refine(none, [0, 0], start="noise"), codiff.refine(blind, [0, 0], start="noise"))
+
+
+def test_agents_are_dropped_at_the_rate_told():
+    codiff = model(drop_agent=0.3, drop_coarse=0.6)
+    given = told(batch=2000, most=4, size=(1, 1))._replace(seen=torch.ones(2000, 4, 1, 1, dtype=torch.bool))
+    left = codiff.dropped(given, Noise.shared(0))
+    assert bool(left.seen[:, 0].all()), "the ego stays"
+    assert abs(left.seen[:, 1:].float().mean() - 0.7) < 0.03
+    assert abs(left.has_coarse.float().mean() - 0.4) < 0.04
+    kept = model(drop_agent=0.0, drop_coarse=0.0).dropped(given, Noise.shared(0))
+    assert bool(kept.seen.all())
+    assert bool(kept.has_coarse.all())
+
+
+def test_it_begins_as_the_coarse_feature():
+    torch.manual_seed(0)
+    codiff, given = CoDiff(6, SPEC).eval(), told()
+    for steps in (1, 3):
+        torch.testing.assert_close(codiff.refine(given, [0, 1], steps=steps), given.coarse)
+
+
+def test_balance_is_half_and_half():
+    target = torch.zeros(1, 2, 10, 10)
+    target[:, :, :2, :5] = 3.0
+    weight = balance(target)
+    assert abs(weight.mean().item() - 1) < 1e-5
+    assert abs(weight[0, 0, :2, :5].sum().item() - 50) < 1e-3
+
+
+def test_it_learns_what_only_the_agents_know():
+    """The target is an agent's latent two cells further on: neither the coarse map nor a mixture at a cell has it."""
+    torch.manual_seed(0)
+    spec = CoDiffSpec(latent=2, width=16, multiples=(1, 2), heads=2, drop_agent=0.0, drop_coarse=0.0, start="noise")
+    codiff = CoDiff(4, spec)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(batch):
+        agents = torch.randn(batch, 2, 2, 6, 8, generator=generator)
+        target = agents[:, 1].roll(2, -1)
+        coarse = 0.5 * target + 0.5 * torch.randn(batch, 2, 6, 8, generator=generator)
+        ones = torch.ones(batch, 2, 6, 8, dtype=torch.bool)
+        given = AgentSet(coarse, ones[:, 0, 0, 0], agents, ones, torch.zeros(batch, 2).long(), torch.zeros(batch, 2))
+        return target, given
+
+    optimizer = torch.optim.Adam(codiff.network.parameters(), 3e-3)
+    for step in range(120):
+        target, given = draw(16)
+        optimizer.zero_grad()
+        codiff.estimate(target, given, Noise.shared(step)).loss.backward()
+        optimizer.step()
+    target, given = draw(8)
+    codiff.eval()
+    coarse_error = (given.coarse - target).square().mean()
+    for steps in (1, 4):
+        error = (codiff.refine(given, list(range(8)), steps=steps) - target).square().mean()
+        assert error < 0.5 * min(coarse_error, 0.5), f"{error} after {steps} steps"
+
+
+def test_runs_that_make_no_sense():
+    codiff, given = model(), told()
+    for changes, message in (
+        ({"seeds": [1]}, "1 seeds for 2 frames"),
+        ({"steps": 0}, "0 steps"),
+        ({"steps": 1000}, "1000 steps"),
+        ({"start": "nowhere"}, "a run from 'nowhere'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            codiff.refine(given, **({"seeds": [1, 2]} | changes))
