@@ -57,7 +57,6 @@ ARMS = ("prior", "scratch", "conv", "prior-auxiliary")
 #: Of people as they are cut out, in all trainings: less than published, for as few steps as these.
 AUGMENTATION: dict[str, Any] = {"rotation": 20.0, "scale": 0.2, "half_body": 0.0}
 HOLE = 0.3
-SIZE = "tiny"
 RATES = (1e-3, 2e-3)
 LABELS = (999.0, 50.0)
 #: Arms that get the prior's time as well, for the first seed.
@@ -68,12 +67,12 @@ SOLVER_STEPS, ENSEMBLES = (1, 2, 4, 8), (1, 3, 5)
 
 @dataclass(frozen=True)
 class Plan:
-    """How long everything is trained; sized for about 5 minutes of one core an arm and seed."""
+    """How long everything is trained; sized for about 8 minutes of one core an arm and seed."""
 
     sizes: Sizes = field(default_factory=Sizes)
-    steps: int = 2000
-    batch: int = 32
-    prior_steps: int = 4000
+    steps: int = 4000
+    batch: int = 16
+    prior_steps: int = 6000
     clip_steps: int = 1800
     clip_batch: int = 8
     seeds: tuple[int, ...] = SEEDS
@@ -119,13 +118,11 @@ class Evidence(EvidenceRows):
     def prior(self) -> Path:
         path, folder = self.data.stills("unlabelled")
         loop = LoopConfig(
-            steps=self.plan.prior_steps, batch_size=self.plan.batch, lr=2e-3, log_every=100, checkpoint_every=200
+            steps=self.plan.prior_steps, batch_size=self.plan.batch, lr=1e-3, log_every=100, checkpoint_every=200
         )
         return self.trained(
             "prior",
-            TrainConfig(
-                str(path), images=folder, method="prior", size=SIZE, input_size=CROP, loop=loop, **AUGMENTATION
-            ),
+            TrainConfig(str(path), images=folder, method="prior", input_size=CROP, loop=loop, **AUGMENTATION),
         )
 
     def still_model(self, arm: str, seed: int, rate: float, label: float, steps: int) -> Path:
@@ -134,7 +131,6 @@ class Evidence(EvidenceRows):
             str(path),
             images=folder,
             method="conv" if arm == "conv" else "sdpose",
-            size=SIZE,
             input_size=CROP,
             sigma=SIGMA,
             hole=HOLE,

@@ -1,10 +1,10 @@
-"""Make the bundled ``tiny-pose``: SDPose-mini from a prior, on drawn people of all kinds.
+"""Make the bundled ``tiny-pose``: a small SDPose, on drawn people of all kinds.
 
-    OMP_NUM_THREADS=1 python benchmarks/pose_tiny.py [--max-seconds 1200] [--out /tmp/pose_tiny]
+    OMP_NUM_THREADS=1 python benchmarks/pose_tiny.py [--start prior|new] [--max-seconds 1200] [--out /tmp/pose_tiny]
 
-A prior is pretrained without keypoints on the same pictures (8 000 steps, a quarter of an hour of one core), or taken
-from --prior; then all of it is trained with them (16 000 steps, half an hour and more). Everything goes on where it was
-cut off. At the end: OKS AP on held-out people, beside the mean pose's, and the model in float16 in OUT/tiny-pose, to be
+prior: a prior is pretrained without keypoints on the same pictures (6 000 steps), then all of it is trained with them
+(18 000). new: 24 000 steps from new weights. Either takes about an hour of one core, and goes on where it was cut off.
+At the end: OKS AP on held-out people, beside the mean pose's, and the model in float16 in OUT/START/tiny-pose, to be
 copied to apps/pose/priorscope_pose/models.
 """
 
@@ -38,7 +38,8 @@ CROP = (64, 80)
 PICTURES, HELD_OUT = 8000, 400
 #: Beyond the seeds that evaluation, training's looks, the evidence and the demo take.
 HELD_OUT_FIRST = HELD_OUT_SEED + 700_000
-LOOP = LoopConfig(batch_size=16, lr=1.5e-3, log_every=200, checkpoint_every=200, device="cpu", resume=True)
+PRIOR_STEPS, STEPS = 6000, 24_000
+LOOP = LoopConfig(batch_size=16, lr=1e-3, log_every=200, checkpoint_every=200, device="cpu", resume=True)
 PRIOR = TrainConfig("", method="prior", input_size=CROP, rotation=20.0, scale=0.2, half_body=0.0)
 POSE = TrainConfig(
     "", input_size=CROP, sigma=1.5, rotation=30.0, scale=0.25, half_body=0.1, hole=0.3, reconstruction=0.0, label=50.0
@@ -110,16 +111,16 @@ class Maker:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("/tmp/pose_tiny"))
+    parser.add_argument("--start", choices=("prior", "new"), default="prior")
     parser.add_argument("--max-seconds", type=float, default=1200)
-    parser.add_argument("--prior", type=Path, help="folder of a prior's model, as evidence_pose.py trains it")
-    parser.add_argument("--prior-steps", type=int, default=8000)
-    parser.add_argument("--steps", type=int, default=16000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     maker = Maker(options.out, options.max_seconds)
-    prior = options.prior or maker.trained("prior", PRIOR, options.prior_steps)
-    model = maker.trained("pose", replace(POSE, start=str(prior)), options.steps)
-    bundled = options.out / "tiny-pose"
+    start, steps = "new", STEPS
+    if options.start == "prior":
+        start, steps = str(maker.trained("prior-run", PRIOR, PRIOR_STEPS)), STEPS - PRIOR_STEPS
+    model = maker.trained(f"{options.start}/run", replace(POSE, start=start), steps)
+    bundled = options.out / options.start / "tiny-pose"
     if not bundled.exists():
         save_network(load_network(model), bundled, half=True)
     maker.measured(bundled)

@@ -15,9 +15,10 @@ from priorscope_pose.sdpose.settings import PoseSettings
 from priorscope_pose.skeletons import skeleton as find_skeleton
 
 #: Widths and attention heads of the U-Net's levels, from the largest map to the smallest. Attention at the last only.
+#: The head has as many channels as the first number: 16, fewer than keypoints, are for tests, not for learning.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"block_out_channels": (16, 32, 48), "attention_head_dim": (1, 1, 2)},
-    "mini": {"block_out_channels": (32, 48, 64), "attention_head_dim": (1, 1, 2)},
+    "mini": {"block_out_channels": (48, 48, 64), "attention_head_dim": (1, 1, 2)},
     "small": {"block_out_channels": (32, 64, 96, 128), "attention_head_dim": (1, 2, 3, 4)},
 }
 
