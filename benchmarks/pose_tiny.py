@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/pose_tiny.py [--start prior|new] [--max-seconds 1200] [--out /tmp/pose_tiny]
 
-prior: a prior is pretrained without keypoints on the same pictures (6 000 steps), then all of it is trained with them
-(18 000). new: 24 000 steps from new weights. Either takes about an hour of one core, and goes on where it was cut off.
+prior: a prior is pretrained without keypoints on the same pictures (5 000 steps), then all of it is trained with them
+(13 000). new: 18 000 steps from new weights. Either takes about 45 minutes of one core, and goes on where it was cut off.
 At the end: OKS AP on held-out people, beside the mean pose's, and the model in float16 in OUT/START/tiny-pose, to be
 copied to apps/pose/priorscope_pose/models.
 """
@@ -38,7 +38,7 @@ CROP = (64, 80)
 PICTURES, HELD_OUT = 8000, 400
 #: Beyond the seeds that evaluation, training's looks, the evidence and the demo take.
 HELD_OUT_FIRST = HELD_OUT_SEED + 700_000
-PRIOR_STEPS, STEPS = 6000, 24_000
+PRIOR_STEPS, STEPS = 5000, 18_000
 LOOP = LoopConfig(batch_size=16, lr=1e-3, log_every=200, checkpoint_every=200, device="cpu", resume=True)
 PRIOR = TrainConfig("", method="prior", input_size=CROP, rotation=20.0, scale=0.2, half_body=0.0)
 POSE = TrainConfig(
