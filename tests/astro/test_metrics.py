@@ -9,7 +9,6 @@ from scipy.stats import norm
 
 from priorscope.errors import InputError
 from priorscope_astro.metrics import (
-    bootstrap_interval,
     completeness_at_purity,
     found,
     found_above,
@@ -17,6 +16,7 @@ from priorscope_astro.metrics import (
     prevalence_weights,
     purity_at,
     purity_curve,
+    share_interval,
     threshold_at_purity,
 )
 
@@ -118,26 +118,19 @@ def test_weights_restore_the_prevalence():
         prevalence_weights(labels, {"a": 0.9, "b": 0.05, "c": 0.03, "d": 0.02})
 
 
-def test_the_bootstrap_agrees_with_the_normal_interval():
-    sample = np.random.default_rng(1).normal(3, 2, 400)
-    interval = bootstrap_interval(np.mean, sample, draws=4000)
-    half = 1.96 * sample.std() / 20
-    assert interval.value == sample.mean()
-    assert interval.low == pytest.approx(sample.mean() - half, abs=0.02)
-    assert interval.high == pytest.approx(sample.mean() + half, abs=0.02)
-    assert interval == bootstrap_interval(np.mean, sample, draws=4000)
-
-
-def test_strata_keep_their_sizes():
-    truth = np.arange(100) < 10
-    interval = bootstrap_interval(np.mean, truth, strata=truth, draws=50)
-    assert (interval.low, interval.value, interval.high) == (0.1, 0.1, 0.1)
-    assert bootstrap_interval(np.mean, truth, draws=50).low < 0.1
+def test_a_share_has_wilsons_interval():
+    interval = share_interval(3, 10)  # by the formula: (p + z^2/2n +- z sqrt(p q / n + z^2/4n^2)) / (1 + z^2/n)
+    assert interval.estimate == 0.3
+    assert (interval.low, interval.high) == pytest.approx((0.10779127, 0.60322186), abs=1e-7)
+    assert share_interval(0, 10).low == 0
+    assert np.isnan(share_interval(0, 0).estimate)
+    with pytest.raises(InputError, match="11 of 10"):
+        share_interval(11, 10)
 
 
 def test_a_mean_of_seeds_has_students_interval():
     interval = mean_interval([1.0, 2.0, 3.0])
-    assert interval.value == 2
+    assert interval.estimate == 2
     assert interval.high - 2 == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)  # t(0.975, 2) = 4.302653
     assert mean_interval([1.0]).high == np.inf
 
@@ -155,5 +148,3 @@ def test_wrong_input_is_named():
         threshold_at_purity([1, 2], [False, True], 1.5)
     with pytest.raises(InputError, match="the best 3 of 2"):
         purity_at([1, 2], [False, True], 3)
-    with pytest.raises(InputError, match="strata"):
-        bootstrap_interval(np.mean, [1, 2], strata=[0])

@@ -150,3 +150,33 @@ def test_halves_do_not_take_copies_for_neighbours():
 def test_what_cannot_be_compared_is_refused(call, words):
     with pytest.raises(InputError, match=words):
         call(rng().standard_normal((30, 3)))
+
+
+def test_the_bootstrap_agrees_with_the_normal_interval():
+    sample = rng(1).normal(3, 2, 400)
+    interval = bootstrap(np.mean, sample, repeats=4000)
+    half = 1.96 * sample.std() / 20
+    assert interval.estimate == sample.mean()
+    assert interval.low == pytest.approx(sample.mean() - half, abs=0.02)
+    assert interval.high == pytest.approx(sample.mean() + half, abs=0.02)
+
+
+def test_strata_keep_their_sizes():
+    truth = np.arange(100) < 10
+    interval = bootstrap(np.mean, truth, strata=truth, paired=True, repeats=50)
+    assert (interval.low, interval.estimate, interval.high) == (0.1, 0.1, 0.1)
+    assert bootstrap(np.mean, truth, repeats=50).low < 0.1
+    with pytest.raises(InputError, match="strata"):
+        bootstrap(np.mean, [1.0, 2.0], strata=[0], paired=True)
+    with pytest.raises(InputError, match="strata"):
+        bootstrap(np.mean, [1.0, 2.0], strata=[0, 1])
+
+
+def test_draws_without_a_value_are_left_out():
+    def mean_of_ones(values):
+        return float(values[values > 0].mean()) if (values > 0).any() else math.nan
+
+    assert bootstrap(mean_of_ones, np.array([0, 0, 1.0]), repeats=50).low == 1
+    nothing = bootstrap(mean_of_ones, np.zeros(3), repeats=5)
+    assert math.isnan(nothing.low)
+    assert math.isnan(nothing.estimate)

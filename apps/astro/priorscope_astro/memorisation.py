@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from priorscope.errors import InputError
 from priorscope_astro.diffusion.symmetry import COUNT, turned
+from priorscope_astro.metrics import share_interval
 
 #: Largest side of the images that are compared, pixels: noise averages out, and copies stay copies.
 _SIDE = 32
@@ -171,7 +172,8 @@ def memorisation(
     real = nearest_training_image(held_out, training, side=side, device=device)
     threshold = float(np.quantile(real.distance, quantile))
     below = int((drawn.distance < threshold).sum())
-    return Memorisation(drawn, real, threshold, below / len(generated), _wilson(below, len(generated)), quantile)
+    share = share_interval(below, len(generated))
+    return Memorisation(drawn, real, threshold, share.estimate, (share.low, share.high), quantile)
 
 
 def _reduced(images: NDArray[np.float32] | Sequence[NDArray[np.float32]], side: int, what: str) -> torch.Tensor:
@@ -191,11 +193,3 @@ def _reduced(images: NDArray[np.float32] | Sequence[NDArray[np.float32]], side: 
     if not bool((std > 0).all()):
         raise InputError(f"{what}: number {int((std.flatten() == 0).nonzero()[0, 0])} is constant")
     return values / std
-
-
-def _wilson(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share."""
-    share = hits / total
-    middle = share + z * z / (2 * total)
-    half = z * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    return (max(0.0, (middle - half) / (1 + z * z / total)), min(1.0, (middle + half) / (1 + z * z / total)))

@@ -6,7 +6,7 @@ weights, and :func:`prevalence_weights` gives those that restore how often each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from priorscope.errors import InputError
+from priorscope.evaluation.distributions import Interval
 
 Array = NDArray[np.float64]
 
@@ -214,67 +215,6 @@ def purity_at(scores: ArrayLike, truth: ArrayLike, k: int, weights: ArrayLike | 
     return float((right * np.divide(taken, size, out=np.zeros_like(size), where=size > 0)).sum() / k)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A figure and how sure it is."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap_interval(
-    statistic: Callable[..., float],
-    *arrays: ArrayLike,
-    strata: ArrayLike | None = None,
-    level: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """Percentile bootstrap of a figure over the objects of a sample.
-
-    Parameters
-    ----------
-    statistic : callable
-        Takes arrays such as ``arrays`` and gives a number; draws for which it is NaN are left out.
-    *arrays : array-like, (N, ...)
-        What is known of each object, drawn together.
-    strata : array-like, (N,), optional
-        Classes that keep their sizes in every draw, as in a sample that was enriched by class.
-    level : float
-        In (0, 1).
-    draws, seed : int
-
-    Returns
-    -------
-    Interval
-        The figure of the sample itself, and quantiles of the draws (NaN where all of them are).
-
-    References
-    ----------
-    B. Efron, R. Tibshirani, An introduction to the bootstrap (1993), chapter 13.
-    """
-    if not 0 < level < 1 or draws < 1:
-        raise InputError(f"level {level:g} with {draws} draws", remedy="Give a level in (0, 1) and 1 draw or more.")
-    given = [np.asarray(array) for array in arrays]
-    sizes = {len(array) for array in given}
-    if len(sizes) != 1 or 0 in sizes:
-        raise InputError(f"arrays of {sorted(sizes)} objects", remedy="Give one row an object in each, and some.")
-    groups = np.zeros(sizes.pop(), int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
-    if len(groups) != len(given[0]):
-        raise InputError(f"{len(groups)} strata for {len(given[0])} objects", remedy="Give one an object.")
-    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
-    random = np.random.default_rng(seed)
-    values = np.empty(draws)
-    for draw in range(draws):
-        rows = np.concatenate([random.choice(group, len(group)) for group in members])
-        values[draw] = statistic(*(array[rows] for array in given))
-    values = values[~np.isnan(values)]
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail]) if len(values) else (np.nan, np.nan)
-    return Interval(float(statistic(*given)), float(low), float(high))
-
-
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Mean of a few independent runs with Student's interval; infinitely wide for one run.
 
@@ -295,6 +235,21 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         return Interval(mean, -np.inf, np.inf)
     half = float(t.ppf((1 + level) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
     return Interval(mean, mean - half, mean + half)
+
+
+def share_interval(hits: int, total: int, level: float = 0.95) -> Interval:
+    """A share ``hits / total`` with Wilson's interval (E. B. Wilson 1927); NaN and [0, 1] where ``total`` is 0."""
+    from scipy.stats import norm
+
+    if not 0 <= hits <= total:
+        raise InputError(f"{hits} of {total}", remedy="Give a number of hits from 0 to the total.")
+    if not total:
+        return Interval(np.nan, 0.0, 1.0)
+    share, z = hits / total, float(norm.ppf((1 + level) / 2))
+    middle = share + z * z / (2 * total)
+    half = z * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
+    scale = 1 + z * z / total
+    return Interval(share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
 def _figures(right: float, of_class: float, chosen: float, selected: int, threshold: float) -> Found:

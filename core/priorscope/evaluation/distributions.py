@@ -182,6 +182,7 @@ def bootstrap(
     level: float = 0.95,
     paired: bool = False,
     replace: bool = True,
+    strata: ArrayLike | None = None,
     seed: int = 0,
 ) -> Interval:
     """Interval of a statistic of one or more sets of samples, by drawing their rows again.
@@ -189,7 +190,7 @@ def bootstrap(
     Parameters
     ----------
     statistic : callable
-        ``statistic(*samples)``, a float.
+        ``statistic(*samples)``, a float; draws for which it is NaN are left out.
     *samples : array (N, ...)
         Rows are drawn from each set on its own.
     repeats : int
@@ -203,13 +204,21 @@ def bootstrap(
         :func:`prdc`, :func:`fid`) take a row that comes twice for a perfect neighbour: give them False, which draws
         halves without replacement. A half varies about the whole's value as the whole does about the truth (delete-half
         jackknife, Shao and Wu 1989), and the halves' bias is taken off by their mean.
+    strata : array (N,), optional
+        Of paired sets drawn with replacement: a group a row; every draw has as many of each group as the sets have.
     seed : int
         Of the draws.
+
+    Returns
+    -------
+    Interval
+        Its ends are NaN where all draws are.
 
     Raises
     ------
     InputError
-        No samples, no draws, a level outside (0, 1), paired sets of different length, halves of fewer than 4 rows.
+        No samples, no draws, a level outside (0, 1), paired sets of different length, halves of fewer than 4 rows,
+        strata that do not fit or of sets that are not paired.
     """
     sets = [np.asarray(sample) for sample in samples]
     lengths = [len(rows) for rows in sets]
@@ -220,9 +229,20 @@ def bootstrap(
         raise InputError(f"an interval at level {level} from {repeats} draws", remedy="Use a level within (0, 1).")
     if paired and len(set(lengths)) > 1:
         raise InputError(f"paired sets have {lengths} rows", remedy="Give rows that belong together, or paired=False.")
+    groups = None
+    if strata is not None:
+        place = np.unique(np.asarray(strata), return_inverse=True)[1]
+        if not paired or not replace or place.shape != (lengths[0],):
+            raise InputError(
+                f"{len(place)} strata for sets of {lengths} rows",
+                remedy="Give one a row, of paired sets that are drawn with replacement.",
+            )
+        groups = [np.flatnonzero(place == group) for group in range(place.max() + 1)]
     rng = np.random.default_rng(seed)
 
     def draw(length: int) -> NDArray[np.intp]:
+        if groups is not None:
+            return np.concatenate([rng.choice(group, len(group)) for group in groups])
         return rng.choice(length, length if replace else length // 2, replace=replace)
 
     drawn = np.empty(repeats)
@@ -230,6 +250,9 @@ def bootstrap(
         rows = [draw(lengths[0])] * len(sets) if paired else [draw(length) for length in lengths]
         drawn[repeat] = statistic(*(sample[index] for sample, index in zip(sets, rows, strict=True)))
     estimate = float(statistic(*sets))
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return Interval(estimate, math.nan, math.nan)
     if not replace:
         drawn += estimate - drawn.mean()
     low, high = np.quantile(drawn, ((1 - level) / 2, (1 + level) / 2))
