@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from priorscope.data.members import Members
 from priorscope.errors import InputError
-from priorscope_depth.archives import DepthArchive, DepthSample, Members
+from priorscope_depth.archives import DepthArchive, DepthSample
 from priorscope_depth.normals_data import NormalsArchive, NormalsSample, pad_centred
 from priorscope_depth.protocols import depth_protocol
 

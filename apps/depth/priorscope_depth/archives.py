@@ -3,123 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
-import tarfile
-import threading
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.data.members import Members
 from priorscope.errors import InputError
 from priorscope_depth.protocols import DepthProtocol, kitti_benchmark_crop
-
-
-class Members:
-    """Files of a tar, a zip or a folder, by relative path.
-
-    Parameters
-    ----------
-    path : path-like
-        A .tar (not compressed, for random access), a .zip, or a folder.
-
-    Notes
-    -----
-    Opened when first read, and again in every process that reads it, so it may be sent to workers. Names with
-    and without a leading "./" are the same.
-    """
-
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
-        self._opened: tuple[int, tarfile.TarFile | zipfile.ZipFile, dict[str, str]] | None = None
-        self._lock = threading.Lock()
-        if not self.path.exists():
-            raise InputError("no such file or folder", path=self.path, remedy="Give a .tar, a .zip or a folder.")
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
-
-    def names(self) -> list[str]:
-        """Return the relative paths of all files, sorted."""
-        if self.path.is_dir():
-            return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file())
-        with self._lock:
-            return sorted(self._archive()[1])
-
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a file.
-
-        Raises
-        ------
-        InputError
-            It is not there, it leads outside the folder, or the archive is cut short.
-        """
-        name = _normal(name)
-        if self.path.is_dir():
-            if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
-                raise InputError(f"the name {name!r} leads outside", path=self.path)
-            try:
-                return (self.path / name).read_bytes()
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise self._missing(name) from error
-        with self._lock:  # the archives have one file position
-            archive, index = self._archive()
-            if name not in index:
-                raise self._missing(name)
-            try:
-                if isinstance(archive, zipfile.ZipFile):
-                    return archive.read(index[name])
-                member = archive.getmember(index[name])
-                file = archive.extractfile(member)
-                data = b"" if file is None else file.read()
-                if file is None or len(data) != member.size:
-                    raise tarfile.ReadError("unexpected end of data")
-                return data
-            except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-                raise InputError(
-                    f"{name} cannot be read: {error}", path=self.path, remedy="Download the archive again."
-                ) from error
-
-    def _missing(self, name: str) -> InputError:
-        return InputError(
-            f"{name} is not in it",
-            path=self.path,
-            remedy="Check that the archive is complete and that the list of samples belongs to it.",
-        )
-
-    def _archive(self) -> tuple[tarfile.TarFile | zipfile.ZipFile, dict[str, str]]:
-        # a forked worker must not share the file position of its parent
-        if self._opened is None or self._opened[0] != os.getpid():
-            archive: tarfile.TarFile | zipfile.ZipFile
-            try:
-                if zipfile.is_zipfile(self.path):
-                    archive = zipfile.ZipFile(self.path)
-                    names = [info.filename for info in archive.infolist() if not info.is_dir()]
-                else:
-                    archive = tarfile.open(self.path, "r:")  # noqa: SIM115 - stays open for the process
-                    names = [member.name for member in archive.getmembers() if member.isfile()]
-            except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-                raise InputError(
-                    f"is not an uncompressed .tar or a .zip that can be read ({error})",
-                    path=self.path,
-                    remedy="Download it again, or extract it and give the folder.",
-                ) from error
-            self._opened = (os.getpid(), archive, {_normal(name): name for name in names})
-        return self._opened[1], self._opened[2]
-
-
-def _normal(name: str) -> str:
-    while name.startswith("./"):
-        name = name[2:]
-    return name
 
 
 @dataclass(frozen=True)

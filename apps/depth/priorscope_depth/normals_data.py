@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.data.members import Members
 from priorscope.data.safe_pickle import safe_loads
 from priorscope.errors import InputError
-from priorscope_depth.archives import Members, decode_rgb
+from priorscope_depth.archives import decode_rgb
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,7 @@ def dirichlet_multinomial_nll(counts: torch.Tensor, concentrations: torch.Tensor
 
     References
     ----------
-    M. Walmsley et al., Galaxy Zoo DECaLS, MNRAS 509 (2022), section 5.2 (Zoobot).
+    The loss of Zoobot (M. Walmsley et al., Galaxy Zoo DECaLS, MNRAS 509, 2022).
     """
     counts = counts.to(concentrations)
     total, weight = counts.sum(-1), concentrations.sum(-1)

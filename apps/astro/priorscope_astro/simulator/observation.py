@@ -48,7 +48,7 @@ class Camera:
         """Flux (3, size, size) in nanomaggies a pixel, without noise, of a scene from :func:`~.galaxy.scene`.
 
         The cells of the scene are convolved with GalSim's image of a point in cells, and four cells make a pixel. That
-        is what GalSim's own drawing gives (tests/astro compares them), at a third of its time.
+        is what GalSim's own drawing gives (tests/astro compares them).
         """
         cells = scene.shape[-1]
         transfer, length, half = _transfer(self.seeing, self.pixel_scale, cells)
