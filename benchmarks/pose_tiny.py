@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/pose_tiny.py [--start prior|new] [--max-seconds 1200] [--out /tmp/pose_tiny]
 
 prior: a prior is pretrained without keypoints on the same pictures (5 000 steps), then all of it is trained with them
-(13 000). new: 18 000 steps from new weights. Either takes about 45 minutes of one core, and goes on where it was cut off.
-At the end: OKS AP on held-out people, beside the mean pose's, and the model in float16 in OUT/START/tiny-pose, to be
-copied to apps/pose/priorscope_pose/models.
+(13 000). new: 18 000 steps from new weights. Either takes about 45 minutes of one core, and goes on where it was cut
+off. At the end: OKS AP on held-out people, beside the mean pose's, and the model in float16 in OUT/START/tiny-pose, to
+be copied to apps/pose/priorscope_pose/models.
 """
 
 from __future__ import annotations
