@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from priorscope.errors import InputError
 
@@ -158,33 +158,6 @@ class DetectorSpec:
         if not (0 <= codiff.drop_agent < 1 and 0 <= codiff.drop_coarse < 1):
             raise InputError(f"chances {codiff.drop_agent} and {codiff.drop_coarse}", remedy="Use 0 ... 1.")
         return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a configuration file."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)}
-        found["codiff"] = {item.name: getattr(self.codiff, item.name) for item in fields(self.codiff)}
-        return found
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DetectorSpec:
-        """The other way; unknown names are an InputError."""
-        found = dict(values)
-        codiff = found.pop("codiff", {})
-        for kind, given in ((cls, found), (CoDiffSpec, codiff)):
-            known = {item.name for item in fields(kind)}
-            if not isinstance(given, dict) or set(given) - known:
-                raise InputError(f"settings {sorted(set(given) - known)} are unknown to {kind.__name__}")
-        try:
-            return cls(
-                **{name: _frozen(value) for name, value in found.items()},
-                codiff=CoDiffSpec(**{name: _frozen(value) for name, value in codiff.items()}),
-            ).check()
-        except TypeError as error:
-            raise InputError(f"settings of a wrong type: {error}") from None
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 _MINI = DetectorSpec(
