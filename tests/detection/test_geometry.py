@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from priorscope.errors import InputError
+from priorscope_detection.data.rigid import matrix_pose
+from priorscope_detection.fusion.warp import published_affine
 from priorscope_detection.geometry import boxes as geometry
 from priorscope_detection.geometry import poses as frames
+from priorscope_detection.noise import official_pose_noise
 
 
 @pytest.fixture
@@ -49,20 +52,26 @@ def test_golden_det_poses(golden_files, read_json):
         case = {name: value.numpy() for name, value in load_file(path).items()}
         tol = read_json(path.with_suffix(".json"))["tol"]
         poses = case["pose"]
-        matrices = frames.pose_to_matrix(poses)
-        np.testing.assert_allclose(matrices, case["x_to_world"], **tol)
-        np.testing.assert_allclose(matrices, case["pose_to_tfm_6dof"], **tol)
-        planar = frames.planar_pose_to_matrix(poses[:, [0, 1, 4]])
-        np.testing.assert_allclose(planar, case["pose_to_tfm_3dof"], **tol)
+        np.testing.assert_allclose(frames.matrices(poses), case["x_to_world"], **tol)
+        np.testing.assert_allclose(frames.matrices(poses), case["pose_to_tfm_6dof"], **tol)
+        np.testing.assert_allclose(frames.matrices(poses[:, [0, 1, 4]]), case["pose_to_tfm_3dof"], **tol)
         np.testing.assert_allclose(frames.relative(poses[:, None], poses[None]), case["x1_to_x2"], **tol)
-        np.testing.assert_allclose(frames.matrix_to_pose(matrices), case["tfm_to_pose"], **tol)
-        np.testing.assert_allclose(frames.drop_z(matrices), case["remove_z_axis"], **tol)
+        np.testing.assert_allclose(matrix_pose(frames.matrices(poses)), case["tfm_to_pose"], **tol)
+        np.testing.assert_allclose(frames.drop_z(case["x_to_world"]), case["remove_z_axis"], **tol)
         pairwise = frames.pairwise_transforms(poses[:3], 5)
         np.testing.assert_allclose(pairwise, case["pairwise_5"], **tol)
         for height, width, down in ((100, 252, 1), (48, 176, 4)):
-            affine = frames.published_affine(pairwise, (height, width), 0.4, down)
+            half_y, half_x = (cells * 0.4 * down / 2 for cells in (height, width))
+            # the affine of [i, j] is told by what takes j to i
+            back = torch.from_numpy(pairwise.swapaxes(0, 1).reshape(25, 4, 4))
+            affine = published_affine(back, (-half_x, -half_y, -3, half_x, half_y, 1)).view(5, 5, 2, 3)
             for row in case[f"normalized_affine_H{height}_W{width}_r0.4_d{down}"]:
                 np.testing.assert_allclose(affine, row, **tol)
+        for kind in ("gaussian", "laplace"):
+            draws = official_pose_noise(np.random.RandomState(303), 20, position=0.4, yaw=0.4, distribution=kind)
+            np.testing.assert_allclose(draws, case[f"noise303_{kind.removesuffix('ian')}"], **tol)
+        draws = official_pose_noise(np.random.RandomState(303), 2, position=0.2, yaw=0.2, distribution="gaussian")
+        np.testing.assert_allclose(poses[1:3] + draws, case["noisy_dict_s303_0.2"], **tol)
         moved = geometry.transform_points(
             torch.from_numpy(case["points"]), torch.from_numpy(frames.relative(poses[1], poses[0]))
         )
@@ -97,7 +106,7 @@ def test_corners_go_round_from_the_front_right():
 
 
 def test_a_transform_moves_boxes_as_it_moves_points(some_boxes):
-    transform = torch.from_numpy(frames.pose_to_matrix([3, -2, 1, 0, 130, 0]))
+    transform = torch.from_numpy(frames.matrices([3, -2, 1, 0, 130, 0]))
     moved = geometry.transform_boxes(some_boxes, transform)
     torch.testing.assert_close(moved[:, 3:6], some_boxes[:, 3:6])
     torch.testing.assert_close(
@@ -107,12 +116,22 @@ def test_a_transform_moves_boxes_as_it_moves_points(some_boxes):
     assert torch.equal(geometry.transform_points(points, transform)[:, 3], points[:, 3])
 
 
-def test_poses_and_matrices_are_inverses():
+def test_there_and_back_is_nothing():
     draw = np.random.default_rng(0)
     poses = draw.uniform(-1, 1, (50, 6)) * [100, 100, 5, 180, 180, 89]
-    np.testing.assert_allclose(frames.matrix_to_pose(frames.pose_to_matrix(poses)), poses, atol=1e-9)
     there, back = frames.relative(poses[:25], poses[25:]), frames.relative(poses[25:], poses[:25])
     np.testing.assert_allclose(there @ back, np.broadcast_to(np.eye(4), (25, 4, 4)), atol=1e-9)
+    world = draw.normal(size=(10, 3))
+    pairs = frames.pairwise_transforms(poses[:3])
+    for i in range(3):
+        for j in range(3):
+            own, other = (world_to(poses[k], world) for k in (i, j))
+            np.testing.assert_allclose(own @ pairs[i, j, :3, :3].T + pairs[i, j, :3, 3], other, atol=1e-9)
+
+
+def world_to(pose, points):
+    back = np.linalg.inv(frames.matrices(pose))
+    return points @ back[:3, :3].T + back[:3, 3]
 
 
 def test_limit_period_is_half_open():
@@ -139,10 +158,8 @@ def test_wrong_shapes_are_told():
     with pytest.raises(InputError, match=r"\(3, 8\).*x, y, z of the centre"):
         geometry.check_boxes(torch.ones(3, 8))
     with pytest.raises(InputError, match=r"poses have shape \(5,\)"):
-        frames.pose_to_matrix([1, 2, 3, 4, 5])
-    with pytest.raises(InputError, match="1 poses are not finite"):
-        frames.pose_to_matrix([[0, 0, 0, 0, np.nan, 0]])
+        frames.matrices([1, 2, 3, 4, 5])
+    with pytest.raises(InputError, match="a pose is not finite"):
+        frames.matrices([[0, 0, 0, 0, np.nan, 0]])
     with pytest.raises(InputError, match="3 agents do not fit into 2"):
         frames.pairwise_transforms(np.zeros((3, 6)), 2)
-    with pytest.raises(InputError, match="planar"):
-        frames.planar_pose_to_matrix([1, 2])
