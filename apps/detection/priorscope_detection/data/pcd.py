@@ -118,7 +118,7 @@ def _dtype(fields: list[str], sizes: list[int], kinds: list[str], counts: list[i
         # "_" is padding and may come several times
         unique = name if fields.count(name) == 1 and name != "_" else f"_{number}"
         parts.append((unique, f"<{letter}{size}", () if count == 1 else (count,)))
-    return np.dtype([part if part[2] else part[:2] for part in parts])  # type: ignore[misc]
+    return np.dtype([part if part[2] else part[:2] for part in parts])
 
 
 def _short(path: Path, have: int, wanted: int) -> InputError:

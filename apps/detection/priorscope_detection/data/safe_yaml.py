@@ -76,6 +76,6 @@ def _check_size(text: str, path: Path) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor in open_anchors:
                 raise InputError(f"its alias *{event.anchor} stands within what it names", path=path)
-            counts[-1] += anchors.get(event.anchor, 1)
+            counts[-1] += anchors.get(event.anchor or "", 1)
         if counts[-1] > MAX_VALUES:
             raise InputError(f"its aliases unfold to more than {MAX_VALUES} values", path=path)
