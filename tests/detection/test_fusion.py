@@ -103,6 +103,10 @@ def test_order_of_the_others_does_not_matter():
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(first, network(sets, present, 1 - kinds, delays))
     assert not torch.allclose(first, network(sets, present, kinds, delays + 0.1))
+    # the last block computes for the ego what a block computes for all
+    block = network.blocks[0]
+    everyone = block(sets, present, kinds)
+    torch.testing.assert_close(block(sets, present, kinds, 1), everyone[:, :1], rtol=1e-4, atol=1e-5)
     # who does not take part has no say
     changed = sets.clone()
     changed[:, 2] = torch.randn(8, 7, 9)

@@ -33,23 +33,41 @@ class AgentAttention(nn.Module):
         for weight in (self.query, self.key, self.value, self.out):
             nn.init.uniform_(weight, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
-    def forward(self, sets: torch.Tensor, present: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-        """Sets (B, L, C, H, W), who takes part (B, L, H, W), kinds (B, L): the change of the sets."""
+    def forward(
+        self, sets: torch.Tensor, present: torch.Tensor, kinds: torch.Tensor, asking: int | None = None
+    ) -> torch.Tensor:
+        """The change of the sets.
+
+        Parameters
+        ----------
+        sets : Tensor (B, L, C, H, W)
+        present : bool Tensor (B, L, H, W)
+            Who is asked, and where.
+        kinds : int64 Tensor (B, L)
+        asking : int, optional
+            Only so many agents, the first, ask; default: all.
+
+        Returns
+        -------
+        Tensor (B, asking, C, H, W)
+        """
         tokens = sets.permute(0, 3, 4, 1, 2)  # (B, H, W, L, C)
+        whose = kinds[:, :asking]
 
-        def project(weight: torch.Tensor) -> torch.Tensor:
-            return torch.einsum("bhwlc,blcd->bhwld", tokens, weight[kinds]).unflatten(-1, (self.heads, -1))
+        def project(weight: torch.Tensor, rows: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+            return torch.einsum("bhwlc,blcd->bhwld", rows, weight[of]).unflatten(-1, (self.heads, -1))
 
-        query, key, value = project(self.query), project(self.key), project(self.value)
-        pair = self.relation[kinds[:, :, None], kinds[:, None, :]]  # (B, L, L, heads, d, d)
-        asked = torch.einsum("bhwind,bijnde->bhwijne", query, pair)
+        query = project(self.query, tokens[..., :asking, :], whose)
+        key, value = project(self.key, tokens, kinds), project(self.value, tokens, kinds)
+        pair = (whose[:, :, None], kinds[:, None, :])
+        asked = torch.einsum("bhwind,bijnde->bhwijne", query, self.relation[pair])
         score = torch.einsum("bhwijne,bhwjne->bhwijn", asked, key) / math.sqrt(key.shape[-1])
         score = score.masked_fill(~present.permute(0, 2, 3, 1)[:, :, :, None, :, None], -torch.inf)
         # an absent agent that sees nobody stays as it is
         weight = torch.nan_to_num(score.softmax(4))
-        told = torch.einsum("bhwjnd,bijnde->bhwijne", value, self.message[kinds[:, :, None], kinds[:, None, :]])
+        told = torch.einsum("bhwjnd,bijnde->bhwijne", value, self.message[pair])
         seen = torch.einsum("bhwijn,bhwijne->bhwine", weight, told).flatten(-2)
-        return torch.einsum("bhwlc,blcd->bhwld", seen, self.out[kinds]).permute(0, 3, 4, 1, 2)
+        return torch.einsum("bhwlc,blcd->bhwld", seen, self.out[whose]).permute(0, 3, 4, 1, 2)
 
 
 class WindowAttention(nn.Module):
@@ -145,8 +163,9 @@ class V2XFusion(nn.Module):
             rate = 2 ** torch.arange(self.rates, device=sets.device, dtype=sets.dtype)
             angle = delays.to(sets.dtype)[..., None] * rate
             sets = sets + self.delay(torch.cat([angle.sin(), angle.cos() - 1], -1))[..., None, None]
-        for block in self.blocks:
-            sets = block(sets, present, kinds)
+        for number, block in enumerate(self.blocks):
+            # of the last one only the ego's features are wanted
+            sets = block(sets, present, kinds, 1 if number == len(self.blocks) - 1 else None)
         return sets[:, 0]
 
 
@@ -158,9 +177,11 @@ class _Block(nn.Module):
         self.windows = WindowAttention(width, heads, windows)
         self.mlp = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1))
 
-    def forward(self, sets: torch.Tensor, present: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-        shape = sets.shape[:2]
+    def forward(
+        self, sets: torch.Tensor, present: torch.Tensor, kinds: torch.Tensor, asking: int | None = None
+    ) -> torch.Tensor:
+        normed = self.norms[0](sets.flatten(0, 1)).unflatten(0, sets.shape[:2])
+        sets = sets[:, :asking] + self.agents(normed, present, kinds, asking)
         images = sets.flatten(0, 1)
-        images = images + self.agents(self.norms[0](images).unflatten(0, shape), present, kinds).flatten(0, 1)
         images = images + self.windows(self.norms[1](images))
-        return (images + self.mlp(self.norms[2](images))).unflatten(0, shape)
+        return (images + self.mlp(self.norms[2](images))).unflatten(0, sets.shape[:2])
