@@ -122,6 +122,50 @@ def test_no_points_at_all():
             assert bool(torch.isfinite(maps.classes).all())
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_half_precision_says_nearly_the_same(fusion):
+    model = detector(fusion)
+    batch = make_batch(frames(), model.spec)
+    with torch.no_grad():
+        whole = model(batch).classes
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(batch).classes.float()
+    assert (half - whole).abs().max() < 0.05 * whole.std() + 0.02
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = model(batch)
+        sum(part.float().square().mean() for part in maps).backward()
+    assert all(bool(torch.isfinite(w.grad).all()) for w in model.parameters() if w.grad is not None)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gpu_says_what_the_cpu_says(fusion):
+    model = detector(fusion)
+    sweeps = frames()
+    on_gpu = [
+        [replace(agent, points=agent.points.cuda(), to_ego=agent.to_ego.cuda()) for agent in frame] for frame in sweeps
+    ]
+    with torch.no_grad():
+        expected = model(make_batch(sweeps, model.spec))
+        found = model.cuda()(make_batch(on_gpu, model.spec).to("cuda"))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_full_size_training_step_on_a_gpu():
+    model = CollaborativeDetector(replace(SIZES["opv2v"], fusion="codiff")).cuda().train()
+    batch = make_batch([[sweep(s, pose(s, 0, 0), count=60_000) for s in range(3)]], model.spec).to("cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        found = model.codiff_training(batch, batch, Noise.shared(0))
+        loss = found.loss + sum(part.float().square().mean() for part in found.maps)
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+    print(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most")
+
+
 def test_published_attention_differs_only_where_maps_end():
     ours, published = detector("attention"), detector("attention", attend="published")
     published.load_state_dict(ours.state_dict())

@@ -193,7 +193,7 @@ class SetDenoiser(nn.Module):
             h = torch.cat([h, skip], 1)
             for block in blocks.children():
                 h = block(h, time)
-        h = self.out(functional.silu(self.norm(h)))
+        h = self.out(functional.silu(self.norm(h))).to(x.dtype)
         return h + coarse * there if self.residual else h
 
 

@@ -83,9 +83,11 @@ def warp_to_ego(
     published : bool
         Read where the published code does, see :func:`published_affine`.
     """
-    return functional.grid_sample(
-        features, _grid(features, to_ego, extent, published), mode="bilinear", padding_mode="zeros", align_corners=False
-    )
+    # places of half precision are off by cells
+    wide = features if features.dtype == torch.float64 else features.float()
+    grid = _grid(wide, to_ego, extent, published)
+    warped = functional.grid_sample(wide, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return warped.to(features.dtype)
 
 
 def coverage(to_ego: torch.Tensor, extent: Extent, height: int, width: int) -> torch.Tensor:

@@ -25,9 +25,12 @@ class WeightedBatchNorm(nn.BatchNorm1d):
         """(K, C). Without weights, and in evaluation mode, it is ``BatchNorm1d``."""
         if weight is None or not self.training:
             return super().forward(rows)
+        # sums over all points, in full precision also under autocast
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        weight = weight.to(rows.dtype)
         total = weight.sum()
-        mean = weight @ rows / total
-        variance = weight @ (rows - mean).square() / total
+        mean = (weight[:, None] * rows).sum(0) / total
+        variance = (weight[:, None] * (rows - mean).square()).sum(0) / total
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
