@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from priorscope.errors import InputError
 from priorscope_detection.data.frame import Agent, Frame, Truth, delay_steps
+from priorscope_detection.data.opv2v_file import Annotation, read_annotation
 from priorscope_detection.data.points import read_points
-from priorscope_detection.data.rigid import Array, box_of_matrix, inverse, is_rigid, pose_matrix
-from priorscope_detection.data.safe_yaml import read_yaml
+from priorscope_detection.data.rigid import Array, box_of_matrix, inverse
 
 #: Where the boxes of a file stand: in the world, or in the LiDAR frame of the agent whose file it is.
 BoxFrame = Literal["world", "lidar"]
+_KEPT = 20_000
 
 
 class OPV2V:
@@ -72,6 +72,7 @@ class OPV2V:
         self._files: list[dict[str, dict[int, Path]]] = []
         self._names: list[str] = []
         self._index: list[tuple[int, int]] = []
+        self._kept: OrderedDict[Path, Annotation] = OrderedDict()
         for scenario in scenarios:
             agents = {folder.name: _timestamps(folder) for folder in _agents(scenario)}
             ego = next(iter(agents))
@@ -106,40 +107,39 @@ class OPV2V:
         position = times.index(timestamp)
         earlier = times[max(position - steps, 0)]
         agents: list[Agent] = []
-        seen: list[tuple[str, Any, Path]] = []
+        seen: list[Annotation] = []
         for name, stems in files.items():
             if timestamp not in stems:
                 continue
-            now = stems[timestamp]
-            content = _content(now)
-            seen.append((name, content, now))
+            seen.append(self._annotation(stems[timestamp], name))
             when = timestamp if not agents else earlier
             if when not in stems:
                 continue
-            stem = stems[when]
-            pose = _pose(content if when == timestamp else _content(stem), stem)
-            sweep = read_points(stem.with_name(f"{stem.name}.pcd"))
+            pose = self._annotation(stems[when], name).pose
+            sweep = read_points(stems[when].with_name(f"{stems[when].name}.pcd"))
             age = 0.0 if when == timestamp else (position - times.index(when)) * self.period
             kind: Literal["vehicle", "infrastructure"] = "infrastructure" if name.startswith("-") else "vehicle"
             agents.append(Agent(name, sweep.points, pose, pose, kind, age, sweep.dropped))
         return Frame(self.name(index), tuple(agents), self._truth(seen, agents[0]))
 
-    def _truth(self, seen: list[tuple[str, Any, Path]], ego: Agent) -> Truth:
+    def _annotation(self, stem: Path, agent: str) -> Annotation:
+        """Parsing YAML takes longer than reading a sweep, so what a file says is kept (some 10 kB each)."""
+        if stem not in self._kept:
+            self._kept[stem] = read_annotation(stem.with_name(f"{stem.name}.yaml"), agent)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[stem]
+
+    def _truth(self, seen: list[Annotation], ego: Agent) -> Truth:
         rows: dict[str, tuple[Array, str]] = {}
         to_ego = inverse(ego.clean_pose)
-        for name, content, stem in seen:
-            lidar = self.boxes_in == "lidar" or (self.boxes_in is None and _is_matrix(content["lidar_pose"]))
-            base = to_ego @ _pose(content, stem) if lidar else to_ego
-            vehicles = content.get("vehicles") or {}
-            if not isinstance(vehicles, Mapping):
-                raise _wrong(stem, "its 'vehicles' is no table by id")
-            for key, entry in vehicles.items():
-                identity = _identity(name, key, entry)
-                if identity == ego.name or identity in rows:
+        for found in seen:
+            lidar = self.boxes_in == "lidar" or (self.boxes_in is None and found.as_matrix)
+            places = (to_ego @ found.pose if lidar else to_ego) @ found.places
+            for identity, label, place, size in zip(found.ids, found.classes, places, found.sizes, strict=True):
+                if identity in rows or identity == ego.name or (self.classes is not None and label not in self.classes):
                     continue
-                label = str(entry.get("obj_type", "vehicle") if isinstance(entry, Mapping) else "").lower()
-                if self.classes is None or label in self.classes:
-                    rows[identity] = (_box(base, key, entry, stem), label)
+                rows[identity] = (box_of_matrix(place, size), label)
         return Truth.of(rows)
 
 
@@ -178,72 +178,3 @@ def _timestamps(folder: Path) -> dict[int, Path]:
                 )
             found[stamp] = path.with_suffix("")
     return found
-
-
-def _wrong(stem: Path, fact: str) -> InputError:
-    return InputError(fact, path=f"{stem}.yaml", remedy="Is it one of OPV2V's files?")
-
-
-def _content(stem: Path) -> dict[str, Any]:
-    content = read_yaml(stem.with_name(f"{stem.name}.yaml"))
-    if not isinstance(content, dict):
-        raise _wrong(stem, "holds no table")
-    if "lidar_pose" not in content:
-        raise InputError(
-            "has no 'lidar_pose': an agent without a pose cannot be placed",
-            path=f"{stem}.yaml",
-            remedy="Add it ([x, y, z, roll, yaw, pitch] or a 4x4 matrix), or remove the agent's folder.",
-        )
-    return content
-
-
-def _is_matrix(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and isinstance(value[0], list)
-
-
-def _numbers(value: Any, count: int) -> Array | None:
-    try:
-        numbers = np.array([float(part) for part in value], dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
-
-
-def _pose(content: Mapping[str, Any], stem: Path) -> Array:
-    value = content["lidar_pose"]
-    if _is_matrix(value):
-        rows = [_numbers(row, 4) for row in value]
-        matrix = np.array([row for row in rows if row is not None])
-        if is_rigid(matrix):
-            return matrix
-        raise _wrong(stem, "its 'lidar_pose' is no rigid 4x4 matrix")
-    pose = _numbers(value, 6)
-    if pose is None:
-        raise _wrong(stem, "its 'lidar_pose' is not six finite numbers x, y, z, roll, yaw, pitch")
-    return pose_matrix(pose)
-
-
-def _identity(agent: str, key: Any, entry: Any) -> str:
-    """V2V4Real numbers the objects of each agent anew; `ass_id` (where it is not negative) is common to all."""
-    if isinstance(entry, Mapping) and "ass_id" in entry:
-        try:
-            common = int(entry["ass_id"])
-        except (TypeError, ValueError):
-            common = -1
-        return str(common) if common >= 0 else f"{agent}:{key}"
-    return str(key)
-
-
-def _box(base: Array, key: Any, entry: Any, stem: Path) -> Array:
-    """`location` + `center` is the middle, `angle` roll, yaw, pitch in degrees, `extent` half of l, w, h."""
-    parts = {}
-    for field in ("location", "center", "angle", "extent"):
-        value = entry.get(field) if isinstance(entry, Mapping) else None
-        numbers = np.zeros(3) if value is None and field == "center" else _numbers(value, 3)
-        if numbers is None:
-            raise _wrong(stem, f"vehicles {key}: its '{field}' is not three finite numbers")
-        parts[field] = numbers
-    if (parts["extent"] <= 0).any():
-        raise _wrong(stem, f"vehicles {key}: its 'extent' {parts['extent'].tolist()} is not positive")
-    pose = np.concatenate([parts["location"] + parts["center"], parts["angle"]])
-    return box_of_matrix(base @ pose_matrix(pose), 2 * parts["extent"])
