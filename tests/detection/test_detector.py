@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,8 @@ from torch import nn
 from priorscope.diffusion.noise import Noise
 from priorscope.errors import InputError
 from priorscope.evaluation.config import config_from_plain, plain
-from priorscope_detection.network.batch import AgentSweep, make_batch
+from priorscope_detection.data.frame import Agent, Frame, Truth
+from priorscope_detection.network.batch import AgentSweep, make_batch, sweeps_of
 from priorscope_detection.network.detector import CollaborativeDetector
 from priorscope_detection.network.resnet_bev import ResNetBEVBackbone, ShrinkConv
 from priorscope_detection.network.spec import FUSIONS, SIZES, CoDiffSpec, DetectorSpec
@@ -244,6 +246,35 @@ def test_sizes_that_can_be_trained_on_a_cpu():
             count = sum(weight.numel() for weight in model.parameters())
             print(name, fusion, count)
             assert count < most
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_what_an_agent_sends(fusion):
+    model = detector(fusion)
+    batch = make_batch(frames(), model.spec)
+    with torch.no_grad():
+        scales = model.scales(batch)
+        sent = {"v2x": [model.own(scales)], "max": scales, "attention": scales}.get(fusion, [])
+        if fusion == "codiff":
+            sent = [*scales, model.codiff.codec.encode(model.own(scales))]
+    assert model.spec.message_shapes == tuple(tuple(part.shape[1:]) for part in sent)
+
+
+def test_frames_of_a_data_set_become_messages():
+    points = [np.full((number, 4), number, np.float32) for number in (3, 2)]
+    poses = [pose(10, 5, 90).numpy(), pose(10, 8, 90).numpy()]
+    noisy = [poses[0], pose(10, 9, 90).numpy()]
+    agents = (
+        Agent("1", points[0], noisy[0], poses[0]),
+        Agent("-1", points[1], noisy[1], poses[1], "infrastructure", delay=200.0),
+    )
+    frame = Frame("a/1", agents, Truth.of({}))
+    for clean, ahead in ((True, 3.0), (False, 4.0)):
+        ego, other = sweeps_of(frame, clean=clean)
+        assert (ego.kind, ego.delay, other.kind, other.delay) == (0, 0.0, 1, 0.2)
+        torch.testing.assert_close(ego.to_ego, pose(0, 0, 0))
+        torch.testing.assert_close(other.to_ego, pose(ahead, 0, 0))
+        assert torch.equal(other.points, torch.from_numpy(points[1]))
 
 
 def test_batches_that_make_no_sense():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from priorscope.errors import InputError
+from priorscope_detection.data.frame import Frame
 from priorscope_detection.fusion.agents import check_agents, ego_rows
 from priorscope_detection.fusion.early import merge_points
 from priorscope_detection.network.spec import DetectorSpec
@@ -62,6 +63,23 @@ class AgentSweep:
     to_ego: torch.Tensor
     kind: int = 0
     delay: float = 0.0
+
+
+def sweeps_of(frame: Frame, *, clean: bool = False) -> list[AgentSweep]:
+    """The messages of a frame, the ego's first.
+
+    Parameters
+    ----------
+    frame : Frame
+        As its data set gives it, or disturbed (:mod:`priorscope_detection.noise`).
+    clean : bool
+        Place the agents by their clean poses instead of by those they tell.
+    """
+    moves = torch.from_numpy(frame.to_ego(clean=clean))
+    return [
+        AgentSweep(torch.from_numpy(agent.points), move, int(agent.kind == "infrastructure"), agent.delay / 1000)
+        for agent, move in zip(frame.agents, moves, strict=True)
+    ]
 
 
 def make_grid(spec: DetectorSpec) -> PillarGrid:

@@ -117,6 +117,26 @@ class DetectorSpec:
         return self.size[0] // self.head_stride, self.size[1] // self.head_stride
 
     @property
+    def message_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Maps (C, H, W) that an agent sends; none where it sends points or boxes, or nothing.
+
+        At the widths of the network; an encoder between agents (``bandwidth``'s compression) is not counted.
+        """
+        width, height = self.size
+        feature = (self.feature_width, self.head_size[1], self.head_size[0])
+        if self.fusion == "v2x":
+            return (feature,)
+        if self.fusion not in ("max", "attention", "codiff"):
+            return ()
+        shapes, total = [], 1
+        for channels, stride in zip(self.filters, self.strides, strict=True):
+            total *= stride
+            shapes.append((channels, height // total, width // total))
+        if self.fusion == "codiff":
+            shapes.append((self.codiff.latent, *feature[1:]))
+        return tuple(shapes)
+
+    @property
     def feature_width(self) -> int:
         """Channels of what the heads see."""
         return self.shrink or sum(self.up_filters)
