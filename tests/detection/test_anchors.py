@@ -319,6 +319,12 @@ def test_filters():
     assert kept(limits=SMALL.limits, inside="corners") == pytest.approx([0.9])
 
 
+def test_settings_are_checked():
+    for name, value in (("score", 1.5), ("nms", -0.1), ("nms_limit", 0)):
+        with pytest.raises(InputError, match=name):
+            PostProcessing(**{name: value})
+
+
 def test_late_fusion_joins_agents_in_one_frame():
     """Two agents, 10 m apart and facing each other, see the same car; the surer one's box stays."""
     transform = torch.tensor([[-1.0, 0, 0, 10], [0, -1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from priorscope.errors import InputError
 from priorscope_detection.geometry import overlap
-from priorscope_detection.geometry.boxes import bev_corners, from_hwl
+from priorscope_detection.geometry.boxes import bev_corners, from_hwl, transform_boxes
 from priorscope_detection.geometry.nms import rotated_nms
 from priorscope_detection.geometry.overlap import bev_intersection, bev_iou, iou_3d
+from priorscope_detection.geometry.poses import matrices
 
 shapely = pytest.importorskip("shapely")
 
@@ -127,6 +128,18 @@ def test_volumes():
     torch.testing.assert_close(iou_3d(a, b), iou_3d(b, a).T, rtol=0, atol=1e-12)
 
 
+def test_the_frame_and_the_order_do_not_matter():
+    a, b = boxes_in(90, 8, 14), boxes_in(110, 8, 15)
+    iou = bev_iou(a, b)
+    torch.testing.assert_close(bev_iou(b, a), iou.T, rtol=0, atol=1e-12)
+    transform = torch.from_numpy(matrices([30, -20, 1, 0, 77, 0]))
+    moved = bev_iou(transform_boxes(a, transform), transform_boxes(b, transform))
+    torch.testing.assert_close(moved, iou, rtol=0, atol=1e-9)
+    turned = a + torch.tensor([0, 0, 0, 0, 0, 0, pi], dtype=torch.float64)
+    torch.testing.assert_close(bev_iou(turned, b), iou, rtol=0, atol=1e-12)
+    assert float(iou.max()) <= 1
+
+
 def test_chunks_change_nothing(monkeypatch):
     a, b = boxes_in(50, 10, 8), boxes_in(70, 10, 9)
     whole = bev_iou(a, b)
@@ -190,6 +203,9 @@ def test_wrong_input_is_told():
         rotated_nms(bad, scores, 0.5)
     with pytest.raises(InputError, match="scores are not finite"):
         rotated_nms(good, scores * float("nan"), 0.5)
+    crowd = torch.cat([good, bad])
+    with pytest.raises(InputError, match=r"boxes\[1\] has a size of 0"):
+        rotated_nms(crowd, torch.tensor([0.9, 0.1]), 0.5, limit=1)
     with pytest.raises(InputError, match="shape"):
         rotated_nms(good, torch.ones(2), 0.5)
     with pytest.raises(InputError, match=r"threshold is 1\.5"):

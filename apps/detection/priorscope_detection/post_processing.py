@@ -54,6 +54,13 @@ class PostProcessing:
     limits: tuple[float, float, float, float, float, float] | None = None
     inside: Literal["centre", "corners"] = "centre"
 
+    def __post_init__(self) -> None:
+        for name in ("score", "nms"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} of post-processing is {getattr(self, name)}", remedy="Give 0 to 1.")
+        if self.nms_limit < 1:
+            raise InputError(f"nms_limit is {self.nms_limit}", remedy="Give 1 or more.")
+
     @classmethod
     def published(cls, limits: tuple[float, float, float, float, float, float]) -> PostProcessing:
         """CoAlign's filters: 6 m, z from -3 to 1 m, all corners in the range."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from priorscope.errors import InputError
+from priorscope_detection.geometry.boxes import check_boxes
 from priorscope_detection.geometry.overlap import bev_iou
 
 
@@ -48,6 +49,7 @@ def rotated_nms(
         For scores that are not finite or do not fit, boxes that are not finite or without size, or a threshold outside
         0 to 1.
     """
+    check_boxes(boxes)
     if scores.shape != boxes.shape[:1]:
         raise InputError(f"{len(boxes)} boxes have scores of shape {tuple(scores.shape)}", remedy="Give one a box.")
     if not scores.isfinite().all():

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from priorscope_detection.geometry.boxes import check_boxes
 
-#: Pairs that are worked on at once: some 20 arrays of this length in float64 fit into a processor's cache.
-CHUNK = {"cpu": 1 << 14, "cuda": 1 << 22}
+#: Pairs that are worked on at once, in some 40 arrays of this length in float64: on a CPU, what its cache holds.
+CHUNK = {"cpu": 1 << 14, "cuda": 1 << 18}
 #: Distances that are worked on at once when pairs that cannot touch are left out.
-ROWS = 1 << 22
+ROWS = 1 << 20
 
 Pairwise = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,8 +39,7 @@ def bev_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (N, M) in the dtype of ``a``, 0 to 1. Beside it, memory is some 100 MB at most, plus 16 bytes a pair whose
-        circumscribed circles touch.
+        (N, M) in the dtype of ``a``, 0 to 1. Memory beside it is bounded, some 100 MB, whatever N and M.
 
     Raises
     ------
