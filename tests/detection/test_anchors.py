@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from priorscope.errors import InputError
+from priorscope_detection import targets
 from priorscope_detection.anchors import AnchorGrid, grid_size
 from priorscope_detection.box_coder import decode, direction_class, encode, with_direction
 from priorscope_detection.geometry.boxes import corners, from_hwl, standup, to_hwl
@@ -192,6 +193,23 @@ def test_an_anchor_between_two_boxes_takes_the_nearer():
     boxes = boxes_of(car(0.8), car(0.1))
     assert int(assign(anchors, boxes, overlap="standup").vehicle) == 1
     assert int(assign(anchors, boxes, overlap="published").vehicle) == 0
+
+
+@pytest.mark.parametrize("overlap", ["nearest", "rotated", "standup", "published"])
+def test_leaving_out_anchors_far_from_all_boxes_changes_nothing(monkeypatch, overlap):
+    anchors = SMALL.boxes()
+    draw = torch.Generator().manual_seed(1)
+    boxes = boxes_of(*(car() for _ in range(6)))
+    boxes[:, :2] += (torch.rand(6, 2, generator=draw) - 0.5) * torch.tensor([30.0, 16.0])
+    boxes[:, 6] = torch.rand(6, generator=draw) * 7
+    quick = assign(anchors, boxes, overlap=overlap)
+    used = []
+    near = targets._near
+    monkeypatch.setattr(targets, "_near", lambda *given: used.append(near(*given)) or torch.ones(SMALL.shape).bool())
+    whole = assign(anchors, boxes, overlap=overlap)
+    assert 0 < int(used[0].sum()) < used[0].numel()
+    for name in ("positive", "negative", "codes", "vehicle"):
+        assert torch.equal(getattr(quick, name), getattr(whole, name))
 
 
 def test_without_boxes_all_is_background():

@@ -81,11 +81,12 @@ def assign(
             remedy="Give 0 <= negative <= positive <= 1.",
         )
     check_boxes(boxes, "true boxes")
-    flat = anchors.reshape(-1, 7)
-    boxes = boxes.to(flat)
+    boxes, grid = boxes.to(anchors), anchors.shape[:-1]
+    near = _near(anchors, boxes)
+    flat = anchors[near]
     vehicle = torch.full((len(flat),), -1, device=flat.device)
     quiet = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-    if len(boxes):
+    if len(flat):
         iou = _OVERLAPS[overlap](flat, boxes)
         choose = _first_that_fits if overlap == "published" else _best
         vehicle, forced = choose(iou, positive)
@@ -94,10 +95,33 @@ def assign(
     chosen = vehicle >= 0
     codes = torch.zeros_like(flat)
     codes[chosen] = encode(boxes[vehicle[chosen]], flat[chosen])
-    grid = anchors.shape[:-1]
-    return Targets(
-        chosen.view(grid), (quiet & ~chosen).view(grid), codes.view(*grid, 7), vehicle.view(grid).to(torch.int64)
+    # what is far from all boxes overlaps them by 0
+    result = Targets(
+        torch.zeros(grid, dtype=torch.bool, device=flat.device),
+        torch.full(grid, not len(boxes) or negative > 0, device=flat.device),
+        torch.zeros_like(anchors),
+        torch.full(grid, -1, device=flat.device),
     )
+    result.positive[near], result.negative[near] = chosen, quiet & ~chosen
+    result.codes[near], result.vehicle[near] = codes, vehicle
+    return result
+
+
+def _near(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Anchors (H, W, A), bool, that may overlap a box, and some more: those in rows and columns that a box reaches.
+
+    A metre is added, for the published overlap.
+    """
+    far = torch.hypot(boxes[:, 3], boxes[:, 4]) / 2 + 1
+    reach = torch.hypot(anchors[..., 3], anchors[..., 4]) / 2
+    crossed = []
+    for axis, others in ((1, (1, 2)), (0, (0, 2))):  # rows lie along y, columns along x
+        low = (anchors[..., axis] - reach).amin(others)[:, None]
+        high = (anchors[..., axis] + reach).amax(others)[:, None]
+        place = boxes[None, :, axis]
+        crossed.append(((low <= place + far) & (high >= place - far)).to(anchors.dtype))
+    rows, columns = crossed
+    return (rows @ columns.T > 0)[..., None].expand(anchors.shape[:-1])
 
 
 def _best_anchors(iou: Tensor) -> tuple[Tensor, Tensor, Tensor]:
