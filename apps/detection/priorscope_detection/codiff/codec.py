@@ -29,8 +29,8 @@ class FeatureCodec(nn.Module):
     """An autoencoder of features whose latent has zero mean and unit variance a channel (ours).
 
     The encoder ends in a batch norm without weights where the published one has a ReLU: its running statistics are the
-    normalisation, learned with the codec and fixed in evaluation mode. The released diffusion works on values of 0
-    and more as if they were in [0, 1].
+    normalisation, learned with the codec and fixed in evaluation mode. A batch has thousands of cells, so they follow
+    quickly (momentum 0.1). The released diffusion works on values of 0 and more as if they were in [0, 1].
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ class FeatureCodec(nn.Module):
         middle = max(latent, width // 2)
         self.encoder = nn.Sequential(
             nn.Conv2d(width, middle, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(middle, eps=1e-3, momentum=0.01),
+            nn.BatchNorm2d(middle, eps=1e-3),
             nn.ReLU(),
             nn.Conv2d(middle, latent, 1, bias=False),
-            nn.BatchNorm2d(latent, eps=1e-5, momentum=0.01, affine=False),
+            nn.BatchNorm2d(latent, affine=False),
         )
-        self.decoder = _decoder(latent, width)
+        self.decoder = _decoder(latent, width, momentum=0.1)
 
     def encode(self, features: torch.Tensor) -> torch.Tensor:
         """Latent (B, latent, H, W) of features (B, width, H, W)."""
@@ -80,12 +80,12 @@ def reconstruction_loss(codec: FeatureCodec, features: torch.Tensor) -> torch.Te
     return loss / (2 * total)
 
 
-def _decoder(code: int, width: int) -> nn.Sequential:
+def _decoder(code: int, width: int, momentum: float = 0.01) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(code, width, 3, 1, 1),
-        nn.BatchNorm2d(width, eps=1e-3, momentum=0.01),
+        nn.BatchNorm2d(width, eps=1e-3, momentum=momentum),
         nn.ReLU(),
         nn.Conv2d(width, width, 3, 1, 1),
-        nn.BatchNorm2d(width, eps=1e-3, momentum=0.01),
+        nn.BatchNorm2d(width, eps=1e-3, momentum=momentum),
         nn.ReLU(),
     )
