@@ -252,6 +252,19 @@ def test_a_run_that_was_cut_short_goes_on_and_other_settings_are_refused(tmp_pat
     assert sweep_file.read_bytes() == content
     with pytest.raises(InputError, match="other settings"):
         write_opv2v(tmp_path, [1], replace(one, parked=0.1), progress=False)
+    with pytest.raises(InputError, match="workers is 0"):
+        write_opv2v(tmp_path, [1], one, workers=0)
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_files(tmp_path):
+    one = replace(SMALL, frames=1)
+    alone = write_opv2v(tmp_path / "alone", [1, 2], one, progress=False)
+    both = write_opv2v(tmp_path / "both", [1, 2], one, progress=False, workers=2)
+    names = sorted(path.relative_to(alone) for path in alone.rglob("*.*"))
+    assert names == sorted(path.relative_to(both) for path in both.rglob("*.*"))
+    assert len(names) == 2 * (1 + 4 * 2)
+    assert all((alone / name).read_bytes() == (both / name).read_bytes() for name in names)
 
 
 def test_poses_of_delayed_agents_are_those_of_their_sweep(scenario):

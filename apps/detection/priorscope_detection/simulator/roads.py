@@ -15,6 +15,8 @@ from .settings import StreetSettings
 LANE = 3.3
 KERB = 0.12
 PAVEMENT = 3.0
+#: widths of the strip for parking, metres
+_ALONG, _ANGLED = 2.3, 5.6
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def _roads(rng: np.random.Generator, kind: str, extent: float) -> tuple[Road, ..
     roads = []
     for angle in angles:
         lanes = int(rng.integers(1, 3))
-        road = Road((0.0, 0.0), float(angle), 2 * extent, bend, lanes, float(rng.choice([0.0, 2.3, 2.3])))
+        strip = float(rng.choice([0.0, _ALONG, _ANGLED], p=[0.25, 0.5, 0.25]))
+        road = Road((0.0, 0.0), float(angle), 2 * extent, bend, lanes, strip)
         middle, yaw = road.at(extent, 0.0)
         # turned and shifted so that the middle lies in the origin with the heading drawn
         turn = angle - float(yaw)
@@ -211,15 +214,19 @@ def _pavement(still: _Still, road: Road, side: int, others: list[Road]) -> None:
 
 
 def _parking(rng: np.random.Generator, road: Road, side: int, others: list[Road]) -> Array:
+    """Places x, y, yaw along the kerb, or in a wide strip at an angle to it, noses in or out."""
     if not road.parking:
         return np.zeros((0, 3))
-    s = np.arange(4.0, road.length - 4, 6.3)
-    s = s + rng.normal(scale=0.2, size=len(s))
+    turn = float(rng.choice(np.radians([60, 75, 90]))) if road.parking == _ANGLED else 0.0
+    s = np.arange(4.0, road.length - 4, 2.1 / np.sin(turn) + 0.5 if turn else 6.3)
+    s = s + np.clip(rng.normal(scale=0.06 if turn else 0.2, size=len(s)), -0.4, 0.4)
     d = side * (road.half - 0.5 * road.parking + np.clip(rng.normal(scale=0.06, size=len(s)), -0.1, 0.1))
     places, yaw = road.at(s, d)
     free = _clear(places[:, None], others, 8.0)
     forward = np.where(rng.uniform(size=len(s)) < 0.85, side < 0, side > 0)
-    yaw = yaw + np.where(forward, 0.0, np.pi) + np.clip(rng.normal(scale=0.02, size=len(s)), -0.05, 0.05)
+    # who drives on this side turns off to the right
+    lean = turn if side > 0 else -turn
+    yaw = yaw + np.where(forward, 0.0, np.pi) + lean + np.clip(rng.normal(scale=0.02, size=len(s)), -0.05, 0.05)
     return np.column_stack([places, yaw])[free]
 
 

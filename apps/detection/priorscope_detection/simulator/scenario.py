@@ -25,7 +25,7 @@ UNIT = "-1"
 _UNIT_HEIGHT = 5.0
 _MAST = 0.45
 #: Agents and vehicles are numbered from here; the ego has the smallest number, so it sorts first.
-_FIRST_ID = 100
+_FIRST_ID = 1000
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Scenario:
         self.carriers = self._carriers(rng)
         #: the number of each body
         self.ids = self._numbers(rng)
+        self.carriers.sort(key=lambda row: self.ids[row])
         self.agents = tuple(str(self.ids[row]) for row in self.carriers)
         if self.settings.road_side_unit:
             self.agents += (UNIT,)

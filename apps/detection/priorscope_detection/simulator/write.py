@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from priorscope.data.files import refuse_overwrite, write_text
+from priorscope.errors import InputError
 from priorscope_detection.data.pcd import write_pcd
 
+from .bodies import Array
 from .scenario import Scenario, Seen
 from .settings import StreetSettings
 
@@ -24,6 +29,7 @@ def write_opv2v(
     settings: StreetSettings | None = None,
     *,
     split: str = "train",
+    workers: int = 1,
     progress: bool = True,
 ) -> Path:
     """Simulate scenarios into ``folder/SPLIT/street_SEED/AGENT/MOMENT.{pcd,yaml}``.
@@ -38,6 +44,8 @@ def write_opv2v(
         One scenario each.
     settings : StreetSettings, optional
     split : str
+    workers : int
+        Processes. The files are the same whatever their number.
     progress : bool
         Show a bar with throughput and remaining time.
 
@@ -49,29 +57,38 @@ def write_opv2v(
     Raises
     ------
     InputError
-        A scenario is there with other settings, or the settings cannot be.
+        A scenario is there with other settings, or a setting cannot be.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    settings = settings or StreetSettings()
-    result = Path(folder) / split
+    if workers < 1:
+        raise InputError(f"workers is {workers}", remedy="Give 1 or more.")
+    one = partial(_write_scenario, Path(folder) / split, settings or StreetSettings())
     columns = (TextColumn("streets"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task("streets", total=len(seeds) * settings.frames)
-        for seed in seeds:
-            _write_scenario(result, int(seed), settings, lambda: bar.advance(task))
-    return result
+        task = bar.add_task("streets", total=len(seeds))
+        for _ in _results(one, [int(seed) for seed in seeds], workers):
+            bar.advance(task)
+    return Path(folder) / split
 
 
-def _write_scenario(folder: Path, seed: int, settings: StreetSettings, tick: Any) -> None:
-    from dataclasses import asdict
+def _results(one: Callable[[int], None], seeds: list[int], workers: int) -> Iterator[None]:
+    if workers == 1:
+        yield from map(one, seeds)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
 
+    # spawn: a forked child would share the parent's threads' locks (torch, BLAS)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(one, seeds)
+
+
+def _write_scenario(folder: Path, settings: StreetSettings, seed: int) -> None:
     place = folder / f"street_{seed:06d}"
     protocol = yaml.dump({"simulator": "priorscope", "seed": seed, "settings": asdict(settings)}, Dumper=_DUMPER)
     done = place / "data_protocol.yaml"
     if done.is_file() and done.read_text() == protocol:
-        for _ in range(settings.frames):
-            tick()
         return
     refuse_overwrite(done, remedy="It was made with other settings: name another folder.")
     scenario = Scenario(seed, settings)
@@ -82,13 +99,10 @@ def _write_scenario(folder: Path, seed: int, settings: StreetSettings, tick: Any
             write_pcd(stem.with_suffix(".pcd"), seen.returns.points, overwrite=True)
             content = yaml.dump(_content(scenario, seen, moment, boxes), Dumper=_DUMPER, default_flow_style=None)
             write_text(stem.with_suffix(".yaml"), content, overwrite=True)
-        tick()
     write_text(done, protocol)
 
 
-def _content(scenario: Scenario, seen: Seen, moment: int, boxes: Any) -> dict[str, Any]:
-    import numpy as np
-
+def _content(scenario: Scenario, seen: Seen, moment: int, boxes: Array) -> dict[str, Any]:
     vehicles = {}
     for row in seen.listed:
         x, y, z, length, w, h, yaw = (float(value) for value in boxes[row])
