@@ -1,0 +1,528 @@
+"""Do generated galaxies help to find a rare class? Are conditions obeyed, and are shapes distributed as they should be?
+
+    OMP_NUM_THREADS=1 python benchmarks/evidence_astro.py [--max-seconds 1200] [--only PART] [--arm ARM] [--table]
+        [--small]
+
+Simulated galaxies of 48 pixels in g, r, i, nine classes; of the 12 000 that train 0.5 % have a dust lane. Validation
+and test hold 30 000 others, and 400 of that class, each; weights restore 0.5 %.
+
+baselines: the app's classifier of nine classes learns from the training galaxies as they are (``plain``), with
+``geometric`` augmentation (turns, mirroring, shifts of up to 2 pixels), with ``balanced`` classes, with a ``focal``
+loss, and with all combinations. generator: a conditional diffusion model learns the same galaxies, without any other;
+half of what it sees is drawn from classes equally often. generate: it draws 6000 galaxies, a third of them with dust
+lanes, for conditions of training galaxies. generated: the best baseline (mean completeness on validation) learns from
+these as well (``+generated``), and, to know what could be had, from as many freshly simulated ones instead
+(``+simulated``). Where classes are balanced, half of a class's turns are the added galaxies'; otherwise they are mixed
+in.
+
+Every arm has the same network, batch and steps, and the same grid of learning rates, from which a training of half the
+steps with a seed of its own chooses, on validation. Measured is the completeness of dust lanes at a purity of 90 %, of
+the log odds of the class; the threshold is set on validation. There are three seeds of the classifier, one training
+set, one generator: intervals say nothing of other training sets. ``random`` scores and the share of the class
+(``trivial``) say what nothing learnt gives.
+
+judge: a classifier that has learnt 18 000 other simulated galaxies, equally many a class, and none that was generated,
+says how often generated galaxies are what was asked, and how often simulated ones are. morphology: Wasserstein
+distances of concentration, asymmetry, smoothness, Gini, M20 (r band) between generated and simulated galaxies of a
+class, 500 each, beside those between simulated galaxies of the class, and between simulated ones with shuffled labels
+and those of the class. memory: how near generated dust lanes come to those of the training set.
+
+Sizes, seeds and settings were fixed before any of this was run. Every result is a row of evidence_astro.jsonl; the same
+command goes on with what is missing. Calls with other --only or --arm may run side by side once ``data`` is done:
+``generate`` needs the generator, ``generated`` the baselines too, and what follows only what was generated. --table
+prints the rows and draws figures/evidence_astro.png; --small is a rehearsal of everything in half a minute of one core,
+in files of its own: its figures say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from evidence_astro_data import RARE, SEEDS, SIDE, Data, Galaxies, GroupFeed, Repeated, Sizes, stretched
+from evidence_astro_table import draw, gallery, print_tables
+from evidence_rows import EvidenceRows
+
+from priorscope.evaluation.distributions import kid, wasserstein
+from priorscope.evaluation.run_folder import RunFolder, read_jsonl
+from priorscope.training.checkpoint import checkpoint_step
+from priorscope.training.loop import FitResult, fit, make_accelerator
+from priorscope.training.settings import MAY_DIFFER, LoopConfig
+from priorscope_astro.classifier.config import ClassifierConfig
+from priorscope_astro.classifier.network import GalaxyClassifier
+from priorscope_astro.classifier.predict import features, predict
+from priorscope_astro.classifier.train import ClassifierTask, new_classifier
+from priorscope_astro.configs import TrainConfig
+from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.stamps import read_stamps
+from priorscope_astro.diffusion.feed import GalaxyFeed, TrainingImages
+from priorscope_astro.diffusion.model import GalaxyModel, load_galaxy_model, new_model
+from priorscope_astro.diffusion.task import GalaxyTask
+from priorscope_astro.memorisation import memorisation
+from priorscope_astro.metrics import (
+    completeness_at_purity,
+    prevalence_weights,
+    purity_at,
+    purity_curve,
+    share_interval,
+)
+from priorscope_astro.morphology import measure
+from priorscope_astro.simulator.config import CLASSES, shares_of
+from priorscope_astro.simulator.observation import SKY_SIGMA
+from priorscope_astro.train import mean_psf, measured_spec
+
+HERE = Path(__file__).parent
+PARTS = ("data", "baselines", "generator", "generate", "generated", "judge", "morphology", "memory")
+TECHNIQUES: dict[str, dict[str, Any]] = {
+    "geometric": {"turns": True, "shift": 2},
+    "balanced": {"sampling": "balanced"},
+    "focal": {"loss": "focal", "gamma": 2.0},
+}
+BASELINES = (
+    "plain",
+    *("+".join(names) for count in (1, 2, 3) for names in itertools.combinations(TECHNIQUES, count)),
+)
+ADDED = ("generated", "simulated")
+SEEDS_OF_ARMS = (0, 1, 2)
+TUNING_SEED = 77
+RATES = (1e-3, 3e-3)
+PURITY = 0.9
+RARE_LABEL = CLASSES.index(RARE)
+SHAPES = ("concentration", "asymmetry", "smoothness", "gini", "m20")
+#: Random halves and shuffles that distances of simulated galaxies are averaged over.
+SHUFFLES = 20
+GENERATE: dict[str, Any] = {"steps": 20, "guidance": 1.5, "solver": "dpmpp-2m"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long everything is trained; the generator's for 25 minutes of one core, an arm and seed for 85 seconds."""
+
+    sizes: Sizes = field(default_factory=Sizes)
+    steps: int = 2000
+    batch: int = 64
+    judge_steps: int = 2500
+    size: str = "mini"
+    generator_steps: int = 6000
+    generator_batch: int = 32
+    drawn_at_once: int = 40
+    seeds: tuple[int, ...] = SEEDS_OF_ARMS
+
+
+#: Dust lanes are frequent here, or there would be none to learn.
+SMALL = Plan(
+    Sizes(300, 300, 60, 200, 540, 240, 20, (f"{RARE}=0.1",)),
+    steps=6,
+    batch=16,
+    judge_steps=6,
+    size="tiny",
+    generator_steps=4,
+    generator_batch=4,
+    drawn_at_once=30,
+    seeds=(0, 1),
+)
+
+
+class Evidence(EvidenceRows):
+    """All results, in order, until the time is used up."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options.rows, options.max_seconds)
+        self.small: bool = options.small
+        self.out: Path = options.out
+        self.arm: str = options.arm
+        self.plan: Plan = SMALL if options.small else Plan()
+        self.data_ = Data(self.out, self.plan.sizes, self.seconds_left)
+
+    def row(self, **wanted: Any) -> dict[str, Any]:
+        """The row with these values; another process may have written it."""
+        if self.lacks(**wanted):
+            self.rows = read_jsonl(self.rows_at)
+        for row in self.rows:
+            if all(row.get(name) == value for name, value in wanted.items()):
+                return row
+        raise SystemExit(f"there is no row {wanted} yet: an earlier part has to be finished")
+
+    def data(self) -> None:
+        for name in SEEDS:
+            if self.lacks(kind="data", set=name):
+                begin = time.process_time()
+                galaxies = self.data_.simulated(name)
+                drawn = {one: int((galaxies.labels == label).sum()) for label, one in enumerate(CLASSES)}
+                seconds = round(time.process_time() - begin)
+                key = {"kind": "data", "set": name, "side": SIDE, "galaxies": len(galaxies), "cpu_seconds": seconds}
+                self.write(key | drawn)
+
+    # Classifiers
+
+    def settings(self, arm: str) -> dict[str, Any]:
+        found: dict[str, Any] = {"turns": False, "shift": 0, "sampling": "natural", "loss": "cross-entropy"}
+        for name in arm.split("+"):
+            found |= TECHNIQUES.get(name, {})
+        return found
+
+    def classifier(self, name: str, arm: str, config: ClassifierConfig, galaxies: tuple[Galaxies, ...]) -> Path:
+        """The classifier of a run that is finished; trains, or goes on training, within the time."""
+        run_at = self.out / "classifiers" / name
+        if (run_at / "finished").exists():
+            return run_at / "model"
+        examples = galaxies[0].examples
+        network = new_classifier(examples, config)
+        origins = np.repeat(np.arange(len(galaxies)), [len(one) for one in galaxies])
+        for more in galaxies[1:]:
+            examples = examples.joined(more.examples)
+        assert examples.labels is not None
+        groups = origins * len(CLASSES) + examples.labels
+        loop = config.loop
+        balanced = config.sampling == "balanced"
+        feed = GroupFeed(examples, loop.batch_size, loop.seed, balanced, config.turns, config.shift, groups)
+        result = self._fit(run_at, config, ClassifierTask(network, config), feed, loop, {"arm": arm, "name": name})
+        return result.model
+
+    def _fit(self, run_at: Path, config: Any, task: Any, feed: Any, loop: LoopConfig, key: dict[str, Any]) -> FitResult:
+        loop = replace(loop, max_seconds=self.seconds_left(), resume=True, device="cpu")
+        may_differ = ("out", *(f"loop.{name}" for name in MAY_DIFFER))
+        accelerator = make_accelerator(loop)
+        folder = RunFolder.create(run_at, replace(config, loop=loop), resume=True, may_differ=may_differ)
+        begin, before = time.process_time(), checkpoint_step(run_at / "checkpoints/last.pt")
+        result = fit(task, feed, loop, folder, accelerator)
+        seconds = time.process_time() - begin
+        a_step = round(seconds / max(result.step - before, 1), 4)
+        row = {"kind": "training", **key, "step": result.step, "cpu_seconds": round(seconds), "seconds_a_step": a_step}
+        self.write(row)
+        if not result.finished:
+            raise SystemExit("the time is used up; the same command goes on")
+        (run_at / "finished").touch()
+        return result
+
+    def config(self, arm: str, seed: int, rate: float, steps: int) -> ClassifierConfig:
+        loop = LoopConfig(
+            steps=steps,
+            batch_size=self.plan.batch,
+            lr=rate,
+            warmup=min(50, steps // 2),
+            ema=0.99,
+            weight_decay=0.05,
+            log_every=100,
+            validate_every=steps,
+            checkpoint_every=500,
+            seed=seed,
+        )
+        return ClassifierConfig(**self.settings(arm), loop=loop)
+
+    def galaxies(self, arm: str) -> tuple[Galaxies, ...]:
+        """What an arm learns from: the training galaxies first."""
+        added = arm.split("+")[-1]
+        if added == "generated":
+            return self.data_.train, self.data_.generated
+        if added == "simulated":
+            return self.data_.train, self.data_.more
+        return (self.data_.train,)
+
+    def scores(self, model: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Log odds of the rare class, whether it is that class, weights, and labels, of a held-out set."""
+        images, labels = self.data_.held_out[name]
+        weights = prevalence_weights(labels, dict(enumerate(shares_of(()).values())))
+        return log_odds(GalaxyClassifier.load(model), images), labels == RARE_LABEL, weights, labels
+
+    def chosen(self, arm: str) -> float:
+        """Learning rate that is best on validation."""
+        found: dict[float, tuple[float, float]] = {}
+        for rate in RATES:
+            key = {"kind": "tuning", "arm": arm, "rate": rate}
+            if self.lacks(**key):
+                steps = max(self.plan.steps // 2, 2)
+                config = self.config(arm, TUNING_SEED, rate, steps)
+                model = self.classifier(f"{arm}-tuning-{rate:g}", arm, config, self.galaxies(arm))
+                self.seconds_left()
+                one = self.scores(model, "validation")[:3]
+                found_ = completeness_at_purity(one, one, PURITY)
+                row = {"completeness": round(found_.completeness, 4), "precision": round(average_precision(*one), 4)}
+                self.write(key | {"steps": steps} | row)
+            row = self.row(**key)
+            found[rate] = row["completeness"], row["precision"]
+        return max(found, key=lambda rate: found[rate])
+
+    def measured(self, arm: str, seed: int) -> None:
+        """Train an arm and write its row."""
+        key = {"kind": "arm", "arm": arm, "seed": seed}
+        if not self.lacks(**key):
+            return
+        rate = self.chosen(arm)
+        config = self.config(arm, seed, rate, self.plan.steps)
+        model = self.classifier(f"{arm}-{seed}", arm, config, self.galaxies(arm))
+        self.seconds_left()
+        validation, test = self.scores(model, "validation"), self.scores(model, "test")
+        self.write(key | {"rate": rate, "steps": self.plan.steps} | figures_of(validation, test))
+
+    def baselines(self) -> None:
+        for arm in BASELINES:
+            if self.arm in ("", arm):
+                for seed in self.plan.seeds:
+                    self.measured(arm, seed)
+        if self.lacks(kind="arm", arm="random", seed=0):
+            self.trivial()
+
+    def trivial(self) -> None:
+        """Random scores: purity is the share of the class whatever is selected."""
+        for seed in self.plan.seeds:
+            random = np.random.default_rng(seed)
+            sets = []
+            for name in ("validation", "test"):
+                labels = self.data_.held_out[name][1]
+                weights = prevalence_weights(labels, dict(enumerate(shares_of(()).values())))
+                sets.append((random.random(len(labels)), labels == RARE_LABEL, weights, labels))
+            self.write({"kind": "arm", "arm": "random", "seed": seed} | figures_of(*sets))
+
+    def best(self) -> str:
+        """The baseline whose mean completeness on validation is greatest."""
+        found = {}
+        for arm in BASELINES:
+            rows = [self.row(kind="arm", arm=arm, seed=seed) for seed in self.plan.seeds]
+            found[arm] = tuple(float(np.mean([row[key] for row in rows])) for key in ("validation", "validation_ap"))
+        return max(found, key=lambda arm: found[arm])
+
+    def generated(self) -> None:
+        for added in ADDED:
+            for seed in self.plan.seeds if self.arm in ("", added) else ():
+                self.measured(f"{self.best()}+{added}", seed)
+
+    # The generator
+
+    def generator(self) -> None:
+        run_at = self.out / "generator"
+        if (run_at / "finished").exists():
+            return
+        plan, train = self.plan, self.data_.train
+        loop = LoopConfig(
+            steps=plan.generator_steps,
+            batch_size=plan.generator_batch,
+            lr=1e-3,
+            warmup=min(200, plan.generator_steps // 2),
+            log_every=100,
+            validate_every=1000,
+            checkpoint_every=200,
+        )
+        words = f"{len(train)} simulated galaxies of {SIDE} pixels, benchmarks/evidence_astro.py"
+        config = TrainConfig(
+            self.data_.pieces("train")[0], out=run_at, side=SIDE, size=plan.size, trained_on=words, loop=loop
+        )
+        stamps = read_stamps(self.data_.pieces("train")[0] / "stamps.npz")
+        galaxies = GalaxySet(train.ids, train.flux, "flux")
+        spec = measured_spec(config, galaxies, stamps)
+        model = new_model(spec, plan.size, psf=mean_psf(stamps), seed=loop.seed)
+        images = Repeated(TrainingImages(galaxies, spec, train.conditions), train.labels)
+        feed = GalaxyFeed(images, loop.batch_size, loop.seed)  # type: ignore[arg-type]
+        held = self.data_.simulated("reference")
+        some = TrainingImages(GalaxySet(held.ids, held.flux, "flux").select(range(64)), spec, held.conditions[:64])
+        look = GalaxyFeed(some, 64, 0, question=0.0, everything=0.0, turn=False).batch(0, range(64))
+        self._fit(run_at, config, GalaxyTask(model, look), feed, loop, {"name": "generator"})
+
+    @cached_property
+    def model(self) -> GalaxyModel:
+        if not (self.out / "generator/finished").exists():
+            raise SystemExit("the generator has to be trained first")
+        return load_galaxy_model(self.out / "generator/model", device="cpu", precision="float32")
+
+    def generate(self) -> None:
+        if not self.lacks(kind="generated"):
+            return
+        begin, clock = time.process_time(), time.monotonic()
+        for done in self.data_.draw(lambda: self.model, GENERATE, self.plan.drawn_at_once):
+            if time.monotonic() - clock > 30:
+                clock = time.monotonic()
+                print(f"{done} of {self.plan.sizes.added} galaxies", flush=True)
+        seconds = time.process_time() - begin
+        self.write({"kind": "generated", "galaxies": done, "cpu_seconds_of_this_call": round(seconds), **GENERATE})
+
+    # Judgement
+
+    def judging(self) -> GalaxyClassifier:
+        """A classifier that has seen no generated galaxy, and none of the others' galaxies."""
+        rate, steps = 2e-3, self.plan.judge_steps
+        config = self.config("geometric", 0, rate, steps)
+        return GalaxyClassifier.load(self.classifier("judge", "judge", config, (self.data_.simulated("judge"),)))
+
+    def judge(self) -> None:
+        if not any(self.lacks(kind="agreement", **{"class": name}) for name in CLASSES):
+            return
+        judge = self.judging()
+        drawn, real = self.data_.generated, self._reference
+        for label, name in enumerate(CLASSES):
+            if not self.lacks(kind="agreement", **{"class": name}):
+                continue
+            shares: dict[str, Any] = {}
+            seen = {}
+            for origin, one in (("generated", drawn), ("simulated", real)):
+                images = stretched(one.flux[one.of_class(label)[: self.plan.sizes.compared]])
+                answers = predict(judge, images).argmax(1)
+                shares[origin] = round(float((answers == label).mean()), 4)
+                shares[f"{origin}_count"] = len(images)
+                seen[origin] = features(judge, images)
+                if origin == "generated":
+                    confused = np.bincount(answers, minlength=len(CLASSES))
+            half = self.real_halves(label, 0)
+            kids = {
+                "kid": kid(features(judge, stretched(real.flux[half[0]])), seen["generated"]),
+                "kid_simulated": kid(*(features(judge, stretched(real.flux[part])) for part in half)),
+            }
+            row = {"kind": "agreement", "class": name, "share": shares_of(())[name]} | shares
+            row |= {key: round(value, 5) for key, value in kids.items()}
+            self.write(row | {"taken_for": dict(zip(CLASSES, confused.tolist(), strict=True))})
+        gallery(real, drawn, self.out / "gallery.png" if self.small else HERE / "figures/evidence_astro_gallery.png")
+
+    def real_halves(self, label: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Two disjoint random sets of simulated galaxies of a class."""
+        members = np.random.default_rng([seed, label]).permutation(self._reference.of_class(label))
+        count = min(self.plan.sizes.compared, len(members) // 2)
+        return members[:count], members[count : 2 * count]
+
+    @cached_property
+    def _reference(self) -> Galaxies:
+        return self.data_.simulated("reference")
+
+    def morphology(self) -> None:
+        if not any(self.lacks(kind="morphology", **{"class": name}) for name in CLASSES):
+            return
+        shapes = {
+            "simulated": self.shapes("simulated", self._reference),
+            "generated": self.shapes("generated", self.data_.generated),
+        }
+        drawn = self.data_.generated
+        for label, name in enumerate(CLASSES):
+            if not self.lacks(kind="morphology", **{"class": name}):
+                continue
+            own = drawn.of_class(label)[: self.plan.sizes.compared]
+            row: dict[str, Any] = {"kind": "morphology", "class": name, "count": len(own)}
+            for place, shape in enumerate(SHAPES):
+                real, other = shapes["simulated"][:, place], shapes["generated"][own, place]
+                far: dict[str, list[float]] = {"generated": [], "simulated": [], "shuffled": []}
+                for seed in range(SHUFFLES):
+                    one, two = self.real_halves(label, seed)
+                    anything = np.random.default_rng([seed, label, 1]).choice(len(real), len(one), replace=False)
+                    far["generated"].append(distance(real[one], other))
+                    far["simulated"].append(distance(real[one], real[two]))
+                    far["shuffled"].append(distance(real[one], real[anything]))
+                row[shape] = {key: round(float(np.mean(values)), 5) for key, values in far.items()}
+                known = np.isfinite(real[self._reference.of_class(label)])
+                row[shape]["measured"] = round(float(np.isfinite(other).mean()), 4)
+                row[shape]["measured_simulated"] = round(float(known.mean()), 4)
+            self.write(row)
+
+    def shapes(self, name: str, galaxies: Galaxies) -> np.ndarray:
+        """Shapes (N, 5) in the r band, NaN where they cannot be measured; kept in pieces."""
+        folder = self.out / "shapes"
+        folder.mkdir(exist_ok=True)
+        parts = []
+        for first in range(0, len(galaxies), 1000):
+            path = folder / f"{name}-{first:06d}.npy"
+            if not path.exists():
+                self.seconds_left()
+                found = measure(galaxies.flux[first : first + 1000, 1], sigma=SKY_SIGMA[1])
+                np.save(path, np.stack([found[shape] for shape in SHAPES], 1))
+            parts.append(np.load(path))
+        return np.concatenate(parts)
+
+    def memory(self) -> None:
+        if not self.lacks(kind="memory"):
+            return
+        drawn, real, train = self.data_.generated, self._reference, self.data_.train
+        count = self.plan.sizes.compared
+        sets = [one.flux[one.of_class(RARE_LABEL)] for one in (drawn, train, real)]
+        found = memorisation(stretched(sets[0][:count]), stretched(sets[1]), stretched(sets[2][:count]))
+        low, high = found.interval
+        row = {"kind": "memory", "class": RARE, "training": len(sets[1]), "copies": round(found.copies, 4)}
+        row |= {"low": round(low, 4), "high": round(high, 4), "of_held_out": found.quantile}
+        for name, nearest in (("generated", found.generated), ("held_out", found.held_out)):
+            row[f"{name}_distance"] = round(float(np.median(nearest.distance)), 4)
+        self.write(row)
+
+
+def log_odds(model: GalaxyClassifier, images: np.ndarray) -> np.ndarray:
+    """Of the rare class: probabilities near 1 would not be told apart."""
+    found = []
+    with torch.no_grad():
+        for first in range(0, len(images), 256):
+            logits = model(torch.from_numpy(images[first : first + 256])).double()
+            others = torch.cat([logits[:, :RARE_LABEL], logits[:, RARE_LABEL + 1 :]], 1)
+            found.append((logits[:, RARE_LABEL] - others.logsumexp(1)).numpy())
+    return np.concatenate(found)
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:
+    """Area below the purity-completeness curve, as steps."""
+    curve = purity_curve(scores, truth, weights)
+    return float((np.diff(curve.completeness, prepend=0.0) * curve.purity).sum())
+
+
+def figures_of(validation: Any, test: Any) -> dict[str, Any]:
+    """What a row says of a classifier, from scores, truth, weights and labels."""
+    found = completeness_at_purity(validation[:3], test[:3], PURITY)
+    own = completeness_at_purity(test[:3], test[:3], PURITY)
+    seen = completeness_at_purity(validation[:3], validation[:3], PURITY)
+    # of this network on other dust lanes, its threshold kept
+    interval = share_interval(int((test[0][test[1]] >= found.threshold).sum()), int(test[1].sum()))
+    figures = {
+        "completeness": found.completeness,
+        "low": interval.low,
+        "high": interval.high,
+        "purity": found.purity,
+        "f1": found.f1,
+        "at_test_threshold": own.completeness,
+        "ap": average_precision(*test[:3]),
+        "purity_at_100": purity_at(test[0], test[1], 100, test[2]),
+        "validation": seen.completeness,
+        "validation_ap": average_precision(*validation[:3]),
+    }
+    rounded = {name: None if np.isnan(value) else round(float(value), 4) for name, value in figures.items()}
+    return rounded | {"positives": int(test[1].sum()), "negatives": int((~test[1]).sum())}
+
+
+def distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Wasserstein distance of what could be measured."""
+    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
+    return float(wasserstein(one[:, None], other[:, None])[0]) if len(one) and len(other) else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder of data and models (default /tmp/evidence_astro[_small])")
+    parser.add_argument("--max-seconds", type=float, default=1200)
+    parser.add_argument("--only", choices=PARTS, help="the other parts are left for other calls")
+    arms = (*BASELINES, *ADDED)
+    parser.add_argument(
+        "--arm", choices=arms, default="", help="of baselines or of generated, that no other call is at"
+    )
+    parser.add_argument("--table", action="store_true", help="only print the tables and draw the figure")
+    parser.add_argument("--small", action="store_true", help="a rehearsal: a few galaxies, a few steps")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    name = "evidence_astro_small" if options.small else "evidence_astro"
+    options.out = options.out or Path("/tmp") / name
+    # rows of a rehearsal stay out of the repository
+    options.rows = options.out / f"{name}.jsonl" if options.small else HERE / f"{name}.jsonl"
+    options.out.mkdir(parents=True, exist_ok=True)
+    evidence = Evidence(options)
+    try:
+        if not options.table:
+            for part in PARTS:
+                if options.only in (None, part):
+                    getattr(evidence, part)()
+    finally:
+        rows = read_jsonl(options.rows)
+        print_tables(rows)
+        draw(rows, options.out / f"{name}.png" if options.small else HERE / "figures/evidence_astro.png")
+
+
+if __name__ == "__main__":
+    main()
