@@ -23,8 +23,8 @@ class LoopConfig:
     lr: float = 3e-4
     """Highest learning rate; a new small network learns well with 2e-3, a large published one with 3e-5."""
     lr_schedule: RateSchedule = "cosine"
-    """Course of the learning rate after the warm-up; exponential is Marigold's and E2E-FT's, one-cycle GalaxySD's (it has
-    a warm-up of its own kind)."""
+    """Course of the learning rate after the warm-up; exponential is Marigold's and E2E-FT's, one-cycle GalaxySD's (it
+    has a warm-up of its own kind)."""
     lr_final: float = 0.01
     """Share of the learning rate that is left at the end."""
     warmup: int = 100

@@ -140,7 +140,7 @@ def discrete_dimensions(words: Sequence[str], action_dim: int) -> tuple[Discrete
         return ()
     if words[0] in ("robomimic-clip", "robomimic-scale"):
         return robomimic_grippers(action_dim, scaled=words[0].endswith("scale"))
-    found = []
+    found: list[DiscreteAction] = []
     for word in words:
         parts = word.split(":")
         try:
