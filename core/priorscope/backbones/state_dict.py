@@ -1,0 +1,71 @@
+"""Weights into a module, to the last key, without loading them twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from priorscope.errors import InputError
+
+ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """A safetensors file, on the CPU, floating point in float32.
+
+    Raises
+    ------
+    InputError
+        It is missing or damaged.
+    """
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise InputError("is missing", path=path, remedy="Was the download complete?") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"cannot be read: {error}", path=path, remedy="Download it again.") from None
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def filled(module: ModuleT, state: Mapping[str, torch.Tensor], path: Path) -> ModuleT:
+    """A module with these weights, in evaluation mode, without gradients.
+
+    Parameters
+    ----------
+    module : Module
+        Best made on the meta device: it takes the tensors themselves.
+    state : mapping of str to Tensor
+    path : Path
+        Named in errors.
+
+    Raises
+    ------
+    InputError
+        A key is missing, unexpected or of another shape; numbers that are not finite.
+    """
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    common = [key for key in wanted if key in state]
+    kinds = {
+        "missing": [key for key in wanted if key not in state],
+        "unexpected": [key for key in state if key not in wanted],
+        "wrongly shaped": [
+            f"{key} {tuple(state[key].shape)} instead of {wanted[key]}"
+            for key in common
+            if tuple(state[key].shape) != wanted[key]
+        ],
+        "not finite": [key for key in common if not bool(torch.isfinite(state[key]).all())],
+    }
+    facts = [
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''})"
+        for kind, keys in kinds.items()
+        if keys
+    ]
+    if facts:
+        raise InputError(f"the weights do not fit: {'; '.join(facts)}", path=path, remedy="Was the download complete?")
+    module.load_state_dict(dict(state), assign=True)
+    return module.eval().requires_grad_(False)
