@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from priorscope.backbones.loading import read_config
+from priorscope.backbones.state_dict import filled, read_safetensors
 from priorscope.data.files import writing
 from priorscope.errors import InputError
 from priorscope.evaluation.config import config_from_plain, plain
@@ -128,55 +128,21 @@ def load_detector(source: str | Path) -> Detector:
     if config.pop("kind", None) != KIND:
         raise InputError("is no detector of priorscope", path=path / "config.json")
     found = config_from_plain(_Config, config, path=path / "config.json")
-    network = filled(found.network, read_safetensors(path / WEIGHTS), path)
+    network = network_of(found.network, read_safetensors(path / WEIGHTS), path)
     return Detector(network, found.anchors, found.choice, found.trained_on, str(path))
 
 
-def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors file, floating point in float32 (InputError where missing or damaged)."""
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise InputError("is missing", path=path, remedy="Was the download complete?") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"cannot be read: {error}", path=path, remedy="Download it again.") from None
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-
-
-def filled(spec: DetectorSpec, state: Mapping[str, torch.Tensor], path: Path) -> CollaborativeDetector:
+def network_of(spec: DetectorSpec, state: Mapping[str, torch.Tensor], path: Path) -> CollaborativeDetector:
     """A network with these weights, in evaluation mode, without gradients.
 
     Raises
     ------
     InputError
-        A key is missing, unexpected or of another shape; weights that are not finite.
+        Settings that make no sense, or weights that do not fit to the last key.
     """
     try:
         with torch.device("meta"):
             network = CollaborativeDetector(spec)
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy) from None
-    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    kinds = {
-        "missing": [key for key in wanted if key not in state],
-        "unexpected": [key for key in state if key not in wanted],
-        "wrongly shaped": [
-            f"{key} {tuple(state[key].shape)} instead of {shape}"
-            for key, shape in wanted.items()
-            if key in state and tuple(state[key].shape) != shape
-        ],
-        "not finite": [
-            key
-            for key in wanted
-            if key in state and state[key].is_floating_point() and not bool(torch.isfinite(state[key]).all())
-        ],
-    }
-    facts = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''})"
-        for kind, keys in kinds.items()
-        if keys
-    ]
-    if facts:
-        raise InputError(f"the weights do not fit: {'; '.join(facts)}", path=path, remedy="Was the download complete?")
-    network.load_state_dict(dict(state), assign=True)
-    return network.eval().requires_grad_(False)
+    return filled(network, state, path)

@@ -17,7 +17,7 @@ import yaml
 
 from priorscope.data.torch_pickle import load_tensors_and
 from priorscope.errors import InputError
-from priorscope_detection.checkpoints import AnchorSettings, Detector, filled
+from priorscope_detection.checkpoints import AnchorSettings, Detector, network_of
 from priorscope_detection.network.spec import DetectorSpec, FusionName
 from priorscope_detection.post_processing import PostProcessing
 
@@ -50,7 +50,7 @@ def load_coalign(source: str | Path) -> Detector:
     except InputError as error:
         raise InputError(error.fact, path=settings_path, remedy=error.remedy) from None
     name = settings.get("name")
-    return Detector(filled(spec, state, weights_path), anchors, choice, str(name or ""), str(weights_path))
+    return Detector(network_of(spec, state, weights_path), anchors, choice, str(name or ""), str(weights_path))
 
 
 def find_weights(folder: Path) -> Path:
