@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "photo": "samples",
         "read_array": "arrays",
         "read_image": "images",
+        "read_json": "json_file",
         "read_video": "video",
         "read_video_info": "video",
         "refuse_existing": "files",
