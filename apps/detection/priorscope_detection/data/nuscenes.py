@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from priorscope.data.json_file import read_json
 from priorscope.data.safe_pickle import safe_loads
 from priorscope.errors import InputError
 from priorscope_detection.data.frame import Agent, Frame, Truth, delay_steps
-from priorscope_detection.data.json_file import numbers_of, read_json
+from priorscope_detection.data.json_numbers import numbers_of
 from priorscope_detection.data.points import read_points
 from priorscope_detection.data.rigid import Array, box_of_matrix, inverse, is_rigid
 
