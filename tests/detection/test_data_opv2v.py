@@ -154,7 +154,7 @@ def test_splits_scenarios_and_data_sets(write_opv2v):
     root = write_opv2v(one, split="test", scenario="a").parent
     assert [open_frames(root / "train").sequence(i) for i in range(2)] == ["a", "b"]
     assert open_frames(root / "train/a").name(0) == "a/00000"
-    assert [open_frames(root).name(i) for i in range(3)] == ["test/a/00000", "train/a/00000", "train/b/00000"]
+    assert [open_frames(root).name(i) for i in range(3)] == ["test/a/00000", "train/a/00000", "b/00000"]
 
 
 def test_a_sweep_without_points(write_opv2v):

@@ -78,8 +78,9 @@ class OPV2V:
             ego = next(iter(agents))
             self._index += [(len(self._files), timestamp) for timestamp in sorted(agents[ego])]
             self._files.append(agents)
-            inner = scenario.relative_to(self.path)
-            self._names.append(str(inner) if inner.parts else scenario.name)
+            # the same frame has the same name whichever folder was given, since noise derives from it
+            alone = [other.name for other in scenarios].count(scenario.name) == 1
+            self._names.append(scenario.name if alone else scenario.relative_to(self.path).as_posix())
 
     def __len__(self) -> int:
         return len(self._index)
