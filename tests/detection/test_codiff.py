@@ -130,6 +130,50 @@ def test_it_begins_as_the_coarse_feature():
         torch.testing.assert_close(codiff.refine(given, [0, 1], steps=steps), given.coarse)
 
 
+def test_training_shows_what_a_run_shows():
+    """With a network that knows the answer, the states of a run are those that training draws."""
+    codiff, given = model(), told()
+    target = torch.randn(2, 3, 7, 10, generator=torch.Generator().manual_seed(5))
+    for start in ("coarse", "noise"):
+        seen = []
+
+        class Knows(nn.Module):
+            reader = codiff.network.reader
+
+            def forward(self, x, level, *, seen_states=seen, **condition):
+                seen_states.append((x.clone(), level[0].item()))
+                return target
+
+        knowing = model()
+        knowing.network = Knows()
+        out = knowing.refine(given, [3, 4], steps=4, start=start)
+        torch.testing.assert_close(out, target)
+        eps = Noise.per_item([3, 4]).like(target)
+        eps = codiff.effective_noise(target, given.coarse, eps, torch.tensor([start == "coarse"] * 2))
+        assert len(seen) == 4
+        for number, (x, level) in enumerate(seen):
+            expected = codiff.schedule.add_noise(target, level, eps)
+            if start == "noise" and number == 0:
+                expected = x  # the rest of the target at the noisiest level is left out
+                assert (x - codiff.schedule(level)[1] * eps).abs().max() < 1e-6
+            torch.testing.assert_close(x, expected, rtol=1e-4, atol=0.02 if start == "noise" else 1e-4)
+
+
+def test_half_of_training_learns_each_start():
+    codiff = model(start="coarse")
+    given = told(batch=400, most=1, size=(1, 1))
+    levels = {}
+    for start in ("coarse", "noise"):
+        codiff.spec = replace(codiff.spec, start=start)
+        seen = []
+        handle = codiff.network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[1]))
+        codiff.estimate(torch.randn(400, 3, 1, 1), given, Noise.shared(0))
+        handle.remove()
+        levels[start] = seen[0]
+    assert abs((levels["noise"] < 500).float().mean() - 0.5) < 0.08
+    assert abs((levels["coarse"] < 500).float().mean() - 0.75) < 0.08
+
+
 def test_balance_is_half_and_half():
     target = torch.zeros(1, 2, 10, 10)
     target[:, :, :2, :5] = 3.0

@@ -59,7 +59,8 @@ def test_golden_codiff(golden_files, read_json):
 def test_golden_opencood(golden_files, read_json):
     for path in golden_files("robotics_detection", "opencood_naive_compressor.safetensors"):
         case, tolerance = load_file(path), read_json(path.with_suffix(".json"))["tol"]
-        codec = NaiveCompressor(16, 4)
+        width, code = case["x"].shape[1], case["code"].shape[1]
+        codec = NaiveCompressor(width, width // code)
         codec.load_state_dict({key[2:]: value for key, value in case.items() if key.startswith("w.")})
         codec.eval()
         torch.testing.assert_close(codec.encoder(case["x"]), case["code"], **tolerance)

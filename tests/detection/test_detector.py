@@ -69,7 +69,7 @@ def test_golden_coalign(golden_files, read_json):
             config["upsample_strides"],
             config["num_upsample_filter"],
         )
-        shrink = ShrinkConv(sum(config["num_upsample_filter"]), 12)
+        shrink = ShrinkConv(sum(config["num_upsample_filter"]), case["shrunk"].shape[1])
         for start, module in (("w.backbone.", backbone), ("w.shrink.", shrink)):
             module.load_state_dict({k.removeprefix(start): v for k, v in case.items() if k.startswith(start)})
             module.eval()
