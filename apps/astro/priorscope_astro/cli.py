@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from priorscope.cli import parse_verbs
-from priorscope_astro.configs import GenerateConfig, PlanConfig, SimulateConfig, TrainConfig
+from priorscope_astro.configs import (
+    DemoConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    PlanConfig,
+    SimulateConfig,
+    TrainConfig,
+)
 from priorscope_astro.published import MODELS
 
 SUMMARY = "galaxies on demand, with provenance (GalaxySD, and small models of flux)"
@@ -17,6 +24,8 @@ _VERBS = {
     "plan": PlanConfig,
     "train": TrainConfig,
     "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
+    "demo": DemoConfig,
 }
 
 
@@ -37,6 +46,14 @@ def main(arguments: Sequence[str]) -> int:
 
         print(f"model: {train(config).model}")
         return 0
+    if isinstance(config, EvaluateConfig):
+        from priorscope_astro.evaluate import run_evaluation
+
+        return run_evaluation(config)
+    if isinstance(config, DemoConfig):
+        from priorscope_astro.demo import demo
+
+        return demo(config)
     from priorscope_astro.generate import generate
 
     return generate(config)

@@ -9,10 +9,13 @@ from typing import Annotated, Literal
 import tyro
 
 from priorscope.training.settings import LoopConfig
+from priorscope_astro.accept_config import AcceptConfig
+from priorscope_astro.demo_config import DemoConfig
+from priorscope_astro.evaluation_config import EvaluateConfig
 from priorscope_astro.plan_config import PlanConfig
 from priorscope_astro.simulator.config import SimulateConfig
 
-__all__ = ["GenerateConfig", "PlanConfig", "SimulateConfig", "TrainConfig"]
+__all__ = ["DemoConfig", "EvaluateConfig", "GenerateConfig", "PlanConfig", "SimulateConfig", "TrainConfig"]
 
 CatalogueFormat = Literal["ecsv", "votable", "fits"]
 
@@ -94,6 +97,7 @@ class GenerateConfig:
     """Images a batch. Memory grows with it; results hardly depend on it."""
     limit: int = 0
     """Only the plan's first so many rows; 0: all."""
+    accept: AcceptConfig = field(default_factory=AcceptConfig)
     resume: bool = False
     """Go on with a run that was cut off."""
     device: str = "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.processes import process_index_and_count
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import conclude, run_items
+from priorscope_astro.accept_config import AcceptConfig
 from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.configs import GenerateConfig
 from priorscope_astro.data.catalogue import write_catalogue
@@ -23,7 +25,10 @@ from priorscope_astro.samplers import Sampler, make_sampler
 
 _SUFFIX = {"ecsv": ".ecsv", "votable": ".vot", "fits": ".fits"}
 #: Settings that may change when a run is taken up again: they change no image, or how many there are.
-MAY_DIFFER = ("resume", "out", "device", "batch_size", "limit", "catalogue")
+MAY_DIFFER = (
+    *("resume", "out", "device", "batch_size", "limit", "catalogue"),
+    *(f"accept.{field.name}" for field in fields(AcceptConfig)),
+)
 
 
 def generate(config: GenerateConfig) -> int:
@@ -42,6 +47,7 @@ def generate(config: GenerateConfig) -> int:
     plan = Plan.read(config.plan, splits=splits)
     rows = plan.rows[: config.limit or None]
     sampler = make_sampler(config, plan, splits)
+    gate = _gate(config, sampler, splits)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER)
     images = run.path / "images"
 
@@ -65,11 +71,22 @@ def generate(config: GenerateConfig) -> int:
         done = {int(item["key"]): item for item in result.rows}
         if done:
             table = catalogue_of(plan, [row for row in rows if row.row in done], done, sampler)
+            if gate is not None:
+                gate.state(table, run.path)
+                print(f"{int(np.sum(table['accepted']))} of {len(table)} images accepted")
             for kind in config.catalogue:
                 write_catalogue(table, run.path / f"catalogue{_SUFFIX[kind]}", overwrite=True)
         run.write_metrics({"images": len(done), "failed": len(result.failures), **sampler.facts})
         return conclude(result.failures, len(rows), run.path)
     return 0
+
+
+def _gate(config: GenerateConfig, sampler: Sampler, splits: Splits | None) -> Any:
+    if not config.accept.check:
+        return None
+    from priorscope_astro.acceptance import Gate
+
+    return Gate(config.accept, sampler.survey, splits)
 
 
 def read_splits(config: GenerateConfig) -> Splits | None:

@@ -249,7 +249,9 @@ def share_interval(hits: int, total: int, level: float = 0.95) -> Interval:
     middle = share + z * z / (2 * total)
     half = z * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
     scale = 1 + z * z / total
-    return Interval(share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
+    # the ends of no hits and of all hits are exact, but for rounding
+    low = (middle - half) / scale if hits else 0.0
+    return Interval(share, low, (middle + half) / scale if hits < total else 1.0)
 
 
 def _figures(right: float, of_class: float, chosen: float, selected: int, threshold: float) -> Found:

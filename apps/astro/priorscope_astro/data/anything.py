@@ -18,7 +18,7 @@ from priorscope_astro.data.galaxy_datasets import read_galaxy_datasets
 from priorscope_astro.data.gz2 import read_gz2
 from priorscope_astro.data.ids import id_column, object_ids
 from priorscope_astro.data.pairs import read_pairs
-from priorscope_astro.data.stamps import read_stamps
+from priorscope_astro.data.stamps import Stamps, read_stamps
 
 _STAMPS = ("stamps.npz", "stamps.h5")
 
@@ -72,16 +72,28 @@ def read_galaxies(
     return _from_table(path, label_column, ids)
 
 
+def read_flux(path: str | PathLike[str]) -> Stamps:
+    """Read stamps of flux: a .npz or .h5 file, or a folder that holds stamps.npz, stamps.h5 or FITS files.
+
+    Raises
+    ------
+    InputError
+        Nothing of that is there, or as its reader says.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return read_stamps(path)
+    for name in _STAMPS:
+        if (path / name).is_file():
+            return read_stamps(path / name)
+    if next(path.rglob("*.fits*"), None) is not None:
+        return read_fits_stamps(path)
+    raise InputError(f"has no {' or '.join(_STAMPS)}, nor FITS files", path=path, remedy="Flux is read from stamps.")
+
+
 def _from_folder(path: Path, mode: str, pictures: bool, label_column: str) -> GalaxySet:
     if mode == "flux":
-        for name in _STAMPS:
-            if (path / name).is_file():
-                return read_stamps(path / name).galaxies()
-        if next(path.rglob("*.fits*"), None) is not None:
-            return read_fits_stamps(path).galaxies()
-        raise InputError(
-            f"has no {' or '.join(_STAMPS)}, nor FITS files", path=path, remedy="Flux is read from stamps."
-        )
+        return read_flux(path).galaxies()
     if any(path.glob("gz2_hart16.csv*")):
         return read_gz2(path, pictures=pictures, label_column=label_column)
     if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):

@@ -1,0 +1,427 @@
+"""``priorscope astro evaluate``: generated galaxies beside real ones, question by question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorscope.errors import InputError
+from priorscope.evaluation.processes import process_index_and_count
+from priorscope.evaluation.run_folder import RunFolder, read_yaml
+from priorscope.evaluation.tables import print_table
+from priorscope_astro.acceptance import small_values
+from priorscope_astro.data.splits import Splits
+from priorscope_astro.evaluation import arms as training
+from priorscope_astro.evaluation import classifying
+from priorscope_astro.evaluation.distances import distances, own_features, plain_rows
+from priorscope_astro.evaluation.look import Look, look_of, pictures_of, values_of
+from priorscope_astro.evaluation.sample import Real, Sample, chosen_rows, read_generated, read_real
+from priorscope_astro.evaluation.shapes import Shapes, compare_shapes, measure_shapes
+from priorscope_astro.evaluation.sky import Sky, compare_sky, measure_sky
+from priorscope_astro.evaluation_config import EvaluateConfig, assignments, shares
+from priorscope_astro.memorisation import Memorisation, memorisation
+
+_QUANTILE = 0.05
+
+
+@dataclass
+class Findings:
+    """All that an evaluation found, for the report; what was not looked at is None or empty, and ``notes`` say why."""
+
+    generated: Sample
+    real: Sample
+    look: Look | None
+    mode: str
+    rare: str
+    against: str
+    generated_pictures: NDArray[np.uint8]
+    real_pictures: NDArray[np.uint8]
+    shapes: tuple[Shapes, Shapes] | None = None
+    shape_rows: list[dict[str, Any]] = field(default_factory=list)
+    features: str = ""
+    distance_rows: list[dict[str, Any]] = field(default_factory=list)
+    skies: tuple[Sky, Sky] | None = None
+    sky_rows: list[dict[str, Any]] = field(default_factory=list)
+    copies: Memorisation | None = None
+    training_ids: tuple[str, ...] = ()
+    nearest: NDArray[np.uint8] | None = None
+    agreement_rows: list[dict[str, Any]] = field(default_factory=list)
+    classifier: str = ""
+    class_rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    rare_rows: list[dict[str, Any]] = field(default_factory=list)
+    found: tuple[NDArray[np.uint8], list[str]] | None = None
+    prevalence: float | None = None
+    catalogue: Any = None
+    notes: list[str] = field(default_factory=list)
+
+    def metrics(self) -> dict[str, Any]:
+        """Everything that is a number, for metrics.json."""
+        copies = self.copies
+        return {
+            "mode": self.mode,
+            "photometric": self.mode == "flux",
+            "generated": len(self.generated),
+            "real": len(self.real),
+            "against": self.against,
+            "feature_space": self.features,
+            "distances": plain_rows(self.distance_rows),
+            "shapes": self.shape_rows,
+            "sky": self.sky_rows,
+            "memorisation": None
+            if copies is None
+            else {
+                "below_threshold": copies.copies,
+                "interval": list(copies.interval),
+                "quantile": copies.quantile,
+                "threshold": copies.threshold,
+                "copied": copies.copied,
+            },
+            "agreement": self.agreement_rows,
+            "classifier": self.classifier,
+            "classes": self.class_rows,
+            "rare": {"class": self.rare, "prevalence": self.prevalence, "searches": self.rare_rows},
+            "notes": self.notes,
+        }
+
+
+def run_evaluation(config: EvaluateConfig) -> int:
+    """Run ``priorscope astro evaluate``; returns the exit status. Of several processes the first does the work.
+
+    Raises
+    ------
+    InputError
+        For options that make no sense, galaxies that cannot be read or do not go together.
+    """
+    if process_index_and_count()[0] > 0:
+        return 0
+    config.check()
+    generated, catalogue = read_generated(config)
+    real = read_real(config, generated)
+    splits = read_splits(config)
+    run = RunFolder.create(config.out, config)
+    findings = evaluate(config, run, generated, real, splits)
+    findings.catalogue = catalogue
+    finish(config, run, findings)
+    print(f"report: {run.report_path}")
+    return 0
+
+
+def finish(config: EvaluateConfig, run: RunFolder, findings: Findings) -> None:
+    """Write metrics.json and report.html, and print the most important tables."""
+    from priorscope_astro.evaluation_report import write_report
+
+    run.write_metrics(findings.metrics())
+    for name, rows in (("agreement", findings.agreement_rows), ("search", findings.rare_rows)):
+        if rows:
+            print(f"{name}:")
+            columns = list(dict.fromkeys(key for row in rows for key in row))
+            print_table([{key: row.get(key) for key in columns} for row in rows], ".3g")
+    for row in findings.distance_rows:
+        print(f"{row['class']}: n {row['n']}, KID {row['KID']}, of real galaxies {row['KID real']}")
+    write_report(run, config, findings)
+
+
+def read_splits(config: EvaluateConfig) -> Splits | None:
+    """The splits that are named, else those of the run that generated, where they can be found.
+
+    Raises
+    ------
+    InputError
+        They cannot be read.
+    """
+    if config.splits is not None:
+        return Splits.read(config.splits)
+    folder = config.generated if config.generated.is_dir() else config.generated.parent
+    if not (folder / "config.yaml").is_file():
+        return None
+    asked = read_yaml(folder / "config.yaml")
+    if asked.get("splits"):
+        beside = Path(str(asked["splits"]))
+    elif asked.get("plan"):
+        beside = Path(str(asked["plan"])).parent / "splits.ecsv"
+    else:
+        return None
+    return Splits.read(beside) if beside.is_file() else None
+
+
+def evaluate(config: EvaluateConfig, run: RunFolder, generated: Sample, real: Real, splits: Splits | None) -> Findings:
+    """Compare generated with real galaxies.
+
+    Parameters
+    ----------
+    config : EvaluateConfig
+    run : RunFolder
+        Classifiers that are trained here go into it.
+    generated : Sample
+    real : Real
+        With labels; all splits.
+    splits : Splits or None
+        Without, every real galaxy is compared with, and nothing is said about copies or trained.
+
+    Raises
+    ------
+    InputError
+        No real galaxy of the generated classes, splits that do not know a galaxy.
+    """
+    labels = real.galaxies.labels or ()
+    rows = _rows_of_splits(real, splits, config)
+    compared = chosen_rows([labels[row] for row in rows["compared"]], config.per_class, config.seed)
+    beside = real.sample(rows["compared"][compared])
+    common = set(beside.labels) & set(generated.labels)
+    if not common:
+        raise InputError(
+            f"no real galaxy is of a generated class ({', '.join(sorted(set(generated.labels)))}); there are "
+            f"{', '.join(sorted(set(beside.labels)))[:200]}",
+            path=config.real,
+            remedy="Name --class-column or --classes as the plan had them.",
+        )
+    look = look_of(real) if generated.mode == "flux" else None
+    findings = Findings(
+        generated,
+        beside,
+        look,
+        generated.mode,
+        _rare(config, generated, labels),
+        "all real galaxies" if splits is None else config.against,
+        pictures_of(generated, look),
+        pictures_of(beside, look),
+    )
+    if splits is None:
+        findings.notes.append("Without splits real galaxies that the model was trained on may be among the compared.")
+    _shapes(config, findings, real)
+    if look is not None:
+        skies = tuple(measure_sky(sample.images, look.sky_sigma) for sample in (beside, generated))
+        findings.skies = skies[0], skies[1]
+        findings.sky_rows = compare_sky(*findings.skies, real.survey.bands, seed=config.seed)
+    _copies(findings, real, rows)
+    models = _classifiers(config, findings, run, real, rows)
+    if models:
+        _ask_classifiers(config, findings, real, rows, models)
+    else:
+        findings.notes.append("No classifier was given (--classifier, or --train-classifiers): nothing is classified.")
+    _distances(config, findings, models)
+    return findings
+
+
+def _rows_of_splits(real: Real, splits: Splits | None, config: EvaluateConfig) -> dict[str, NDArray[np.int64]]:
+    count = len(real.galaxies)
+    if splits is None:
+        return {"compared": np.arange(count)} | {
+            name: np.empty(0, np.int64) for name in ("train", "validation", "test")
+        }
+    rows = {name: np.flatnonzero(splits.mask(real.galaxies.ids, name)) for name in ("train", "validation", "test")}
+    held_out = np.sort(np.concatenate([rows["validation"], rows["test"]]))
+    compared = {"held-out": held_out, "test": rows["test"], "all": np.arange(count)}[config.against]
+    if not len(compared):
+        raise InputError(f"no real galaxy is {config.against}", path=config.real, remedy="Use --against all.")
+    return {"compared": compared, "held-out": held_out, **rows}
+
+
+def _rare(config: EvaluateConfig, generated: Sample, labels: tuple[str, ...]) -> str:
+    classes = sorted(set(generated.labels))
+    if config.rare:
+        if config.rare not in set(labels):
+            raise InputError(
+                f"--rare {config.rare}: no real galaxy is one", remedy=f"There are {', '.join(sorted(set(labels)))}."
+            )
+        return config.rare
+    there = [name for name in classes if name in labels]
+    return min(there or classes, key=lambda name: (labels.count(name), name))
+
+
+def _shapes(config: EvaluateConfig, findings: Findings, real: Real) -> None:
+    fit = config.sersic and findings.mode == "flux"
+    pair = [
+        measure_shapes(sample, real.survey, findings.look, sersic=fit) for sample in (findings.real, findings.generated)
+    ]
+    findings.shapes = pair[0], pair[1]
+    findings.shape_rows, notes = compare_shapes(
+        *findings.shapes, findings.real.labels, findings.generated.labels, repeats=config.repeats, seed=config.seed
+    )
+    findings.notes += [f"Shapes of {note}." for note in notes]
+
+
+def _copies(findings: Findings, real: Real, rows: dict[str, NDArray[np.int64]]) -> None:
+    """Nearest training images, of generated galaxies and of held-out ones of the same classes."""
+    train = rows["train"]
+    if not len(train):
+        findings.notes.append("Copies of training galaxies are not looked for: it is not known which were trained on.")
+        return
+    others = _alike(findings.generated.labels, real, rows["held-out"])
+    if len(others) < 1 / _QUANTILE:
+        findings.notes.append(
+            f"Copies of training galaxies are not looked for: {len(others)} held-out galaxies of the generated "
+            f"classes, "
+            f"{1 / _QUANTILE:.0f} are needed."
+        )
+        return
+    bank = small_values(real, train.tolist(), findings.look)
+    compared = small_values(real, others.tolist(), findings.look)
+    findings.copies = memorisation(values_of(findings.generated, findings.look), bank, compared, quantile=_QUANTILE)
+    findings.training_ids = tuple(real.galaxies.ids[row] for row in train)
+    closest = np.argsort(findings.copies.generated.distance)
+    near = np.stack(
+        list(real.images(train[findings.copies.generated.index[closest[:8]]].tolist()))
+    )  # one may come twice
+    shown = near if findings.look is None else findings.look.pictures(near)
+    pairs = zip(closest[:8], shown, strict=True)
+    findings.nearest = np.concatenate(
+        [np.concatenate([findings.generated_pictures[row], picture], axis=0) for row, picture in pairs], axis=1
+    )
+
+
+def _alike(asked: tuple[str, ...], real: Real, held_out: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Held-out galaxies of the classes in ``asked``, in the same shares as far as there are enough to compare with."""
+    labels = np.array(real.galaxies.labels)
+    random = np.random.default_rng(37)
+    there = {name: random.permutation(held_out[labels[held_out] == name]) for name in dict.fromkeys(asked)}
+    there = {name: some for name, some in there.items() if len(some)}
+    if not there:
+        return np.empty(0, np.int64)
+    least = min(sum(map(len, there.values())), round(1 / _QUANTILE))
+    scale = min(len(some) / asked.count(name) for name, some in there.items())
+    while True:
+        rows = np.concatenate([some[: int(scale * asked.count(name) + 1e-9)] for name, some in there.items()])
+        if len(rows) >= least:
+            return rows
+        scale *= 1.1  # a class that is short of galaxies gives all it has
+
+
+def _classifiers(
+    config: EvaluateConfig, findings: Findings, run: RunFolder, real: Real, rows: dict[str, NDArray[np.int64]]
+) -> dict[str, Any]:
+    """Name -> network; the first was never trained on generated galaxies."""
+    folders: dict[str, Path] = {}
+    if config.classifier is not None:
+        folders["given"] = config.classifier
+    if config.train_classifiers:
+        if not len(rows["train"]):
+            raise InputError("--train-classifiers without splits", remedy="Give --splits.")
+        common = set(findings.generated.ids) & set(real.galaxies.ids)
+        if common:  # test galaxies would be learnt
+            raise InputError(
+                f"{len(common)} galaxies are generated and real, such as {min(common)}",
+                remedy="With --train-classifiers they must be others.",
+            )
+        samples = [real.sample(rows[name]) for name in ("train", "validation")]
+        folders |= training.train_arms(
+            samples[0],
+            samples[1],
+            findings.generated,
+            findings.look,
+            run.path / "classifiers",
+            steps=config.classifier_steps,
+            seed=config.seed,
+            device="auto" if config.device.startswith("cuda:") else config.device,
+        )
+    more = assignments(config.compare, "--compare")
+    for name, folder in more.items():
+        if name in folders:
+            raise InputError(f"--compare calls two classifiers {name!r}", remedy="Use another name.")
+        folders[name] = Path(folder)
+    models = {name: classifying.load_classifier(folder, config.device) for name, folder in folders.items()}
+    if models and config.classifier is None and not config.train_classifiers:
+        findings.notes.append("Agreement needs a classifier that never saw a generated galaxy: --classifier.")
+    elif models:
+        findings.classifier = next(iter(models))
+    return models
+
+
+def _ask_classifiers(
+    config: EvaluateConfig, findings: Findings, real: Real, rows: dict[str, NDArray[np.int64]], models: dict[str, Any]
+) -> None:
+    if findings.classifier:
+        findings.agreement_rows = classifying.agreement(
+            models[findings.classifier],
+            findings.generated,
+            findings.generated_pictures,
+            findings.real,
+            findings.real_pictures,
+        )
+    if not len(rows["test"]):
+        findings.notes.append("Completeness and purity need splits: they are measured on test galaxies.")
+        return
+    labels = real.galaxies.labels or ()
+    given = [name for name in labels if name]
+    natural = classifying.natural_shares(given, shares(config.prevalence))
+    findings.prevalence = natural.get(findings.rare)
+    classes = tuple(sorted(set(given)))
+    sets: dict[str, tuple[Sample, NDArray[np.uint8]]] = {}
+    for split in ("validation", "test"):
+        some = real.sample([row for row in rows[split] if labels[row]])
+        sets[split] = some, pictures_of(some, findings.look)
+    for name, model in models.items():
+        scored: dict[str, classifying.Scored | None] = {}
+        for split, (some, pictures) in sets.items():
+            if not len(some):
+                scored[split] = None
+                continue
+            scores = classifying.class_scores(model, pictures, classes, config.classes)
+            weights = classifying.weights_of(some.labels, natural)
+            scored[split] = classifying.Scored(some.ids, some.labels, weights, scores)
+        test = scored["test"]
+        if test is None:
+            findings.notes.append("No test galaxy has a class: completeness and purity are not measured.")
+            return
+        findings.class_rows[name] = classifying.class_figures(test, classes)
+        column = classes.index(findings.rare) if findings.rare in classes else -1
+        if column < 0:
+            findings.notes.append(f"No real galaxy is a {findings.rare}: nothing is searched for.")
+            continue
+        figures = classifying.rare_figures(
+            scored["validation"],
+            test,
+            column,
+            findings.rare,
+            purity=config.purity,
+            best=config.best,
+            repeats=config.repeats,
+            seed=config.seed,
+        )
+        findings.rare_rows.append({"classifier": name, **figures})
+        first = np.argsort(-test.scores[:, column], kind="stable")[: 2 * config.gallery]
+        captions = [f"{test.labels[row]}, {test.scores[row, column]:.2f}" for row in first]
+        findings.found = sets["test"][1][first], captions  # of the last classifier
+
+
+def _distances(config: EvaluateConfig, findings: Findings, models: dict[str, Any]) -> None:
+    space = config.features
+    if space == "auto":
+        space = "classifier" if findings.classifier else "morphology"
+    if space == "classifier":
+        if not findings.classifier:
+            raise InputError("--features classifier without a classifier", remedy="Give --classifier.")
+        from priorscope_astro.classifier.predict import features
+
+        model = models[findings.classifier]
+        pair = [
+            features(model, classifying.fitted(model, pictures)).astype(np.float64)
+            for pictures in (findings.real_pictures, findings.generated_pictures)
+        ]
+        findings.features = (
+            f"{pair[0].shape[1]} features of the classifier {findings.classifier!r} before its last layer, of pictures"
+        )
+    elif space == "morphology":
+        assert findings.shapes is not None
+        pair = [one.space() for one in findings.shapes]
+        known = np.isfinite(pair[0]).all(1)
+        if known.sum() > 1:
+            mean, spread = pair[0][known].mean(0), pair[0][known].std(0)
+            pair = [(one - mean) / np.where(spread > 0, spread, 1) for one in pair]
+        findings.features = "C, A, S, Gini and M20, each with mean 0 and standard deviation 1 over the real galaxies"
+    else:
+        pair = [own_features(space, pictures) for pictures in (findings.real_pictures, findings.generated_pictures)]
+        findings.features = f"{pair[0].shape[1]} features of {space}, of pictures"
+    findings.distance_rows, notes = distances(
+        pair[0],
+        pair[1],
+        findings.real.labels,
+        findings.generated.labels,
+        repeats=config.repeats,
+        seed=config.seed,
+    )
+    findings.notes += [f"Distances: {note}." for note in notes]

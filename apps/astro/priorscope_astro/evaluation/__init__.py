@@ -1,0 +1,1 @@
+"""How near generated galaxies are to real ones, a module a question."""

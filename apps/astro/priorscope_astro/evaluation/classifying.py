@@ -1,0 +1,241 @@
+"""What classifiers say: agreement with what was asked for, and how well they find real galaxies of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorscope.errors import InputError
+from priorscope.evaluation.distributions import bootstrap
+from priorscope_astro.classifier.network import QUESTION_SIZES, GalaxyClassifier
+from priorscope_astro.classifier.predict import answer_probability, predict
+from priorscope_astro.conditions.classes import read_classes
+from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS, SLICES
+from priorscope_astro.evaluation.sample import Sample, resized
+from priorscope_astro.metrics import completeness_at_purity, found, found_above, purity_at, share_interval
+
+
+def load_classifier(folder: str | Path, device: str = "cpu") -> GalaxyClassifier:
+    """A classifier's model folder, or its run folder.
+
+    Raises
+    ------
+    InputError
+        None is there, or it takes no pictures of three colours in 8 bit.
+    """
+    from priorscope.device import resolve_device
+
+    folder = Path(folder)
+    model = GalaxyClassifier.load(folder / "model" if (folder / "model").is_dir() else folder)
+    if model.spec.channels != 3 or not model.spec.integer:
+        raise InputError(
+            "is a classifier of flux", path=folder, remedy="Here pictures are classified: uint8 in three colours."
+        )
+    return model.to(resolve_device(device))
+
+
+def fitted(model: GalaxyClassifier, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures (N, H, W, 3) as the classifier takes them: (N, 3, size, size)."""
+    size = model.spec.size
+    if pictures.shape[1] != size:
+        pictures = np.stack([resized(picture, size) for picture in pictures])
+    return np.ascontiguousarray(np.moveaxis(pictures, -1, 1))
+
+
+def class_scores(
+    model: GalaxyClassifier, pictures: NDArray[np.uint8], classes: Sequence[str], rules: str = "gz2"
+) -> NDArray[np.float64]:
+    """How sure a classifier is of each class, (N, classes).
+
+    A head for classes gives probabilities (0 for a class that it does not know); one for votes the smallest expected
+    share among the answers that define the class.
+    """
+    answers = predict(model, fitted(model, pictures)).astype(np.float64)
+    if model.spec.classes:
+        place = {name: column for column, name in enumerate(model.spec.classes)}
+        zero = np.zeros(len(answers))
+        return np.stack([answers[:, place[name]] if name in place else zero for name in classes], 1)
+    known = {rule.name: rule for rule in read_classes(rules)}
+    columns = []
+    for name in classes:
+        if name not in known:
+            raise InputError(f"the classifier gives votes, and no rule says which votes make a {name!r}")
+        columns.append(np.min([answer_probability(answers, answer) for answer in known[name].answers], axis=0))
+    return np.stack(columns, 1)
+
+
+def agreement(
+    model: GalaxyClassifier, generated: Sample, pictures: NDArray[np.uint8], real: Sample, real_pictures: Any
+) -> list[dict[str, Any]]:
+    """How often a classifier finds in generated galaxies what was asked for, beside what it finds in real ones.
+
+    With a head for classes one row a class; with one for votes one row a question that was asked with a majority for
+    an answer, and no figures of real galaxies.
+
+    Returns
+    -------
+    list of dict
+        ``asked``, ``generated``, ``agree``, ``low``, ``high`` (95 %), and of classes ``taken for`` (the most frequent
+        other class), ``real``, ``agree, real``.
+    """
+    if model.spec.classes:
+        return _class_agreement(model, generated, pictures, real, real_pictures)
+    if generated.conditions is None:
+        return []
+    shares = predict(model, fitted(model, pictures))
+    rows = []
+    for question, size in zip(QUESTIONS, QUESTION_SIZES, strict=True):
+        part = SLICES[question]
+        asked = generated.conditions[:, part]
+        clear = asked.max(1) > 0.5
+        hits = shares[clear, part].argmax(1) == asked[clear].argmax(1)
+        if not clear.any():
+            continue
+        interval = share_interval(int(hits.sum()), int(clear.sum()))
+        assert size == len(ANSWERS_OF[question])
+        row = {"asked": question, "generated": int(clear.sum()), "agree": interval.estimate}
+        rows.append(row | {"low": interval.low, "high": interval.high})
+    assert len(ANSWERS) == shares.shape[1]
+    return rows
+
+
+def _class_agreement(
+    model: GalaxyClassifier, generated: Sample, pictures: NDArray[np.uint8], real: Sample, real_pictures: Any
+) -> list[dict[str, Any]]:
+    names = np.array(model.spec.classes)
+    taken = names[predict(model, fitted(model, pictures)).argmax(1)]
+    known = names[predict(model, fitted(model, real_pictures)).argmax(1)] if len(real) else np.empty(0, names.dtype)
+    asked, truth = np.array(generated.labels), np.array(real.labels)
+    rows: list[dict[str, Any]] = []
+    for name in dict.fromkeys(generated.labels):
+        ours = taken[asked == name]
+        interval = share_interval(int((ours == name).sum()), len(ours))
+        others = [str(other) for other in ours if other != name]
+        theirs = known[truth == name]
+        rows.append(
+            {
+                "asked": name,
+                "generated": len(ours),
+                "agree": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "taken for": max(sorted(set(others)), key=others.count) if others else "",
+                "real": len(theirs),
+                "agree, real": float((theirs == name).mean()) if len(theirs) else None,
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a classifier says of real galaxies.
+
+    Attributes
+    ----------
+    ids, labels : tuple of str
+    weights : array (N,)
+        That restore natural prevalence.
+    scores : array (N, classes)
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    weights: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+def weights_of(labels: Sequence[str], natural: Mapping[str, float]) -> NDArray[np.float64]:
+    """Weights of real galaxies that give each class its share in nature; classes without a galaxy are left out."""
+    counts = {name: labels.count(name) for name in dict.fromkeys(labels)}
+    total = sum(natural.get(name, 0.0) for name in counts)
+    if not total > 0:
+        raise InputError("no class of the real galaxies has a share in nature", remedy="Correct --prevalence.")
+    return np.array([natural.get(name, 0.0) / total / counts[name] * len(labels) for name in labels])
+
+
+def natural_shares(labels: Sequence[str], given: Mapping[str, float]) -> dict[str, float]:
+    """Share of each class in nature: the given ones, the rest as often as the real galaxies have it.
+
+    Raises
+    ------
+    InputError
+        A given class that no real galaxy has.
+    """
+    counts = {name: labels.count(name) for name in dict.fromkeys(labels)}
+    for name in given:
+        if name not in counts:
+            raise InputError(f"--prevalence names the class {name!r}", remedy=f"There are {', '.join(sorted(counts))}.")
+    left = max(0.0, 1 - sum(given.values()))
+    others = sum(count for name, count in counts.items() if name not in given)
+    return {name: given[name] if name in given else left * count / others for name, count in counts.items()}
+
+
+def class_figures(test: Scored, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Completeness, purity and F1 of the most probable class, at natural prevalence."""
+    best = test.scores.argmax(1)
+    truth = np.array(test.labels)
+    rows = []
+    for place, name in enumerate(classes):
+        if not (truth == name).any():
+            continue
+        figures = found(truth == name, best == place, test.weights)
+        row = {"class": name, "galaxies": int((truth == name).sum()), "completeness": figures.completeness}
+        rows.append(row | {"purity": _number(figures.purity), "F1": figures.f1})
+    return rows
+
+
+def rare_figures(
+    validation: Scored | None,
+    test: Scored,
+    column: int,
+    rare: str,
+    *,
+    purity: float,
+    best: Sequence[int],
+    repeats: int,
+    seed: int,
+) -> dict[str, Any]:
+    """A search for one class among real test galaxies, at natural prevalence.
+
+    Returns
+    -------
+    dict
+        ``completeness`` at the threshold that reaches ``purity`` among the validation galaxies, with ``low`` and
+        ``high`` (bootstrap over the test galaxies, each class keeping its size); ``purity`` that the test galaxies have
+        there; ``purity of the best K``; ``average rank`` of the class, 0 the first and 1 the last. Without validation
+        galaxies of the class the threshold cannot be set, and the first are missing.
+    """
+    scores, truth = test.scores[:, column], np.array(test.labels) == rare
+    row: dict[str, Any] = {}
+    held = None if validation is None else np.array(validation.labels) == rare
+    if validation is not None and held is not None and held.any() and truth.any():
+        result = completeness_at_purity(
+            (validation.scores[:, column], held, validation.weights), (scores, truth, test.weights), purity
+        )
+
+        def completeness(s: Any, t: Any, w: Any) -> float:
+            return found_above(s, t, result.threshold, w).completeness
+
+        interval = bootstrap(
+            completeness, scores, truth, test.weights, paired=True, strata=truth, repeats=max(200, repeats), seed=seed
+        )
+        row |= {"completeness": result.completeness, "low": interval.low, "high": interval.high}
+        row |= {"purity": _number(result.purity), "selected": result.selected}
+    for k in best:
+        if k <= test.weights.sum() and truth.any():
+            row[f"purity of the best {k}"] = purity_at(scores, truth, k, test.weights)
+    if truth.any() and not truth.all():
+        place = np.empty(len(scores))
+        place[np.argsort(-scores, kind="stable")] = np.linspace(0, 1, len(scores))
+        row["average rank"] = float(place[truth].mean())
+    return row
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
