@@ -179,8 +179,8 @@ class CoDiff(nn.Module):
 
         Such a run starts at ``alpha coarse + sigma eps``, which is ``alpha target + sigma eps'`` with
         ``eps' = eps + (alpha / sigma) (coarse - target)``; a deterministic solver with the right x0 keeps eps' to the
-        end. A network that never saw it takes the coarse feature's errors for what the target is like (ours; the idea is
-        that of a shifted residual, Yue et al. 2023, "ResShift").
+        end. A network that never saw it takes the coarse feature's errors for what the target is like (ours; the idea
+        is that of a shifted residual, Yue et al. 2023, "ResShift").
         """
         alpha, sigma = self.schedule(self.times(1, "coarse")[0])
         return eps + late[:, None, None, None] * (alpha / sigma) * (coarse - target)
