@@ -311,3 +311,30 @@ def test_provenance_of_one_image_is_its_own(tmp_path):
     ]
     assert [read_stamp_fits(path).provenance.seed for path in paths] == [1, 2]
     assert paths[0].read_bytes() != paths[1].read_bytes()
+
+
+def test_flags_and_variances_of_a_survey_are_no_bands(tmp_path):
+    from astropy.io import fits
+
+    flux = np.random.default_rng(0).normal(1, 0.1, (16, 16)).astype(np.float32)
+    image = fits.ImageHDU(flux, name="IMAGE")
+    image.header["BUNIT"] = "nJy"
+    beside = [fits.ImageHDU(np.ones((16, 16), np.int32), name="MASK"), fits.ImageHDU(flux**2, name="VARIANCE")]
+    fits.HDUList([fits.PrimaryHDU(), image, *beside]).writeto(tmp_path / "calexp.fits")
+    stamp = read_stamp_fits(tmp_path / "calexp.fits")
+    np.testing.assert_array_equal(stamp.flux, flux[None])
+    assert stamp.bands == ("image",)
+    with pytest.raises(InputError, match="bands named"):
+        write_stamp_fits(tmp_path / "own.fits", flux[None], bands=["variance"], unit="nJy")
+
+
+@pytest.mark.parametrize("length", [0, 20, 30, 40, 50, 60, 70, 300])
+def test_no_card_is_too_long(tmp_path, length):
+    """What has no room beside its comment goes without one, long texts over several cards; quotes count twice."""
+    text = ("it's" * length)[:length]
+    where = Provenance(text, text, 2**63 - 1, text, 20, 1.5, text, text, (text,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_stamp_fits(tmp_path / "a.fits", np.ones((1, 8, 8)), bands=["g"], unit="nmgy", provenance=where)
+    found = read_stamp_fits(tmp_path / "a.fits").provenance
+    assert (found.model, found.model_sha, found.sampler, found.prompt) == (text,) * 4

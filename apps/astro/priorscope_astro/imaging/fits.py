@@ -54,6 +54,8 @@ class Provenance:
     history: tuple[str, ...] = ()
 
 
+#: HDUs that belong to an image and are none: the PSF, and what surveys add (flags, variances, weights).
+_BESIDE = ("PSF", "MASK", "VARIANCE", "VAR", "IVAR", "INVVAR", "WEIGHT", "DQ")
 _KEYWORDS = {
     "model": ("MODEL", "model that made this image"),
     "model_sha": ("MODELSHA", "hash of its weights"),
@@ -151,7 +153,7 @@ def write_stamp_fits(
     stack = np.asarray(flux)
     if stack.ndim != 3 or len(stack) != len(bands) or len({band.upper() for band in bands}) != len(bands):
         raise InputError(f"flux of shape {stack.shape} for the bands {list(bands)}", path=path, remedy="Name each.")
-    if any(not band.strip() or not band.isascii() or band.upper() in ("PSF", "PRIMARY") for band in bands):
+    if any(not band.strip() or not band.isascii() or band.upper() in (*_BESIDE, "PRIMARY") for band in bands):
         raise InputError(f"bands named {list(bands)}", path=path, remedy="Use names such as g, r, i.")
     if stack.dtype not in (np.float32, np.float64):
         stack = stack.astype(np.float32)
@@ -168,8 +170,9 @@ def write_stamp_fits(
         for name, (keyword, comment) in _KEYWORDS.items():
             value = getattr(provenance, name)
             value = _escaped(value) if isinstance(value, str) else value
-            # a comment has no room beside a long text
-            first.header[keyword] = value if len(str(value)) + len(comment) > 60 else (value, comment)
+            # a comment has no room beside a long text, in which a quote takes two places
+            room = len(str(value).replace("'", "''")) + len(comment) <= 60
+            first.header[keyword] = (value, comment) if room else value
         for line in provenance.history:
             first.header.add_history(_escaped(line))
     planes = [first] if cube else [fits.ImageHDU(plane, name=band) for plane, band in zip(stack, bands, strict=True)]
@@ -195,6 +198,8 @@ def write_stamp_fits(
 
 def read_stamp_fits(path: str | PathLike[str], *, calibrated: bool = True) -> StampFile:
     """Read a stamp: a file of :func:`write_stamp_fits`, or any FITS file whose image HDUs are bands of one size.
+
+    HDUs named MASK, VARIANCE, IVAR, WEIGHT or DQ, as surveys write them, are no bands and are passed over.
 
     Parameters
     ----------
@@ -231,7 +236,7 @@ def read_stamp_fits(path: str | PathLike[str], *, calibrated: bool = True) -> St
 
 
 def _stamp(units: Any, path: Path, *, calibrated: bool) -> StampFile:
-    images = [unit for unit in units if unit.is_image and unit.data is not None and unit.name != "PSF"]
+    images = [unit for unit in units if unit.is_image and unit.data is not None and unit.name not in _BESIDE]
     if not images:
         raise InputError("has no image", path=path)
     first = images[0].header
