@@ -24,6 +24,8 @@ from priorscope_astro.simulator.survey import read_survey, run
 
 RARE = "dust_lane"
 SIDE = 48
+#: Arcsec: the field of the simulator's usual 64 pixels of 0.396, so that seeing blurs the same part of a galaxy.
+PIXEL_SCALE = 0.528
 #: Galaxies of a piece: what a call that is cut off loses.
 PIECE = 2000
 #: Seed of the simulator for each set: no galaxy is in two of them.
@@ -131,7 +133,8 @@ class Data:
             if not (folder / "gz2_hart16.csv").exists():
                 self._check_time()
                 part = min(PIECE, count - first)
-                run(SimulateConfig(folder, part, SIDE, SEEDS[name], first, prevalence, jpeg=False))
+                given: dict[str, Any] = {"size": SIDE, "pixel_scale": PIXEL_SCALE, "jpeg": False}
+                run(SimulateConfig(folder, part, seed=SEEDS[name], first=first, prevalence=prevalence, **given))
             found.append(folder)
         return found
 

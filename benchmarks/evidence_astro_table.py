@@ -168,7 +168,7 @@ def draw(rows: Rows, path: Path) -> None:
         axis.axhline(1, color="k", linewidth=0.8)
         axis.set(yscale="log", ylabel="Wasserstein distance of generated galaxies, ratio")
         axis.set_xticks(range(len(shaped)), [row["class"] for row in shaped], rotation=30, fontsize=8)
-        axis.legend(fontsize=6, ncol=2)
+        axis.legend(fontsize=6, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
         axis.grid(axis="y", alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
