@@ -54,6 +54,7 @@ from evidence_astro_data import RARE, SEEDS, SIDE, Data, Galaxies, GroupFeed, Re
 from evidence_astro_table import draw, gallery, print_tables
 from evidence_rows import EvidenceRows
 
+from priorscope.data.files import atomic_path
 from priorscope.evaluation.distributions import kid, wasserstein
 from priorscope.evaluation.run_folder import RunFolder, read_jsonl
 from priorscope.training.checkpoint import checkpoint_step
@@ -430,7 +431,8 @@ class Evidence(EvidenceRows):
             if not path.exists():
                 self.seconds_left()
                 found = measure(galaxies.flux[first : first + 1000, 1], sigma=SKY_SIGMA[1])
-                np.save(path, np.stack([found[shape] for shape in SHAPES], 1))
+                with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                    np.save(file, np.stack([found[shape] for shape in SHAPES], 1))
             parts.append(np.load(path))
         return np.concatenate(parts)
 
