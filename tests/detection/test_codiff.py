@@ -198,7 +198,7 @@ def test_it_learns_what_only_the_agents_know():
         return target, given
 
     optimizer = torch.optim.Adam(codiff.network.parameters(), 3e-3)
-    for step in range(120):
+    for step in range(100):
         target, given = draw(16)
         optimizer.zero_grad()
         codiff.estimate(target, given, Noise.shared(step)).loss.backward()

@@ -14,7 +14,7 @@ import torch
 from priorscope.errors import InputError
 
 #: Points looked at in one go; bounds the memory that does not depend on what is kept.
-CHUNK = 1 << 18
+CHUNK = 1 << 17
 #: More cells than this are taken for a mistake (the table of cells has 8 bytes a cell).
 MAX_CELLS = 1 << 26
 
