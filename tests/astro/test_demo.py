@@ -23,7 +23,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     run(SimulateConfig(folder / "survey", count=60, size=32, seed=3, jpeg=False))
     words = ["astro", "train", str(folder / "survey"), "--size", "tiny", "--side", "32", "--patch", "4"]
-    words += ["--out", str(folder / "run"), "--steps", "60", "--batch-size", "16", "--warmup", "5", "--lr", "3e-3"]
+    words += ["--out", str(folder / "run"), "--steps", "60", "--batch-size", "16", "--warmup", "5", "--lr", "1e-3"]
     words += ["--device", "cpu", "--log-every", "30", "--validate-every", "100", "--checkpoint-every", "100"]
     assert main([*words, "--ema", "0.9"]) == 0
     return folder / "run"
@@ -41,10 +41,10 @@ def test_from_a_survey_to_a_report(model, tmp_path, capsys):
     found = json.loads((out / "metrics.json").read_text())
     assert found["rare"]["class"] == "dust_lane"
     assert found["rare"]["prevalence"] == 0.005
-    assert [row["classifier"] for row in found["rare"]["searches"]] == ["real", "real + generated"]
+    assert [row["classifier"] for row in found["rare"]["searches"]] == ["real", "real, balanced", "real + generated"]
     assert found["classifier"] == "real"
     assert found["photometric"] is True
-    assert set(found["seconds"]) >= {"simulate a survey", "plan", "train two classifiers, compare"}
+    assert set(found["seconds"]) >= {"simulate a survey", "plan", "train three classifiers, compare"}
 
     files = sorted((out / "generated/images").glob("*.fits"))
     assert found["fits"] == len(files) >= 4  # a model that hardly learnt may draw negative galaxies: refused

@@ -141,7 +141,26 @@ def test_images_and_catalogue(trained, planned, tmp_path, capsys):
             assert image.text["SYNTH"] == "T"
             assert image.text["SEED"] == str(row.seed)
             assert image.text["OBJECT_ID"] == str(line["object_id"])
-    assert "10 of 10 inputs done" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "10 of 10 inputs done" in said
+    assert f"{int(np.sum(table['accepted']))} of 10 images accepted" in said
+    assert np.isnan(np.asarray(table["agreement"])).all()  # no classifier was given
+    for line in table:
+        assert bool(line["accepted"]) == (str(np.ma.filled(line["rejected_for"], "")) == "")
+        assert bool(line["accepted"]) <= (line["morphology_flag"] <= 1 and line["centre_offset"] <= 0.1)
+    assert table.meta["accepted"]["criteria"]["copies"] == "not looked at"
+
+
+def test_the_statement_can_be_left_out_or_made_again(trained, planned, simulated_survey, tmp_path):
+    out = tmp_path / "out"
+    assert generate(planned, trained, out, "--accept.no-check", "--limit", "3") == 0
+    assert "accepted" not in read_catalogue(out / "catalogue.ecsv").colnames
+    again = ["--limit", "3", "--resume", "--accept.training", str(simulated_survey)]
+    assert generate(planned, trained, out, *again) == 0  # nothing is drawn again
+    table = read_catalogue(out / "catalogue.ecsv")
+    train = Splits.read(planned.parent / "splits.ecsv").ids("train")
+    assert {str(name) for name in table["nearest_training_id"]} <= set(train)
+    assert table.meta["accepted"]["nearest_distance_of_a_copy"] > 0
 
 
 def test_what_was_cut_off_goes_on(trained, planned, tmp_path, fork):

@@ -199,7 +199,7 @@ def _evaluate(
     drawn, catalogue = read_generated(asked)
     findings = evaluate(asked, run, drawn, read_real(asked, drawn), Splits.read(splits))
     findings.catalogue = catalogue
-    step("train two classifiers, compare")
+    step("train three classifiers, compare")
     report = Report(
         f"Galaxies on demand: {config.rare}",
         f"{len(drawn)} drawn, beside a simulated survey of {config.galaxies} galaxies; no data, no network",
@@ -207,12 +207,9 @@ def _evaluate(
     add_findings(report, run, findings, asked)
     report.heading("What is where").paragraph(
         f"The images are FITS in {generated / 'images'}: {checked} files, all opened with astropy, checksums "
-        f"verified; flux "
-        "in nanomaggies, an HDU a band, the point spread function, and where each comes from (SYNTH = T, MODELSHA, "
-        "SEED, "
-        "SAMPLER, PROMPT, ...). The catalogue is there as ECSV, VOTable and FITS. There are no positions on the sky: "
-        "these "
-        "galaxies are nowhere."
+        "verified; flux in nanomaggies, an HDU a band, the point spread function, and where each comes from (SYNTH = "
+        "T, MODELSHA, SEED, SAMPLER, PROMPT, ...). The catalogue is there as ECSV, VOTable and FITS. There are no "
+        "positions on the sky: these galaxies are nowhere."
     )
     report.table(took, "Seconds of each step.", digits=3)
     report.environment(run).write(run.report_path)

@@ -24,8 +24,8 @@ class DemoConfig:
     """How many are drawn."""
     galaxies: int = 1000
     """Of the simulated survey; an eighth of them of the rare class, so that there is something to compare with."""
-    classifier_steps: int = 300
-    """Optimiser steps of each of the two small classifiers that are trained to look for the class."""
+    classifier_steps: int = 200
+    """Optimiser steps of each of the three small classifiers that are trained to look for the class."""
     steps: int = 20
     """Of the sampler."""
     seed: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,75 +16,18 @@ from priorscope_astro.acceptance import small_values
 from priorscope_astro.data.splits import Splits
 from priorscope_astro.evaluation import arms as training
 from priorscope_astro.evaluation import classifying
-from priorscope_astro.evaluation.distances import distances, own_features, plain_rows
+from priorscope_astro.evaluation.distances import distances, own_features
+from priorscope_astro.evaluation.findings import Findings
 from priorscope_astro.evaluation.look import Look, look_of, pictures_of, values_of
 from priorscope_astro.evaluation.sample import Real, Sample, chosen_rows, read_generated, read_real
-from priorscope_astro.evaluation.shapes import Shapes, compare_shapes, measure_shapes
-from priorscope_astro.evaluation.sky import Sky, compare_sky, measure_sky
+from priorscope_astro.evaluation.shapes import compare_shapes, measure_shapes
+from priorscope_astro.evaluation.sky import compare_sky, measure_sky
 from priorscope_astro.evaluation_config import EvaluateConfig, assignments, shares
-from priorscope_astro.memorisation import Memorisation, memorisation
+from priorscope_astro.memorisation import memorisation
 
 _QUANTILE = 0.05
-
-
-@dataclass
-class Findings:
-    """All that an evaluation found, for the report; what was not looked at is None or empty, and ``notes`` say why."""
-
-    generated: Sample
-    real: Sample
-    look: Look | None
-    mode: str
-    rare: str
-    against: str
-    generated_pictures: NDArray[np.uint8]
-    real_pictures: NDArray[np.uint8]
-    shapes: tuple[Shapes, Shapes] | None = None
-    shape_rows: list[dict[str, Any]] = field(default_factory=list)
-    features: str = ""
-    distance_rows: list[dict[str, Any]] = field(default_factory=list)
-    skies: tuple[Sky, Sky] | None = None
-    sky_rows: list[dict[str, Any]] = field(default_factory=list)
-    copies: Memorisation | None = None
-    training_ids: tuple[str, ...] = ()
-    nearest: NDArray[np.uint8] | None = None
-    agreement_rows: list[dict[str, Any]] = field(default_factory=list)
-    classifier: str = ""
-    class_rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    rare_rows: list[dict[str, Any]] = field(default_factory=list)
-    found: tuple[NDArray[np.uint8], list[str]] | None = None
-    prevalence: float | None = None
-    catalogue: Any = None
-    notes: list[str] = field(default_factory=list)
-
-    def metrics(self) -> dict[str, Any]:
-        """Everything that is a number, for metrics.json."""
-        copies = self.copies
-        return {
-            "mode": self.mode,
-            "photometric": self.mode == "flux",
-            "generated": len(self.generated),
-            "real": len(self.real),
-            "against": self.against,
-            "feature_space": self.features,
-            "distances": plain_rows(self.distance_rows),
-            "shapes": self.shape_rows,
-            "sky": self.sky_rows,
-            "memorisation": None
-            if copies is None
-            else {
-                "below_threshold": copies.copies,
-                "interval": list(copies.interval),
-                "quantile": copies.quantile,
-                "threshold": copies.threshold,
-                "copied": copies.copied,
-            },
-            "agreement": self.agreement_rows,
-            "classifier": self.classifier,
-            "classes": self.class_rows,
-            "rare": {"class": self.rare, "prevalence": self.prevalence, "searches": self.rare_rows},
-            "notes": self.notes,
-        }
+#: Galaxies that are classified at a time.
+_BLOCK = 512
 
 
 def run_evaluation(config: EvaluateConfig) -> int:
@@ -255,8 +197,7 @@ def _copies(findings: Findings, real: Real, rows: dict[str, NDArray[np.int64]]) 
     if len(others) < 1 / _QUANTILE:
         findings.notes.append(
             f"Copies of training galaxies are not looked for: {len(others)} held-out galaxies of the generated "
-            f"classes, "
-            f"{1 / _QUANTILE:.0f} are needed."
+            f"classes, {1 / _QUANTILE:.0f} are needed."
         )
         return
     bank = small_values(real, train.tolist(), findings.look)
@@ -350,19 +291,12 @@ def _ask_classifiers(
     natural = classifying.natural_shares(given, shares(config.prevalence))
     findings.prevalence = natural.get(findings.rare)
     classes = tuple(sorted(set(given)))
-    sets: dict[str, tuple[Sample, NDArray[np.uint8]]] = {}
-    for split in ("validation", "test"):
-        some = real.sample([row for row in rows[split] if labels[row]])
-        sets[split] = some, pictures_of(some, findings.look)
+    rows = {split: np.array([row for row in rows[split] if labels[row]], np.int64) for split in ("validation", "test")}
     for name, model in models.items():
-        scored: dict[str, classifying.Scored | None] = {}
-        for split, (some, pictures) in sets.items():
-            if not len(some):
-                scored[split] = None
-                continue
-            scores = classifying.class_scores(model, pictures, classes, config.classes)
-            weights = classifying.weights_of(some.labels, natural)
-            scored[split] = classifying.Scored(some.ids, some.labels, weights, scores)
+        scored = {
+            split: _scored(real, some, findings.look, model, classes, natural, config.classes)
+            for split, some in rows.items()
+        }
         test = scored["test"]
         if test is None:
             findings.notes.append("No test galaxy has a class: completeness and purity are not measured.")
@@ -385,7 +319,31 @@ def _ask_classifiers(
         findings.rare_rows.append({"classifier": name, **figures})
         first = np.argsort(-test.scores[:, column], kind="stable")[: 2 * config.gallery]
         captions = [f"{test.labels[row]}, {test.scores[row, column]:.2f}" for row in first]
-        findings.found = sets["test"][1][first], captions  # of the last classifier
+        pictures = pictures_of(real.sample(rows["test"][first]), findings.look)
+        findings.found = pictures, captions  # of the last classifier
+
+
+def _scored(
+    real: Real,
+    rows: NDArray[np.int64],
+    look: Look | None,
+    model: Any,
+    classes: tuple[str, ...],
+    natural: dict[str, float],
+    rules: str,
+) -> classifying.Scored | None:
+    """What a classifier says of real galaxies, read in blocks; None where there are none."""
+    if not len(rows):
+        return None
+    names: list[str] = []
+    scores = []
+    for first in range(0, len(rows), _BLOCK):
+        some = real.sample(rows[first : first + _BLOCK])
+        names += some.labels
+        scores.append(classifying.class_scores(model, pictures_of(some, look), classes, rules))
+    ids = tuple(real.galaxies.ids[row] for row in rows)
+    weights = classifying.weights_of(tuple(names), natural)
+    return classifying.Scored(ids, tuple(names), weights, np.concatenate(scores))
 
 
 def _distances(config: EvaluateConfig, findings: Findings, models: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ class EvaluateConfig:
     """Compare generated galaxies with real ones: distances, shapes, sky, copies, what a classifier finds."""
 
     generated: tyro.conf.Positional[Path]
-    """What `generate` wrote: its run folder or catalogue. Or galaxies in any layout that --real may have."""
+    """What `generate` wrote: its run folder or catalogue. Or galaxies in any layout that the real ones may have."""
     real: tyro.conf.Positional[Path]
     """Real galaxies: Galaxy Zoo 2, Galaxy10 DECaLS, galaxy-datasets, image-text pairs, a simulated survey, stamps
     (.npz, .h5, FITS)."""
@@ -46,8 +46,8 @@ class EvaluateConfig:
     classifier: Path | None = None
     """A galaxy classifier (its run folder or model folder) that was never trained on generated images."""
     train_classifiers: bool = False
-    """Train two here, on the real training galaxies alone and with the generated ones added; the first is --classifier
-    where none is given."""
+    """Train three here, on the real training galaxies, on these with every class equally often, and with the generated
+    ones added (as many as --per-class lets in); the first is --classifier where none is given."""
     classifier_steps: int = 600
     """Optimiser steps of each of them."""
     compare: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from priorscope_astro.evaluation_config import EvaluateConfig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from priorscope_astro.evaluate import Findings
+    from priorscope_astro.evaluation.findings import Findings
     from priorscope_astro.evaluation.sample import Survey
 
 _REAL, _GENERATED = "#8a8f98", "#d1495b"
@@ -26,9 +26,8 @@ _REAL, _GENERATED = "#8a8f98", "#d1495b"
 _WIDTH, _CLASSES, _ROWS = 1200, 6, 12
 _NON_PHOTOMETRIC = (
     "Non-photometric: these are pictures of 8 bit, stretched for looking. What is measured in them can only be "
-    "compared "
-    "with what is measured in pictures of the same stretch; it is no flux, no colour and no shape of the sky's "
-    "galaxies."
+    "compared with what is measured in pictures of the same stretch; it is no flux, no colour and no shape of the "
+    "sky's galaxies."
 )
 
 
@@ -74,17 +73,18 @@ def summary(findings: Findings) -> str:
             + (f"; of real ones it finds {real:.0%}." if real is not None else ".")
         )
     found = {row["classifier"]: row for row in findings.rare_rows if "completeness" in row}
-    if {"real", "real + generated"} <= set(found):
-        before, after = found["real"]["completeness"], found["real + generated"]["completeness"]
+    if {"real", "real, balanced", "real + generated"} <= set(found):
+        before, level, after = (found[name]["completeness"] for name in ("real", "real, balanced", "real + generated"))
         words.append(
-            f"With generated galaxies in its training, the search for {findings.rare} finds {after:.0%} of them at the "
-            f"wanted purity, without {before:.0%}: one training each, so chance is in it."
+            f"With generated galaxies in its training, the search for {findings.rare} finds {after:.0%} of them at "
+            f"the wanted purity; without {before:.0%}, and {level:.0%} where every class is learnt equally often. "
+            "That is one training each: chance is in it."
         )
     ratios = [row["ratio"] for row in findings.shape_rows if np.isfinite(row["ratio"])]
     if ratios:
         words.append(
-            f"Shapes and colours are {np.median(ratios):.2g} times as far from real galaxies as real galaxies are from "
-            "each other (median over classes and quantities; 1 would be perfect)."
+            f"Shapes and colours are {np.median(ratios):.2g} times as far from real galaxies as real galaxies are "
+            "from each other (median over classes and quantities; 1 would be perfect)."
         )
     if findings.copies is not None:
         copies = findings.copies
@@ -92,8 +92,7 @@ def summary(findings: Findings) -> str:
             "More generated galaxies come very near to training galaxies than held-out ones do: look at the pairs."
             if copies.copied
             else f"There is no sign of copies of training galaxies ({copies.copies:.0%} of the generated galaxies "
-            f"are as "
-            f"near as the nearest {copies.quantile:.0%} of held-out ones)."
+            f"are as near as the nearest {copies.quantile:.0%} of held-out ones)."
         )
     return " ".join(words) or "What was compared is below."
 
@@ -125,8 +124,7 @@ def _galleries(report: Report, run: RunFolder, findings: Findings, count: int) -
         report.figure(
             sheet,
             f"{name}: above {len(above)} real galaxies ({findings.against}), below the first {len(below)} generated "
-            f"ones, "
-            f"in the order of the plan, nothing picked.",
+            "ones, in the order of the plan, nothing picked.",
         )
 
 
@@ -135,13 +133,10 @@ def _distances(report: Report, findings: Findings) -> None:
         return
     report.heading("Distances").paragraph(
         f"Feature space: {findings.features}. Real and generated galaxies are as many, the same number of each class "
-        f"in "
-        f"'{OVERALL}'. In brackets 95 % intervals from halves drawn without replacement. KID is 0 but for chance "
-        f"where the "
-        "distributions are equal; 'KID real' is that of two halves of the real galaxies. FID falls with n even where "
-        "nothing else changes: compare it only at equal n. Precision and density: how many generated galaxies lie "
-        "among "
-        "real ones; recall and coverage: how many real ones are reached."
+        f"in '{OVERALL}'. In brackets 95 % intervals from halves drawn without replacement. KID is 0 but for chance "
+        "where the distributions are equal; 'KID real' is that of two halves of the real galaxies. FID falls with n "
+        "even where nothing else changes: compare it only at equal n. Precision and density: how many generated "
+        "galaxies lie among real ones; recall and coverage: how many real ones are reached."
     )
     report.table(
         [
@@ -167,10 +162,8 @@ def _shapes(report: Report, run: RunFolder, findings: Findings) -> None:
         "Concentration C, asymmetry A, smoothness S, Gini and M20, half-light radius r50 in pixels"
         + (", Sersic index n" if "Sersic n" in findings.shapes[0].values else "")
         + f". Colour: {_colour(findings)}. Distances are Wasserstein's, in units of the distance between two sets of "
-        f"as "
-        f"many real galaxies (ratio 1: as good as another sample of real ones). Left out as badly measured: "
-        f"{flags[0]:.0%} "
-        f"of the real and {flags[1]:.0%} of the generated galaxies."
+        "as many real galaxies (ratio 1: as good as another sample of real ones). Left out as badly measured: "
+        f"{flags[0]:.0%} of the real and {flags[1]:.0%} of the generated galaxies."
     )
     if findings.mode == "display":
         report.paragraph(_NON_PHOTOMETRIC)
@@ -235,10 +228,9 @@ def _sky(report: Report, run: RunFolder, findings: Findings) -> None:
     report.heading("The sky")
     real, generated = findings.skies
     report.paragraph(
-        f"Noise of a pixel, in the unit of the flux, and power by spatial frequency in corners of stamps without a "
-        f"source "
-        f"({real.corners} real, {generated.corners} generated). White noise has the same power everywhere; smooth, "
-        "invented sky has too little at high frequencies."
+        "Noise of a pixel, in the unit of the flux, and power by spatial frequency in corners of stamps without a "
+        f"source ({real.corners} real, {generated.corners} generated). White noise has the same power everywhere; "
+        "smooth, invented sky has too little at high frequencies."
     )
     report.table(findings.sky_rows)
     if not real.corners or not generated.corners:
@@ -265,11 +257,9 @@ def _copies(report: Report, run: RunFolder, findings: Findings) -> None:
     copies = findings.copies
     report.heading("Copies of training galaxies?").paragraph(
         "Each generated galaxy against its nearest training galaxy, over all turns and mirrorings, and the same for "
-        "held-out "
-        "real galaxies of the same classes. A model that does not copy has about "
-        f"{copies.quantile:.0%} of its galaxies below the distance that {copies.quantile:.0%} of the held-out ones "
-        f"stay "
-        f"below. Here it is {copies.copies:.1%} (95 %: {copies.interval[0]:.1%} to {copies.interval[1]:.1%})."
+        f"held-out real galaxies of the same classes. A model that does not copy has about {copies.quantile:.0%} of "
+        f"its galaxies below the distance that {copies.quantile:.0%} of the held-out ones stay below. Here it is "
+        f"{copies.copies:.1%} (95 %: {copies.interval[0]:.1%} to {copies.interval[1]:.1%})."
     )
     report.table(
         [
@@ -293,23 +283,21 @@ def _copies(report: Report, run: RunFolder, findings: Findings) -> None:
 def _classified(report: Report, run: RunFolder, findings: Findings, config: EvaluateConfig) -> None:
     if findings.agreement_rows:
         report.heading("Is it what was asked for?").paragraph(
-            f"The classifier '{findings.classifier}' was never trained on generated galaxies. 'agree' is the share "
-            f"in which "
-            "it finds what was asked for, with a 95 % interval; 'agree, real' is how often it is right about real "
-            "galaxies "
-            "of the class: more cannot be hoped for."
+            f"The classifier '{findings.classifier}' was never trained on generated galaxies. 'agree' is the share in "
+            "which it finds what was asked for, with a 95 % interval; 'agree, real' is how often it is right about "
+            "real galaxies of the class: more cannot be hoped for."
         )
         report.table(findings.agreement_rows)
     if findings.rare_rows:
         prevalence = findings.prevalence
         report.heading(f"Searching for {findings.rare}").paragraph(
             f"Real test galaxies, weighted to natural prevalence ({0 if prevalence is None else prevalence:.2%} of "
-            f"them are "
-            f"{findings.rare}). Completeness at a purity of {config.purity:.0%}: the threshold is set on validation "
-            f"galaxies; "
-            "low and high are a 95 % interval over test galaxies, not over trainings. 'Purity' is what the test "
-            "galaxies "
-            "have at that threshold. 'Purity of the best K': among the K that a search of nature would put first."
+            f"them are {findings.rare}). Completeness at a purity of {config.purity:.0%}: the threshold is set on "
+            "validation galaxies; low and high are a 95 % interval over test galaxies, not over trainings. 'Purity' "
+            "is what the test galaxies have at that threshold. 'Purity of the best K': among the K that a search of "
+            "as many galaxies of nature would put first; 'right among the K surest': of the test galaxies as they "
+            "are. 'real, balanced' learnt every class equally often: generated galaxies have to do better than that "
+            "to be more than a change of frequency."
         )
         columns = list(dict.fromkeys(key for row in findings.rare_rows for key in row))
         report.table(
@@ -355,8 +343,7 @@ def _catalogue(report: Report, findings: Findings) -> None:
         accepted = f" {int(np.sum(table['accepted']))} of {len(table)} are accepted."
     report.paragraph(
         f"The first {len(rows)} of {len(table)} rows and some of the columns; the prompt, the vote fractions that "
-        f"were asked "
-        f"for and the rest are in the file.{accepted}"
+        f"were asked for and the rest are in the file.{accepted}"
     )
     report.table(rows)
 

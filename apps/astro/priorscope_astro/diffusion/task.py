@@ -66,7 +66,9 @@ def preview(model: GalaxyModel, image: NDArray[Any]) -> NDArray[np.uint8]:
     """An image of a model as a picture uint8 (side, side, 3), to look at; of flux the stretched values, red first."""
     if model.spec.mode == "display":
         return image
-    y = model.scaling.stretched(image)
+    stretch = model.scaling.stretch
+    assert stretch is not None  # a model of flux has one
+    y = stretch.apply(image)  # unchecked: what a model draws early may be no galaxy, and is looked at all the same
     bands = [min(place, len(y) - 1) for place in (2, 1, 0)]
     grey = np.stack([y[band] for band in bands], -1)
     return np.ascontiguousarray((grey.clip(0, 1) * 255).round().astype(np.uint8)[::-1])

@@ -1,7 +1,12 @@
-"""Two classifiers that differ in one thing: whether generated galaxies were among what they learnt."""
+"""Classifiers that differ in what they learnt: real galaxies, these with every class equally often, and generated ones.
+
+The second is there because generated galaxies also make their class more frequent: where it does as well as the third,
+the frequency has helped and not the galaxies.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +52,10 @@ def train_arms(
     seed: int,
     device: str,
 ) -> dict[str, Path]:
-    """Train on real galaxies alone (``real``) and, where there are generated ones, with them (``real + generated``).
+    """Train on real galaxies (``real``), on these with classes balanced (``real, balanced``), and with generated ones.
 
-    Both see as many batches, of the same size. The classes are those of the real training galaxies.
+    The last is ``real + generated``, where there are some. All see as many batches, of the same size. The classes are
+    those of the real training galaxies.
 
     Returns
     -------
@@ -77,13 +83,14 @@ def train_arms(
         seed=seed,
     )
     config = ClassifierConfig(widths=widths, loop=loop)
-    arms = {"real": learnt}
+    balanced = replace(config, sampling="balanced")
+    arms = {"real": (learnt, config), "real, balanced": (learnt, balanced)}
     if generated is not None:
         more = examples_of(generated, look, classes)
         if len(more):
-            arms["real + generated"] = learnt.joined(more)
+            arms["real + generated"] = learnt.joined(more), config
     models = {}
-    for name, examples in arms.items():
-        folder = out / name.replace(" + ", "-and-")
-        models[name] = train_classifier(examples, config, folder, held_out=held_out if len(held_out) else None).model
+    for name, (examples, how) in arms.items():
+        folder = out / name.replace(" + ", "-and-").replace(", ", "-")
+        models[name] = train_classifier(examples, how, folder, held_out=held_out if len(held_out) else None).model
     return models

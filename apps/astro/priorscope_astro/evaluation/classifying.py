@@ -208,8 +208,9 @@ def rare_figures(
     dict
         ``completeness`` at the threshold that reaches ``purity`` among the validation galaxies, with ``low`` and
         ``high`` (bootstrap over the test galaxies, each class keeping its size); ``purity`` that the test galaxies have
-        there; ``purity of the best K``; ``average rank`` of the class, 0 the first and 1 the last. Without validation
-        galaxies of the class the threshold cannot be set, and the first are missing.
+        there; ``purity of the best K`` of as many galaxies drawn from nature; ``right among the K surest`` of the test
+        galaxies as they are, without weights; ``average rank`` of the class, 0 the first and 1 the last. Without
+        validation galaxies of the class the threshold cannot be set, and the first are missing.
     """
     scores, truth = test.scores[:, column], np.array(test.labels) == rare
     row: dict[str, Any] = {}
@@ -230,6 +231,8 @@ def rare_figures(
     for k in best:
         if k <= test.weights.sum() and truth.any():
             row[f"purity of the best {k}"] = purity_at(scores, truth, k, test.weights)
+        if k <= len(scores):
+            row[f"right among the {k} surest"] = purity_at(scores, truth, k)
     if truth.any() and not truth.all():
         place = np.empty(len(scores))
         place[np.argsort(-scores, kind="stable")] = np.linspace(0, 1, len(scores))

@@ -156,7 +156,7 @@ def read_generated(config: EvaluateConfig) -> tuple[Sample, Any]:
         raise InputError(f"has no column {missing[0]!r}", path=file, remedy="Is it a catalogue of `generate`?")
     if config.accepted_only:
         if "accepted" not in table.colnames:
-            raise InputError("does not say what is accepted", path=file, remedy="Generate with --accept.check True.")
+            raise InputError("does not say what is accepted", path=file, remedy="Draw without --accept.no-check.")
         table = table[np.asarray(table["accepted"], bool)]
         if not len(table):
             raise InputError("no galaxy is accepted", path=file)
