@@ -237,3 +237,20 @@ def test_sizes_that_do_not_fit():
         TrainingImages(galaxies.select([]), display_spec(), np.zeros((0, 74)))
     with pytest.raises(InputError, match="6 galaxies have 2 conditions"):
         TrainingImages(galaxies, display_spec(), np.zeros((2, 74)))
+
+
+def test_a_draw_that_is_no_galaxy_is_looked_at_all_the_same():
+    """Early in a training a model of flux may draw what no stamp is; the look at it must not end the training."""
+    from types import SimpleNamespace
+
+    from priorscope_astro.diffusion.scaling import Scaling
+    from priorscope_astro.diffusion.task import preview
+
+    stretch = {"kind": "asinh", "beta": [0.1] * 3, "scale": [10.0] * 3}
+    bands = {"bands": ("g", "r", "i"), "offset": (0.0,) * 3, "scale": (1.0,) * 3}
+    spec = ModelSpec("flux", side=8, stretch=stretch, unit="nmgy", **bands).check()
+    flux = np.full((3, 8, 8), -400, np.float32)
+    flux[0, 1, 2] = 10  # g is shown as blue, and row 0 is below
+    shown = preview(SimpleNamespace(spec=spec, scaling=Scaling(spec)), flux)
+    assert shown[6, 2].tolist() == [0, 0, 255]
+    assert shown.sum() == 255
