@@ -1,0 +1,72 @@
+"""Data sets by what a command was told: a path, or streets that are simulated for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from priorscope.errors import InputError
+from priorscope_detection.configs import Layout
+from priorscope_detection.data.frame import Frames
+from priorscope_detection.data.open import open_frames
+from priorscope_detection.simulator.settings import StreetSettings
+
+#: Seeds from here on are never trained on.
+HELD_OUT_SEED = 1_000_000_000
+_PREFIX = "simulated:"
+
+
+def simulated_count(data: str) -> int | None:
+    """COUNT of ``simulated:COUNT``; None for a path.
+
+    Raises
+    ------
+    InputError
+        COUNT is not a whole number of 1 or more.
+    """
+    if not data.startswith(_PREFIX):
+        return None
+    count = data[len(_PREFIX) :]
+    if not count.isascii() or not count.isdigit() or int(count) < 1:
+        raise InputError(f"{data!r} names no number of scenarios", remedy="Say, for example, simulated:20.")
+    return int(count)
+
+
+def open_data(data: str, layout: Layout) -> Frames:
+    """The data set at a path (InputError where there is none)."""
+    return open_frames(data, layout=layout)
+
+
+def simulate(folder: Path, count: int, first_seed: int, settings: StreetSettings, *, workers: int = 1) -> Frames:
+    """Drive ``count`` scenarios into ``folder``, or go on doing so, and open them."""
+    from priorscope_detection.simulator.write import write_opv2v
+
+    split = "train" if first_seed < HELD_OUT_SEED else "test"
+    seeds = range(first_seed, first_seed + count)
+    return open_frames(write_opv2v(folder, seeds, settings, split=split, workers=workers), layout="opv2v")
+
+
+def split_sequences(frames: Frames, held_out: int) -> tuple[list[int], list[int]]:
+    """Frames to learn from, and frames to look at: the last sequences, a tenth of all frames at most.
+
+    Parameters
+    ----------
+    frames : Frames
+    held_out : int
+        So many frames, spread over these sequences.
+    """
+    sequences: dict[str, list[int]] = {}
+    for index in range(len(frames)):
+        sequences.setdefault(frames.sequence(index), []).append(index)
+    learnt = list(sequences.values())
+    held: list[int] = []
+    while len(learnt) > 1 and len(held) < held_out and len(held) + len(learnt[-1]) <= max(len(frames) // 10, 1):
+        held = learnt.pop() + held
+    return [index for sequence in learnt for index in sequence], spread(held, held_out)
+
+
+def spread(indices: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of them, evenly spread."""
+    if len(indices) <= most:
+        return list(indices)
+    return [indices[place * len(indices) // most] for place in range(most)]
