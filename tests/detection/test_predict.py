@@ -1,0 +1,221 @@
+"""predict: boxes on disk and in pictures; what it takes and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from priorscope.cli import main
+from priorscope.errors import InputError
+from priorscope_detection.checkpoints import Detector, save_detector
+from priorscope_detection.configs import ModelConfig
+from priorscope_detection.data.frame import Agent, Frame, Truth
+from priorscope_detection.data.kitti import lidar_box, read_calibration, read_labels
+from priorscope_detection.data.open import open_frames
+from priorscope_detection.network.detector import CollaborativeDetector
+from priorscope_detection.network.spec import SIZES, FusionName
+from priorscope_detection.picture import FOUND_COLOUR, TRUE_COLOUR, bird_view
+from priorscope_detection.post_processing import Detections, PostProcessing
+from priorscope_detection.predictor import Predictor, find_detector
+from priorscope_detection.results import AT_THE_LIDAR, kitti_lines
+from priorscope_detection.simulator.settings import LidarSettings, StreetSettings
+from priorscope_detection.simulator.write import write_opv2v
+
+STREETS = StreetSettings(kind="crossing", cars=2, frames=2, spread=15.0, lidar=LidarSettings(beams=12, columns=256))
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory) -> Path:
+    return write_opv2v(tmp_path_factory.mktemp("streets"), [0], STREETS, progress=False)
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """``untrained(fusion)``: a model folder whose random heads find some boxes."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(fusion: FusionName) -> Path:
+        path = folder / fusion
+        if not path.exists():
+            torch.manual_seed(1)
+            network = CollaborativeDetector(replace(SIZES["tiny"], fusion=fusion)).eval()
+            torch.nn.init.zeros_(network.cls_head.bias)  # scores about 0.5: some boxes of any features
+            if fusion == "codiff":  # a new denoiser puts out zeros
+                for weight in network.codiff.network.parameters():
+                    torch.nn.init.normal_(weight, std=0.3)
+            save_detector(Detector(network, choice=PostProcessing(score=0.3)), path)
+        return path
+
+    return make
+
+
+def predict(*words) -> int:
+    return main(["detection", "predict", *map(str, words)])
+
+
+@pytest.mark.parametrize("fusion", ["none", "late", "early", "attention", "codiff"])
+def test_every_fusion_writes_boxes_and_a_picture(streets, untrained, tmp_path, fusion):
+    assert predict(streets, "--model", untrained(fusion), "--out", tmp_path / "out", "--limit", 1) == 0
+    stem = open_frames(streets).name(0).replace("/", "_")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{stem}{suffix}" for suffix in (".json", ".txt", ".png")
+    }
+    content = json.loads((tmp_path / f"out/{stem}.json").read_text())
+    assert content["agents"][0] == open_frames(streets).read(0).ego.name
+    x0, y0, _, x1, y1, _ = SIZES["tiny"].extent
+    assert content["boxes"]
+    for box in content["boxes"]:
+        assert 0.3 < box["score"] <= 1
+        assert x0 <= box["centre"][0] <= x1
+        assert y0 <= box["centre"][1] <= y1
+    labels = read_labels(tmp_path / f"out/{stem}.txt")
+    assert len(labels) == len(content["boxes"])
+    found = np.array([[*box["centre"], *box["size"], box["yaw"]] for box in content["boxes"]])
+    back = np.array([lidar_box(label, AT_THE_LIDAR) for label in labels])
+    np.testing.assert_allclose(back[:, :6], found[:, :6], atol=2e-4)
+    np.testing.assert_allclose(np.cos(back[:, 6] - found[:, 6]), 1, atol=1e-6)
+    with Image.open(tmp_path / f"out/{stem}.png") as picture:
+        assert picture.size == (256, 128)
+
+
+def test_predictions_are_those_of_the_frame_and_the_seed(streets, untrained):
+    frame = open_frames(streets).read(0)
+    settings = ModelConfig(str(untrained("codiff")), device="cpu", steps=2, start="noise")
+    once, again = (Predictor.load(settings)(frame).boxes for _ in range(2))
+    other = Predictor.load(replace(settings, seed=1))(frame).boxes
+    assert torch.equal(once.boxes, again.boxes)
+    assert torch.equal(once.scores, again.scores)
+    assert len(once) != len(other) or not torch.equal(once.scores, other.scores)
+
+
+def test_poses_can_be_corrected_before_fusion(streets, untrained):
+    frame = open_frames(streets).read(0)
+    settings = ModelConfig(str(untrained("attention")), device="cpu", correct_poses=True)
+    predictor = Predictor.load(settings)
+    found = predictor(frame)
+    assert len(found.sent) == len(frame.agents) - 1
+    plain = Predictor.load(replace(settings, correct_poses=False))
+    more = np.subtract(predictor.sent_bytes(frame, found), plain.sent_bytes(frame, plain(frame)))
+    assert more.tolist() == [32 * count for count in found.sent]
+
+
+def test_what_is_sent_follows_from_the_fusion(streets, untrained):
+    frame = open_frames(streets).read(0)
+    sent = {}
+    for fusion in ("none", "early", "attention", "codiff"):
+        predictor = Predictor.load(ModelConfig(str(untrained(fusion)), device="cpu"))
+        sent[fusion] = predictor.sent_bytes(frame, predictor(frame))
+    assert sent["none"] == [0, 0]
+    assert sent["early"] == [16 * len(agent.points) + 24 for agent in frame.agents[1:]]
+    # 8 channels at three scales of a 32 x 16 map, halved each time
+    assert sent["attention"] == [4 * 8 * (16 * 8 + 8 * 4 + 4 * 2) + 24] * 2
+    assert sent["codiff"] == [sent["attention"][0] + 4 * 4 * 16 * 8] * 2
+
+
+def test_a_single_sweep_is_enough(untrained, tmp_path, box_surface):
+    box_surface([3.0, 1.0, -1.0, 4.0, 1.8, 1.5, 0.3], 200).tofile(tmp_path / "sweep.bin")
+    assert predict(tmp_path / "sweep.bin", "--model", untrained("attention"), "--out", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out/sweep.json").read_text())["agents"] == ["sweep"]
+
+
+def test_the_picture_shows_boxes_where_they_are():
+    points = np.array([[5.0, 3.0, 0, 0]], np.float32)
+    agent = Agent("a", points, np.eye(4), np.eye(4))
+    truth = Truth(("1",), np.array([[-4.0, 2.0, 0, 4.0, 2.0, 1.5, 0.0]]), ("car",))
+    found = np.array([[4.0, -2.0, 0, 4.0, 2.0, 1.5, np.pi / 2]])
+    picture = bird_view(Frame("f", (agent,), truth), found, (-10, -5, -3, 10, 5, 1), metres=0.1)
+    assert picture.shape == (100, 200, 3)
+    assert tuple(picture[19, 150]) != (255, 255, 255)  # x 5, y 3
+
+    def extent_of(colour):
+        rows, columns = np.nonzero((picture == colour).all(-1))
+        return (columns.min() - 100) / 10, (columns.max() - 100) / 10, (50 - rows.max()) / 10, (50 - rows.min()) / 10
+
+    np.testing.assert_allclose(extent_of(TRUE_COLOUR), [-6, -2, 1, 3], atol=0.25)
+    np.testing.assert_allclose(extent_of(FOUND_COLOUR), [3, 5, -4, 0], atol=0.25)
+
+
+def test_kitti_rows_have_its_columns():
+    found = Detections(torch.tensor([[10.0, 2.0, -1.0, 4.0, 1.8, 1.5, 0.0]], dtype=torch.float64), torch.tensor([0.5]))
+    row = kitti_lines(found)[0].split()
+    assert len(row) == 16
+    assert row[0] == "Car"
+    h, w, length, x, y, z, turn, score = map(float, row[8:])
+    # straight ahead of the camera, standing on its underside, heading along its z
+    assert (h, w, length, x, y, z, score) == (1.5, 1.8, 4.0, -2.0, 1.75, 10.0, 0.5)
+    assert turn == pytest.approx(-np.pi / 2, abs=1e-4)
+    assert float(row[3]) == pytest.approx(-np.pi / 2 - np.arctan2(-2.0, 10.0), abs=1e-4)
+
+
+def test_real_kitti_sweeps_give_rows_in_kittis_camera_frame(untrained, tmp_path):
+    data = Path(__file__).parents[3] / "shared/data/detection/kitti_full"
+    if not data.is_dir():
+        pytest.skip("no KITTI sample here")
+    assert predict(data, "--model", untrained("none"), "--out", tmp_path / "out", "--limit", 1) == 0
+    name = open_frames(data).name(0)
+    content = json.loads((tmp_path / f"out/{name}.json").read_text())
+    labels = read_labels(tmp_path / f"out/{name}.txt")
+    to_camera = read_calibration(next((data / "training/calib").glob(f"{name}.txt")))
+    assert len(labels) == len(content["boxes"])
+    for label, box in zip(labels, content["boxes"], strict=True):
+        np.testing.assert_allclose(lidar_box(label, to_camera)[:3], box["centre"], atol=5e-4)
+
+
+def test_a_run_folder_is_a_model(untrained, tmp_path):
+    detector = find_detector(str(untrained("attention")))
+    save_detector(detector, tmp_path / "run/model")
+    assert find_detector(str(tmp_path / "run")).spec == detector.spec
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["MISSING.bin"], "no such file"),
+        (["MISSING"], "no such file or folder"),
+        (["STREETS", "--model", "nowhere"], "nowhere"),
+        (["STREETS", "--steps", 2], "takes no --steps"),
+        (["STREETS", "--score-threshold", 2], "score"),
+        (["STREETS", "--limit", -1], "--limit"),
+        (["STREETS", "--reach", 0], "--reach"),
+        (["STREETS", "--delay", 50], "no whole number of frames"),
+        (["STREETS", "STREETS"], "two inputs"),
+        (["STREETS", "--device", "teapot"], "teapot"),
+    ],
+)
+def test_mistakes_are_one_line(streets, untrained, tmp_path, capsys, words, said):
+    places = {"STREETS": streets, "MISSING": tmp_path / "no", "MISSING.bin": tmp_path / "no.bin"}
+    model = [] if "--model" in words else ["--model", untrained("attention")]
+    assert predict(*[places.get(word, word) for word in words], *model, "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_are_not_overwritten_unless_asked(untrained, tmp_path, box_surface, capsys):
+    box_surface([3.0, 1.0, -1.0, 4.0, 1.8, 1.5, 0.3], 50).tofile(tmp_path / "sweep.bin")
+    words = [tmp_path / "sweep.bin", "--model", untrained("none"), "--out", tmp_path / "out"]
+    assert predict(*words) == 0
+    assert predict(*words) == 2
+    assert "sweep.json" in capsys.readouterr().err
+    assert predict(*words, "--overwrite") == 0
+
+
+def test_one_bad_sweep_does_not_stop_the_others(untrained, tmp_path, box_surface, capsys):
+    box_surface([3.0, 1.0, -1.0, 4.0, 1.8, 1.5, 0.3], 50).tofile(tmp_path / "good.bin")
+    (tmp_path / "bad.bin").write_bytes(b"123")
+    sweeps = [tmp_path / "bad.bin", tmp_path / "good.bin"]
+    assert predict(*sweeps, "--model", untrained("none"), "--out", tmp_path / "out") == 1
+    assert "bad.bin" in capsys.readouterr().err
+    assert (tmp_path / "out/good.json").is_file()
+
+
+def test_an_unknown_steps_number_is_refused_before_reading(untrained):
+    with pytest.raises(InputError, match="steps"):
+        Predictor.load(ModelConfig(str(untrained("codiff")), device="cpu", steps=0))
