@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from priorscope.cli import parse_verbs
-from priorscope_detection.configs import EvaluateConfig, PredictConfig, SimulateConfig, TrainConfig
+from priorscope.errors import InputError
+from priorscope_detection.configs import DemoConfig, EvaluateConfig, PredictConfig, SimulateConfig, TrainConfig
 from priorscope_detection.published import MODELS
 
 SUMMARY = "what several cars see together: 3D boxes from the LiDAR of many (CoDiff, CoAlign)"
@@ -17,6 +18,7 @@ _VERBS = {
     "predict": PredictConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "demo": DemoConfig,
 }
 
 
@@ -34,17 +36,16 @@ def main(arguments: Sequence[str]) -> int:
 
         print(f"model: {train(config).model}")
         return 0
-    return _evaluate(config)
+    if isinstance(config, EvaluateConfig):
+        from priorscope_detection.evaluate import run_evaluation
 
-
-def _evaluate(config: EvaluateConfig) -> int:
-    from priorscope_detection.evaluate import run_evaluation
-
-    return run_evaluation(config)
+        return run_evaluation(config)
+    raise InputError(
+        "detection has no demo yet", remedy="Train on simulated:20, then evaluate with --model and --robustness."
+    )
 
 
 def _simulate(config: SimulateConfig) -> int:
-    from priorscope.errors import InputError
     from priorscope_detection.simulator.write import write_opv2v
 
     if config.count < 1 or config.first_seed < 0:
