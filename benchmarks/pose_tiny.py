@@ -21,6 +21,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from priorscope.training.settings import LoopConfig
 from priorscope_pose.configs import EvaluateConfig, ModelConfig, TrainConfig
@@ -123,6 +124,8 @@ def main() -> None:
     bundled = options.out / options.start / "tiny-pose"
     if not bundled.exists():
         save_network(load_network(model), bundled, half=True)
+        head = bundled / "decoder/decoder.safetensors"
+        save_file({name: value.half() for name, value in load_file(head).items()}, head)
     maker.measured(bundled)
 
 

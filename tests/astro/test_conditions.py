@@ -396,6 +396,15 @@ def test_any_walk_through_the_tree_is_a_valid_condition(counts):
     Condition.from_tags(condition.tags(vocabulary="all"))  # what a majority says never contradicts itself
 
 
+def test_tags_leave_out_what_only_a_minority_was_asked():
+    """Half see a star; whether something is odd was asked of the other half."""
+    condition = Condition({"t01_smooth_or_features": (0.25, 0.25, 0.5), "t06_odd": (0.9, 0.1)})
+    tags = condition.tags(vocabulary="all")
+    assert tags
+    assert "odd" not in tags
+    Condition.from_tags(tags)
+
+
 def test_rows_of_other_tables():
     names = list(SPIRAL)
     row = Table([[value] for value in SPIRAL.values()], names=names)[0]

@@ -163,7 +163,7 @@ def lacks(module):
         ("embreex.rtcore", "depth"),
         ("rasterio", "remote-sensing"),
         ("pyogrio", "remote-sensing"),
-        ("shapely.geometry", "remote-sensing"),
+        ("shapely.geometry", "detection"),
         ("sklearn.ensemble", "remote-sensing"),
     ],
 )

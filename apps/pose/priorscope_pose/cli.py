@@ -8,6 +8,7 @@ from typing import Any
 from priorscope.cli import parse_verbs
 from priorscope_pose.configs import (
     ConvertConfig,
+    DemoConfig,
     EvaluateConfig,
     PeopleConfig,
     PredictConfig,
@@ -27,6 +28,7 @@ _VERBS = {
     "people": PeopleConfig,
     "convert": ConvertConfig,
     "styles": StylesConfig,
+    "demo": DemoConfig,
 }
 
 
@@ -49,6 +51,10 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_pose.styles import run_styles
 
         return run_styles(config)
+    if isinstance(config, DemoConfig):
+        from priorscope_pose.demo import demo
+
+        return demo(config)
     if isinstance(config, TrainConfig):
         from priorscope_pose.train import train
 

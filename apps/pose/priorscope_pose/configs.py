@@ -20,9 +20,8 @@ Layout = Literal["coco", "coco-ood", "humanart", "coco-wholebody", "crowdpose", 
 class ModelConfig:
     """Which model, and how it is asked."""
 
-    model: str = ""
-    """Name in the model table (`priorscope models pose`), hub id (owner/name), folder, or single file (SDPose).
-    Must be given: no small model is bundled yet."""
+    model: str = "tiny-pose"
+    """Name in the model table (`priorscope models pose`), hub id (owner/name), folder, or single file (SDPose)."""
     crop: Literal["evaluated", "stretched"] = "evaluated"
     """How SDPose gets people cut out: evaluated, as published figures are measured (the box and a quarter more, aspect
     kept), or stretched, as the web demos and ComfyUI do. The same model gives other keypoints."""
@@ -244,3 +243,18 @@ class StylesConfig:
     """Of the drawn canvases; a picture's own follows from it and the file name."""
     workers: int = 1
     """Processes."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """A photograph, drawn people whose joints are known, and a clip, with a report to look at."""
+
+    out: Path = Path("runs/demo")
+    """Run folder; replaced if a demo made it."""
+    pictures: int = 48
+    """Drawn people to measure on, as drawn and in another style."""
+    frames: int = 24
+    """Of the clip; 0: none."""
+    keypoint_threshold: float = 0.3
+    """Keypoints with a lower score are not drawn."""
+    settings: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)

@@ -54,11 +54,6 @@ def load_estimator(settings: ModelConfig) -> Estimator:
     InputError
         Unknown names, incomplete folders, options out of range.
     """
-    if not settings.model:
-        raise InputError(
-            "no model is named, and none is bundled yet",
-            remedy="Give --model: a name that `priorscope models` lists, or a folder that `train` wrote.",
-        )
     if settings.batch_size < 1:
         raise InputError(f"a batch size of {settings.batch_size}", remedy="Use --batch-size 1 or more.")
     if _is_diffpose(settings.model):

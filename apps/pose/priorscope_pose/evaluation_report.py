@@ -54,11 +54,11 @@ def write_report(
         report.heading("People as they were found")
         spread = np.unique(np.linspace(0, len(ranked) - 1, min(_SAMPLE, len(ranked))).round().astype(int))
         said = "Left the annotation, right what was found; from the worst to the best, evenly chosen."
-        report.gallery([_shown(ranked[place], predictions) for place in spread], said, width=2 * _SIDE)
+        report.gallery([shown_beside(ranked[place], predictions) for place in spread], said, width=2 * _SIDE)
         if config.worst:
             report.heading("The worst")
             report.gallery(
-                [_shown(one, predictions) for one in ranked[: config.worst]],
+                [shown_beside(one, predictions) for one in ranked[: config.worst]],
                 "Left the annotation, right what was found.",
                 width=2 * _SIDE,
             )
@@ -111,7 +111,8 @@ def _said(config: EvaluateConfig, about: dict[str, Any], result: SuiteResult, bo
     return " ".join(lines)
 
 
-def _shown(one: Ranked, predictions: Predictions) -> tuple[NDArray[np.uint8], str]:
+def shown_beside(one: Ranked, predictions: Predictions) -> tuple[NDArray[np.uint8], str]:
+    """A person as annotated and, to the right, as found where it was, with a caption."""
     image, person, similar, row = one
     picture = read_image(image.path)
     skeleton = predictions.skeleton

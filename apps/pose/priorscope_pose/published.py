@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from priorscope.backbones.table import PublishedModel
 
 #: The one file of a hub repository that a row with loader ``sdpose-file`` means.
@@ -14,6 +16,17 @@ def _sdpose(name: str, source: str, note: str, *, loader: str = "sdpose", licenc
 
 #: The pose app's rows of the model table.
 MODELS: list[PublishedModel] = [
+    PublishedModel(
+        "tiny-pose",
+        "pose",
+        "keypoints",
+        "sdpose",
+        str(Path(__file__).parent / "models/tiny-pose"),
+        "Apache-2.0",
+        "3 MB",
+        note="ours; 17 keypoints of COCO, small, trained on drawn people only: for demos, tests and first looks",
+        bundled=True,
+    ),
     _sdpose(
         "sdpose-body",
         "teemosliang/SDPose-Body",

@@ -232,12 +232,19 @@ class Condition:
         if not 0 < agreement <= 1:
             raise InputError(f"the agreement is {agreement:g}", remedy="It lies in (0, 1].")
         tags = [self.survey] if self.survey else []
+        said: dict[str, list[str]] = {}
         for question, shares in self.fractions.items():
+            # a minority may have been asked what the majority's answers above rule out
+            if not self.extrapolate and any(
+                above in said and not set(said[above]) & set(answers) for above, answers in path_to(question).items()
+            ):
+                continue
             best = max(shares)
             chosen = [name for name, share in zip(ANSWERS_OF[question], shares, strict=True) if share == best]
             shared = question in SEVERAL or self.extrapolate  # two odd features at once: half of the votes each
             if (best * len(chosen) if shared else best) < agreement or (len(chosen) > 1 and not shared):
                 continue
+            said[question] = chosen
             for answer in chosen:
                 if vocabulary == "all" or ANSWER[answer].published:
                     weight = self.emphasis.get(answer, 1.0)
