@@ -37,6 +37,8 @@ def test_weights_come_in_as_they_are(tmp_path):
         ({"2.bias": torch.zeros(1)}, r"1 unexpected \(2\.bias\)"),
         ({"0.weight": torch.zeros(2, 2)}, r"1 wrongly shaped \(0\.weight \(2, 2\) instead of \(2, 3\)\)"),
         ({"0.bias": torch.tensor([1, float("nan")])}, r"1 not finite \(0\.bias\)"),
+        ({"0.bias": torch.tensor([1, float("inf")])}, r"1 not finite \(0\.bias\)"),
+        ({"1.running_mean": torch.tensor([1, float("nan")])}, r"1 not finite \(1\.running_mean\)"),
         ({f"a.{n}": torch.zeros(1) for n in range(5)}, r"5 unexpected \(a\.0, a\.1, a\.2 and 2 more\)"),
     ],
 )
@@ -46,6 +48,13 @@ def test_what_does_not_fit_is_named(changes, message):
     with pytest.raises(InputError, match=message) as error:
         filled(made(), state, Path("model"))
     assert "\n" not in str(error.value)
+
+
+def test_a_mask_may_hold_infinity():
+    module = nn.Linear(3, 2)
+    module.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    assert torch.equal(filled(module, state, Path("model")).get_buffer("mask"), state["mask"])
 
 
 def test_damaged_files_are_named(tmp_path):

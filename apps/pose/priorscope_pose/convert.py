@@ -10,11 +10,11 @@ import numpy as np
 
 from priorscope.data.files import refuse_existing
 from priorscope.data.images import ImageFile, read_image
+from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
 from priorscope_pose.configs import ConvertConfig
 from priorscope_pose.data.annotations import AnnotatedImage, Annotations
 from priorscope_pose.data.coco import image_folder, read_coco
-from priorscope_pose.data.json_file import read_json
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.evaluation.results_file import read_results
 from priorscope_pose.poses import Poses

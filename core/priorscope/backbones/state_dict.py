@@ -50,6 +50,7 @@ def filled(module: ModuleT, state: Mapping[str, torch.Tensor], path: Path) -> Mo
     """
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     common = [key for key in wanted if key in state]
+    learnt = {name for name, _ in module.named_parameters()}
     kinds = {
         "missing": [key for key in wanted if key not in state],
         "unexpected": [key for key in state if key not in wanted],
@@ -58,7 +59,12 @@ def filled(module: ModuleT, state: Mapping[str, torch.Tensor], path: Path) -> Mo
             for key in common
             if tuple(state[key].shape) != wanted[key]
         ],
-        "not finite": [key for key in common if not bool(torch.isfinite(state[key]).all())],
+        # a buffer may hold infinity, as masks of attention do
+        "not finite": [
+            key
+            for key in common
+            if bool((~torch.isfinite(state[key]) if key in learnt else torch.isnan(state[key])).any())
+        ],
     }
     facts = [
         f"{len(keys)} {kind} ({', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''})"

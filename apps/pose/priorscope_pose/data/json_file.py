@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
-
-
-def read_json(path: str | PathLike[str]) -> Any:
-    """What a JSON file holds.
-
-    Raises
-    ------
-    InputError
-        No such file, a folder, or not whole JSON.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError("no such file", path=path, remedy="Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read as text ({error})", path=path, remedy="A JSON file is expected.") from None
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"is not valid JSON: {error.msg} in line {error.lineno}",
-            path=path,
-            remedy="Is the file cut off? Copy or download it again.",
-        ) from None
 
 
 def read_object(path: str | PathLike[str], *keys: str) -> dict[str, Any]:
@@ -41,7 +15,7 @@ def read_object(path: str | PathLike[str], *keys: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        As :func:`read_json`; or it is another kind of value, or a key is missing.
+        As :func:`priorscope.data.read_json`; or it is another kind of value, or a key is missing.
     """
     value = read_json(path)
     if not isinstance(value, dict):
@@ -58,7 +32,7 @@ def read_list(path: str | PathLike[str]) -> list[Any]:
     Raises
     ------
     InputError
-        As :func:`read_json`; or it is another kind of value.
+        As :func:`priorscope.data.read_json`; or it is another kind of value.
     """
     value = read_json(path)
     if not isinstance(value, list):

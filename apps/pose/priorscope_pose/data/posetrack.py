@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import AREA_OF_BOX, AnnotatedImage, Annotations, ImageId, PersonAnnotation
 from priorscope_pose.data.coco import collect
-from priorscope_pose.data.json_file import read_json
 from priorscope_pose.data.records import box_array, id_of, keypoint_array, objects_of
 from priorscope_pose.skeletons import POSETRACK
 

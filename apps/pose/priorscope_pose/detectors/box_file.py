@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.data.images import is_video
+from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import ImageId
 from priorscope_pose.data.boxes import NO_BOXES, ImageBoxes, read_boxes
 from priorscope_pose.data.coco import person_categories
-from priorscope_pose.data.json_file import read_json
 from priorscope_pose.data.records import box_array, field_of, id_of, objects_of
 from priorscope_pose.detectors.base import Shown, image_boxes
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from priorscope.data.files import write_text
+from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import Annotations, ImageId
 from priorscope_pose.data.coco import PART_FIELDS, keypoints_of
-from priorscope_pose.data.json_file import read_json
 from priorscope_pose.data.records import box_array, id_of, number_of
 from priorscope_pose.evaluation.posetrack_file import read_video_results
 from priorscope_pose.evaluation.predictions import Predictions

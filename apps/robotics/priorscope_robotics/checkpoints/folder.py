@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from priorscope.backbones.loading import read_config
+from priorscope.backbones.state_dict import filled as fill
+from priorscope.backbones.state_dict import read_safetensors
 from priorscope.data.files import writing
 from priorscope.errors import InputError
 from priorscope.evaluation.config import config_from_plain, plain
@@ -48,24 +49,7 @@ def load_folder(folder: Path) -> PolicyModel:
     if config.pop("kind", None) != KIND:
         raise InputError("is no policy of priorscope", path=folder / "config.json")
     spec = config_from_plain(PolicySpec, config, path=folder / "config.json")
-    return filled(spec, read_weights(folder / WEIGHTS), folder)
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors file, in float32.
-
-    Raises
-    ------
-    InputError
-        It is missing or damaged.
-    """
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise InputError("is missing", path=path, remedy="Was the download complete?") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"cannot be read: {error}", path=path, remedy="Download it again.") from None
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    return filled(spec, read_safetensors(folder / WEIGHTS), folder)
 
 
 def filled(spec: PolicySpec, state: Mapping[str, torch.Tensor], path: Path) -> PolicyModel:
@@ -74,30 +58,11 @@ def filled(spec: PolicySpec, state: Mapping[str, torch.Tensor], path: Path) -> P
     Raises
     ------
     InputError
-        A key is missing, unexpected or of another shape.
+        A key is missing, unexpected or of another shape, or a number is not finite.
     """
     try:
         with torch.device("meta"):
             model = PolicyModel(spec)
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy) from None
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    wrong = [
-        f"{key} {tuple(state[key].shape)} instead of {shape}"
-        for key, shape in wanted.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
-    kinds = {
-        "missing": [key for key in wanted if key not in state],
-        "unexpected": [key for key in state if key not in wanted],
-        "wrongly shaped": wrong,
-    }
-    facts = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''})"
-        for kind, keys in kinds.items()
-        if keys
-    ]
-    if facts:
-        raise InputError(f"the weights do not fit: {'; '.join(facts)}", path=path, remedy="Was the download complete?")
-    model.load_state_dict(dict(state), assign=True)
-    return model.eval().requires_grad_(False)
+    return fill(model, state, path)

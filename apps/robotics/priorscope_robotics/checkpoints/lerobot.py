@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from priorscope.backbones.loading import read_config
+from priorscope.backbones.state_dict import read_safetensors
 from priorscope.errors import InputError
-from priorscope_robotics.checkpoints.folder import WEIGHTS, filled, read_weights
+from priorscope_robotics.checkpoints.folder import WEIGHTS, filled
 from priorscope_robotics.checkpoints.lerobot_keys import from_lerobot
 from priorscope_robotics.lerobot_normalizer import needed_statistics
 from priorscope_robotics.model import ACTION, PolicyModel
@@ -34,7 +35,7 @@ def load_lerobot(folder: str | Path) -> PolicyModel:
     """
     folder = Path(folder).expanduser()
     config = read_config(folder)
-    tensors = read_weights(folder / WEIGHTS)
+    tensors = read_safetensors(folder / WEIGHTS)
     try:
         spec = spec_of(config)
         old = any(key.startswith("normalize_inputs.") for key in tensors)
@@ -172,7 +173,7 @@ def _new_statistics(spec: PolicySpec, folder: Path) -> dict[str, torch.Tensor]:
     path = folder / step["state_file"]
     if path.parent != folder:
         raise InputError(f"its state file {step['state_file']!r} is not in the folder", path=folder / PROCESSOR)
-    tensors = read_weights(path)
+    tensors = read_safetensors(path)
     found = {}
     for name, stats in needed.items():
         shape = {entry.name: entry.shape for entry in spec.observations}.get(name, (spec.action_dim,))
