@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from priorscope.errors import InputError
-from priorscope.evaluation.run_folder import RunFolder
+from priorscope.evaluation.run_folder import RunFolder, read_jsonl
 from priorscope.evaluation.tables import print_table
 from priorscope_robotics.checkpoints.load import load_policy
 from priorscope_robotics.configs import EvaluateConfig
@@ -41,20 +39,17 @@ def evaluate(config: EvaluateConfig) -> int:
     models = {source: load_policy(source, device=config.device) for source in {_split(t, config)[1] for t in texts}}
     first = models[_split(texts[0], config)[1]]
     environments = _environments(config, first)
-    policies = [_policy(text, config, models, environments) for text in texts]
+    rows = [row for row in read_jsonl(config.out / "metrics.jsonl") if "seed" in row] if config.resume else []
+    # one policy has one level: trials are not made again where some of its episodes are done
+    begun = {row["policy"]: int(row["levels"].split(",")[0]) for row in rows if row.get("levels")}
+    policies = [_policy(text, config, models, environments, begun.get(text)) for text in texts]
     run = RunFolder.create(
         config.out,
         config,
         resume=config.resume,
         may_differ=("resume", "max_seconds", "out", "device", "batch_size", "films", "compare"),
     )
-    done = {(row["policy"], row["seed"]): row for row in run.history() if "seed" in row}
-    for place, text in enumerate(texts):
-        # trials need not find the same level again, and one policy has one
-        begun = next((row["levels"] for (name, _), row in done.items() if name == text and row.get("levels")), "")
-        if begun and begun != _levels(policies[place]):
-            start = partial(int, begun.split(",")[0])
-            policies[place] = _policy(text, config, models, environments, start_level=start)
+    done = {(row["policy"], row["seed"]): row for row in rows}
     contestants = []
     for text, policy in zip(texts, policies, strict=True):
         contestant = _contest(text, policy, config, environments, run, done, deadline)
@@ -64,10 +59,10 @@ def evaluate(config: EvaluateConfig) -> int:
         contestants.append(contestant)
     for contestant, policy in zip(contestants, policies, strict=True):
         _time_and_contract(contestant, policy, config, environments)
-    rows = _table(contestants)
-    run.write_metrics({"rows": rows})
-    write_report(run, config, contestants, rows)
-    print_table([{name: row.get(name) for name in _PRINTED if any(name in r for r in rows)} for row in rows], ".4g")
+    table = _table(contestants)
+    run.write_metrics({"rows": table})
+    write_report(run, config, contestants, table)
+    print_table([{name: row.get(name) for name in _PRINTED if any(name in r for r in table)} for row in table], ".4g")
     print(f"report: {run.report_path}")
     for environment in environments:
         environment.close()
@@ -106,7 +101,7 @@ def _policy(
     config: EvaluateConfig,
     models: dict[str, PolicyModel],
     environments: list[Environment],
-    start_level: Callable[[], int] | None = None,
+    start_level: int | None = None,
 ) -> Policy:
     text, source = _split(text, config)
     model = models[source]
@@ -118,7 +113,7 @@ def _policy(
         text,
         n_action_steps=steps,
         discrete=discrete,
-        start_level=start_level or level_from_trials(model, environments, steps),
+        start_level=level_from_trials(model, environments, steps) if start_level is None else lambda: start_level,
     )
 
 

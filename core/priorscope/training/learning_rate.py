@@ -40,8 +40,7 @@ def rate_factor(step: int, total: int, *, schedule: str = "cosine", warmup: int 
     share = min((step - warmup) / max(total - warmup, 1), 1.0)
     if schedule == "exponential":
         return final**share
-    left = 0.5 * (1 + math.cos(math.pi * share)) if schedule == "cosine" else 1 - share
-    return final + (1 - final) * left
+    return _cosine(1.0, final, share) if schedule == "cosine" else final + (1 - final) * (1 - share)
 
 
 def _one_cycle(step: int, total: int, warmup: int, final: float) -> float:
@@ -53,4 +52,4 @@ def _one_cycle(step: int, total: int, warmup: int, final: float) -> float:
 
 
 def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+    return end + (start - end) * (0.5 * (1 + math.cos(math.pi * share)))
