@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from priorscope.data.images import write_png
 from priorscope.data.samples import photo
@@ -17,14 +16,15 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_pose.configs import DemoConfig, EvaluateConfig, StylesConfig
 from priorscope_pose.data.annotations import Annotations
-from priorscope_pose.data.boxes import ImageBoxes, annotated_boxes
+from priorscope_pose.data.boxes import annotated_boxes
 from priorscope_pose.data.coco import read_coco
+from priorscope_pose.detectors.base import WholeImage, image_boxes
 from priorscope_pose.estimators import Estimator, load_estimator
 from priorscope_pose.evaluate import figures_of, predict_all, predictions_of
 from priorscope_pose.evaluation.mean_pose import mean_pose
 from priorscope_pose.evaluation.pck import head_sizes, pck
 from priorscope_pose.evaluation.predictions import Predictions
-from priorscope_pose.evaluation_report import rank_people, shown_beside
+from priorscope_pose.evaluation_report import rank_people, spread
 from priorscope_pose.overlay import draw_poses
 from priorscope_pose.people import HELD_OUT_SEED, Truth, draw_clip
 from priorscope_pose.poses import Poses
@@ -72,9 +72,7 @@ def demo(config: DemoConfig) -> int:
 
 def _photograph(run: RunFolder, report: Report, estimator: Estimator, config: DemoConfig) -> None:
     picture = photo("astronaut")
-    height, width = picture.shape[:2]
-    whole = _boxes(np.array([[0.0, 0.0, width, height]]))
-    poses = estimator.pictures([picture], [whole], ["astronaut"])[0]
+    poses = estimator.pictures([picture], WholeImage()([picture], []), ["astronaut"])[0]
     drawn = draw_poses(picture, poses, threshold=config.keypoint_threshold, boxes=False)
     write_png(run.figures / "astronaut.png", drawn)
     seen = int((poses.scores >= config.keypoint_threshold).sum())
@@ -107,13 +105,8 @@ def _stills(run: RunFolder, report: Report, estimator: Estimator, config: DemoCo
     print_table(rows, ".3f")
     report.table(rows)
     for name, people, predictions in galleries:
-        ranked = rank_people(people, predictions)
-        chosen = np.unique(np.linspace(0, len(ranked) - 1, min(_SHOWN, len(ranked))).round().astype(int))
-        report.gallery(
-            [shown_beside(ranked[place], predictions) for place in chosen],
-            f"{name}: left the truth, right what was found, from the worst to the best.",
-            width=300,
-        )
+        said = f"{name}: left the truth, right what was found, from the worst to the best."
+        report.gallery(spread(rank_people(people, predictions), predictions, _SHOWN), said, width=300)
     return rows
 
 
@@ -131,7 +124,7 @@ def _figures(people: Annotations, predictions: Predictions) -> dict[str, float]:
 
 def _clip(run: RunFolder, report: Report, estimator: Estimator, config: DemoConfig) -> dict[str, Any]:
     frames, truths = draw_clip(_CLIP_SEED, config.frames, 240, 192, 2, action="walk", occluders=0.0, blur=0.3)
-    boxes = [_boxes(np.array([one.box for one in truth.people]).reshape(-1, 4)) for truth in truths]
+    boxes = [image_boxes([one.box for one in truth.people], np.ones(len(truth.people))) for truth in truths]
     tracker = Tracker(estimator.skeleton, keypoint_threshold=config.keypoint_threshold)
     found = estimator.clip(list(frames), boxes, "clip")
     tracked = [tracker.update(poses, number) for number, poses in enumerate(found)]
@@ -151,10 +144,6 @@ def _clip(run: RunFolder, report: Report, estimator: Estimator, config: DemoConf
     )
     print(f"clip: {len(pictures)} frames, PCKh@0.5 {share:.3f}\nfilm: {film}")
     return {"frames": len(pictures), "PCKh@0.5": share}
-
-
-def _boxes(boxes: NDArray[np.float64]) -> ImageBoxes:
-    return ImageBoxes(boxes, np.ones(len(boxes)), np.arange(len(boxes)))
 
 
 def _within_half_a_head(found: list[Poses], truths: list[Truth]) -> float:

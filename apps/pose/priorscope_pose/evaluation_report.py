@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,12 @@ def write_report(
         ]
         report.table(shares, "Annotated people by the similarity of what was found for them; 0 where nobody was.")
         report.heading("People as they were found")
-        spread = np.unique(np.linspace(0, len(ranked) - 1, min(_SAMPLE, len(ranked))).round().astype(int))
         said = "Left the annotation, right what was found; from the worst to the best, evenly chosen."
-        report.gallery([shown_beside(ranked[place], predictions) for place in spread], said, width=2 * _SIDE)
+        report.gallery(spread(ranked, predictions, _SAMPLE), said, width=2 * _SIDE)
         if config.worst:
             report.heading("The worst")
             report.gallery(
-                [shown_beside(one, predictions) for one in ranked[: config.worst]],
+                [_shown(one, predictions) for one in ranked[: config.worst]],
                 "Left the annotation, right what was found.",
                 width=2 * _SIDE,
             )
@@ -95,6 +95,12 @@ def rank_people(annotations: Annotations, predictions: Predictions) -> list[Rank
     return sorted(found, key=lambda one: one[2])
 
 
+def spread(ranked: Sequence[Ranked], predictions: Predictions, count: int) -> list[tuple[NDArray[np.uint8], str]]:
+    """``count`` people, evenly chosen from the worst to the best: as annotated, on the right as found; and captions."""
+    places = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
+    return [_shown(ranked[place], predictions) for place in places]
+
+
 def _said(config: EvaluateConfig, about: dict[str, Any], result: SuiteResult, boxes: DetectedBoxes) -> str:
     where = "the annotated boxes" if config.boxes is None else f"the boxes in {config.boxes}"
     lines = [f"Keypoints of {about['people']} people in {where}."]
@@ -111,8 +117,7 @@ def _said(config: EvaluateConfig, about: dict[str, Any], result: SuiteResult, bo
     return " ".join(lines)
 
 
-def shown_beside(one: Ranked, predictions: Predictions) -> tuple[NDArray[np.uint8], str]:
-    """A person as annotated and, to the right, as found where it was, with a caption."""
+def _shown(one: Ranked, predictions: Predictions) -> tuple[NDArray[np.uint8], str]:
     image, person, similar, row = one
     picture = read_image(image.path)
     skeleton = predictions.skeleton
