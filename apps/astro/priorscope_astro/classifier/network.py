@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from priorscope.backbones.loading import read_config
+from priorscope.backbones.residual import ResidualBlock
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS
 
@@ -39,24 +40,6 @@ class ClassifierSpec:
     widths: tuple[int, ...] = (16, 32, 64, 128)
     integer: bool = True
     """Whether images are uint8 (and divided by 255), or float32 as they are."""
-
-
-class _Residual(nn.Module):
-    """Two 3 x 3 convolutions about a shortcut, group norm before each."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.GroupNorm(8, channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(8, channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.layers(x)
 
 
 class GalaxyClassifier(nn.Module):
@@ -88,8 +71,8 @@ class GalaxyClassifier(nn.Module):
         self.register_buffer("deviation", torch.ones(spec.channels))
         layers: list[nn.Module] = [nn.Conv2d(spec.channels, spec.widths[0], 3, stride=2, padding=1)]
         for one, two in pairwise(spec.widths):
-            layers += [_Residual(one), nn.Conv2d(one, two, 3, stride=2, padding=1)]
-        layers += [_Residual(spec.widths[-1]), nn.GroupNorm(8, spec.widths[-1]), nn.SiLU()]
+            layers += [ResidualBlock(one), nn.Conv2d(one, two, 3, stride=2, padding=1)]
+        layers += [ResidualBlock(spec.widths[-1]), nn.GroupNorm(8, spec.widths[-1]), nn.SiLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(spec.widths[-1], len(spec.classes) or len(ANSWERS))
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from priorscope.backbones.loading import read_config
+from priorscope.backbones.residual import ResidualBlock
 from priorscope.errors import InputError
 from priorscope_pose.geometry.flip import merge_flip
 from priorscope_pose.sdpose.head import HeatmapHead
@@ -29,24 +30,6 @@ FAMILY = "conv-pose"
 _WEIGHTS = "model.safetensors"
 #: Channels at 1/4, 1/8 and 1/16 of the crop: about as many weights as SDPose's networks of these names.
 SIZES: dict[str, tuple[int, ...]] = {"tiny": (40, 64, 104), "mini": (48, 96, 152), "small": (56, 112, 176, 224)}
-
-
-class _Residual(nn.Module):
-    """Two 3 x 3 convolutions about a shortcut, group norm before each."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.GroupNorm(8, channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GroupNorm(8, channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.layers(x)
 
 
 class ConvPoseNetwork(nn.Module):
@@ -177,4 +160,4 @@ def is_conv_folder(source: str | Path) -> bool:
 
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(_Residual(channels) for _ in range(count)))
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
