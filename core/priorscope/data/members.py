@@ -9,8 +9,12 @@ import zipfile
 import zlib
 from os import PathLike
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from priorscope.errors import InputError
+
+_Archive: TypeAlias = tarfile.TarFile | zipfile.ZipFile
+_Entry: TypeAlias = tarfile.TarInfo | zipfile.ZipInfo
 
 
 class Members:
@@ -34,7 +38,7 @@ class Members:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
-        self._opened: tuple[int, tarfile.TarFile | zipfile.ZipFile, dict[str, str]] | None = None
+        self._opened: tuple[int, _Archive, dict[str, _Entry]] | None = None
         self._lock = threading.Lock()
         if not self.path.exists():
             raise InputError("no such file or folder", path=self.path, remedy="Give a .tar, a .zip or a folder.")
@@ -73,12 +77,14 @@ class Members:
             if name not in index:
                 raise self._missing(name)
             try:
+                entry = index[name]
                 if isinstance(archive, zipfile.ZipFile):
-                    return archive.read(index[name])
-                member = archive.getmember(index[name])
-                file = archive.extractfile(member)
+                    assert isinstance(entry, zipfile.ZipInfo)
+                    return archive.read(entry)
+                assert isinstance(entry, tarfile.TarInfo)
+                file = archive.extractfile(entry)
                 data = b"" if file is None else file.read()
-                if file is None or len(data) != member.size:
+                if file is None or len(data) != entry.size:
                     raise tarfile.ReadError("unexpected end of data")
                 return data
             except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
@@ -89,24 +95,25 @@ class Members:
     def _missing(self, name: str) -> InputError:
         return InputError(f"{name} is not in it", path=self.path, remedy="Is it complete, and the right one?")
 
-    def _archive(self) -> tuple[tarfile.TarFile | zipfile.ZipFile, dict[str, str]]:
+    def _archive(self) -> tuple[_Archive, dict[str, _Entry]]:
         # a forked worker must not share the file position of its parent
         if self._opened is None or self._opened[0] != os.getpid():
-            archive: tarfile.TarFile | zipfile.ZipFile
+            archive: _Archive
+            index: dict[str, _Entry]  # not names: a tar looks for a name from its last entry to its first
             try:
                 if zipfile.is_zipfile(self.path):
                     archive = zipfile.ZipFile(self.path)
-                    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+                    index = {_normal(info.filename): info for info in archive.infolist() if not info.is_dir()}
                 else:
                     archive = tarfile.open(self.path, "r:")  # noqa: SIM115 - stays open for the process
-                    names = [member.name for member in archive.getmembers() if member.isfile()]
+                    index = {_normal(info.name): info for info in archive.getmembers() if info.isfile()}
             except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
                 raise InputError(
                     f"is not an uncompressed .tar or a .zip that can be read ({error})",
                     path=self.path,
                     remedy="Download it again, or extract it and give the folder.",
                 ) from error
-            self._opened = (os.getpid(), archive, {_normal(name): name for name in names})
+            self._opened = (os.getpid(), archive, index)
         return self._opened[1], self._opened[2]
 
 
