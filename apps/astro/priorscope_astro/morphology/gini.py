@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from priorscope_astro.morphology.filters import brightest, gaussian_each, regions
+from priorscope_astro.morphology.filters import brightest, gaussian_each, region_at
 from priorscope_astro.morphology.profile import ANNULUS, Shape, aperture_flux
 
 Array = NDArray[np.float64]
@@ -36,11 +36,7 @@ def petrosian_region(images: Array, shape: Shape, radius: Array) -> tuple[Mask, 
     level = aperture_flux(smooth, shape, outer) - aperture_flux(smooth, shape, inner)
     level /= shape.area(outer) - shape.area(inner)
     above = smooth >= level[:, None, None]
-    labels = regions(above)
-    at = brightest(smooth)
-    every = np.arange(len(images))
-    main = labels[every, at[:, 0], at[:, 1]][:, None, None]
-    region = (labels == main) & (main > 0)
+    region = region_at(above, brightest(smooth))
     size, chosen = above.sum((1, 2)), region.sum((1, 2))
     full = size == above[0].size
     flag = np.where((size == 0) | full, 2, np.where(chosen < size, 1, 0))
