@@ -18,7 +18,7 @@ from priorscope_detection.configs import EvaluateConfig
 from priorscope_detection.data.frame import Frames
 from priorscope_detection.evaluation.ap import RANGES, VISIBILITIES, measure_frame, summary
 from priorscope_detection.evaluation.conditions import Condition, Reader, check_delays, conditions_of, models_of
-from priorscope_detection.messages import in_range, vehicles_only
+from priorscope_detection.messages import in_range
 from priorscope_detection.predictor import Predictor
 from priorscope_detection.training.sources import HELD_OUT_SEED, open_data, simulate, simulated_count
 
@@ -121,8 +121,8 @@ def measure_all(
 
     def _measured(index: int, condition: Condition, model: str) -> dict[str, Any]:
         predictor = predictors[model]
-        now = vehicles_only(reader.read(index, 0.0))
-        keep = in_range(now.truth.boxes, extent)
+        truths, visibility = reader.truth(index)
+        keep = in_range(truths, extent)
         frame = reader.disturbed(index, condition)
         begin = time.perf_counter()
         found = predictor(frame)
@@ -130,8 +130,8 @@ def measure_all(
         row = measure_frame(
             found.boxes.boxes,
             found.boxes.scores,
-            torch.from_numpy(now.truth.boxes[keep]),
-            visibility=now.points_in_boxes().sum(0)[keep],
+            torch.from_numpy(truths[keep]),
+            visibility=visibility[keep],
         )
         sent = predictor.sent_bytes(
             frame, found, compression=config.compression, bytes_per_value=config.bytes_per_value

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from priorscope.errors import InputError
 from priorscope_detection.configs import EvaluateConfig, ModelConfig
 from priorscope_detection.data.frame import Frame, Frames, delay_steps
+from priorscope_detection.data.rigid import Array
+from priorscope_detection.messages import vehicles_only
 from priorscope_detection.noise import Disturbance, disturb
 
 
@@ -118,14 +123,23 @@ class Reader:
         self.frames, self.reach = frames, reach
         self._index = -1
         self._kept: dict[float, Frame] = {}
+        self._truth: tuple[Array, NDArray[np.int64]] | None = None
 
     def read(self, index: int, delay: float) -> Frame:
         """A frame without noise."""
         if index != self._index:
-            self._index, self._kept = index, {}
+            self._index, self._kept, self._truth = index, {}, None
         if delay not in self._kept:
             self._kept[delay] = self.frames.read(index, delay=delay).within(self.reach)
         return self._kept[delay]
+
+    def truth(self, index: int) -> tuple[Array, NDArray[np.int64]]:
+        """The vehicles of a frame (N, 7), and the points that all agents have on each without disturbance (N,)."""
+        now = self.read(index, 0.0)
+        if self._truth is None:
+            now = vehicles_only(now)
+            self._truth = now.truth.boxes, now.points_in_boxes().sum(0)
+        return self._truth
 
     def disturbed(self, index: int, condition: Condition) -> Frame:
         """A frame as it arrives under a condition."""
