@@ -78,7 +78,7 @@ class Data:
                 self._piece(folder / f"{name}-{start:05d}", first + start, min(_PIECE, count - start))
                 for start in range(0, count, _PIECE)
             ]
-            write_text(path, json.dumps(_merged(parts, folder)))
+            write_text(path, json.dumps(merged(parts, folder)))
         return path, folder
 
     def _piece(self, folder: Path, first: int, count: int) -> Path:
@@ -118,8 +118,8 @@ class Data:
         return path, read_posetrack(path)
 
 
-def _merged(paths: list[Path], folder: Path) -> dict[str, Any]:
-    """One annotation file of many; file names start from ``folder``."""
+def merged(paths: list[Path], folder: Path) -> dict[str, Any]:
+    """One annotation file of those of many pieces, without outlines; file names start from ``folder``."""
     whole: dict[str, Any] = {}
     for path in paths:
         content = json.loads(path.read_text())

@@ -16,13 +16,14 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from evidence_pose_data import merged
 from safetensors.torch import load_file, save_file
 
+from priorscope.data.files import write_text
 from priorscope.training.settings import LoopConfig
 from priorscope_pose.configs import EvaluateConfig, ModelConfig, TrainConfig
 from priorscope_pose.data.annotations import Annotations
@@ -60,13 +61,20 @@ class Maker:
             raise SystemExit("the time is used up; the same command goes on")
         return seconds
 
-    def drawn(self, name: str, first: int, count: int) -> Annotations:
+    def pieces(self, name: str, first: int, count: int) -> list[Path]:
+        """Annotation files of a set; what is missing is drawn."""
+        paths = []
         for start in range(0, count, 500):
             folder = self.out / name / f"{start:05d}"
-            if not (folder / "annotations/person_keypoints_p.json").exists():
+            path = folder / "annotations/person_keypoints_p.json"
+            if not path.exists():
                 self.left()
                 write_coco(folder, range(first + start, first + min(start + 500, count)), split="p", people=1)
-        parts = [read_coco(path) for path in sorted(self.out.glob(f"{name}/*/annotations/*_p.json"))]
+            paths.append(path)
+        return paths
+
+    def drawn(self, name: str, first: int, count: int) -> Annotations:
+        parts = [read_coco(path) for path in self.pieces(name, first, count)]
         return Annotations(parts[0].skeleton, tuple(image for part in parts for image in part))
 
     def whole_file(self, name: str, count: int) -> tuple[Path, Path]:
@@ -74,17 +82,7 @@ class Maker:
         folder = self.out / name
         path = folder / "all.json"
         if not path.exists():
-            self.drawn(name, 0, count)
-            contents = [(p, json.loads(p.read_text())) for p in sorted(folder.glob("*/annotations/*_p.json"))]
-            whole: dict[str, Any] = contents[0][1] | {"images": [], "annotations": []}
-            for piece, content in contents:
-                place = piece.parent.parent.relative_to(folder) / "p"
-                whole["images"] += [one | {"file_name": str(place / one["file_name"])} for one in content["images"]]
-                whole["annotations"] += [
-                    {key: value for key, value in one.items() if key != "segmentation"}
-                    for one in content["annotations"]
-                ]
-            path.write_text(json.dumps(whole))
+            write_text(path, json.dumps(merged(self.pieces(name, 0, count), folder)))
         return path, folder
 
     def trained(self, name: str, config: TrainConfig, steps: int) -> Path:
