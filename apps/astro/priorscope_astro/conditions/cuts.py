@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWER, ANSWERS, QUESTIONS, SLICES, nearest
 
@@ -62,11 +63,7 @@ class Cuts:
             raise InputError(
                 f"{str(name)!r} is neither a built-in table of cuts nor a file", remedy=nearest(str(name), BUILT_IN)
             )
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"is not valid JSON ({error})", path=path, remedy="Compare cuts_majority.json.") from None
-        return cls._parsed(content, path)
+        return cls._parsed(read_json(path), path)
 
     @classmethod
     def _parsed(cls, content: Any, path: Path) -> Cuts:
