@@ -15,7 +15,7 @@ import numpy as np
 from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.cuts import Cuts
-from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS, SLICES
+from priorscope_astro.conditions.tree import ANSWER, ANSWERS, ANSWERS_OF, QUESTIONS
 from priorscope_astro.conditions.votes import VoteTable
 
 #: Label of galaxies that no rule fits, or whose votes are too few to say.
@@ -118,9 +118,8 @@ def classify(
     for rule in rules:
         fits = free.copy()
         for answer in rule.answers:
-            place = ANSWERS.index(answer)
-            question = next(i for i, name in enumerate(QUESTIONS) if SLICES[name].start <= place < SLICES[name].stop)
-            fits &= known[:, question] & (shares[:, place] >= agreement)
+            question = QUESTIONS.index(ANSWER[answer].question)
+            fits &= known[:, question] & (shares[:, ANSWERS.index(answer)] >= agreement)
         names[fits] = rule.name
         free &= ~fits
     return tuple(str(name) for name in names)
