@@ -17,6 +17,7 @@ from priorscope_detection.evaluation.conditions import Condition, Reader
 from priorscope_detection.messages import vehicles_only
 from priorscope_detection.picture import bird_view
 from priorscope_detection.predictor import Predictor
+from priorscope_detection.training.sources import spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,11 +160,8 @@ def _pictures(
 ) -> None:
     report.heading("Frames")
     reader = Reader(frames, config.reach)
-    for place in range(min(config.pictures, count)):
-        index = place * count // min(config.pictures, count)
+    for index in spread(range(count), config.pictures):
         frame = vehicles_only(reader.disturbed(index, base))
-        # a late frame's truth is that of now
-        frame = replace(frame, truth=vehicles_only(reader.read(index, 0.0)).truth)
         for model, predictor in predictors.items():
             boxes = predictor(frame).boxes.boxes.numpy()
             picture = bird_view(frame, boxes, predictor.detector.spec.extent, metres=0.15)
