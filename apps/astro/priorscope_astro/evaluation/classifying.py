@@ -17,7 +17,14 @@ from priorscope_astro.classifier.predict import answer_probability, predict
 from priorscope_astro.conditions.classes import read_classes
 from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS, SLICES
 from priorscope_astro.evaluation.sample import Sample, resized
-from priorscope_astro.metrics import completeness_at_purity, found, found_above, purity_at, share_interval
+from priorscope_astro.metrics import (
+    completeness_at_purity,
+    found,
+    found_above,
+    prevalence_weights,
+    purity_at,
+    share_interval,
+)
 
 
 def load_classifier(folder: str | Path, device: str = "cpu") -> GalaxyClassifier:
@@ -152,11 +159,11 @@ class Scored:
 
 def weights_of(labels: Sequence[str], natural: Mapping[str, float]) -> NDArray[np.float64]:
     """Weights of real galaxies that give each class its share in nature; classes without a galaxy are left out."""
-    counts = {name: labels.count(name) for name in dict.fromkeys(labels)}
-    total = sum(natural.get(name, 0.0) for name in counts)
+    there = dict.fromkeys(labels)
+    total = sum(natural.get(name, 0.0) for name in there)
     if not total > 0:
         raise InputError("no class of the real galaxies has a share in nature", remedy="Correct --prevalence.")
-    return np.array([natural.get(name, 0.0) / total / counts[name] * len(labels) for name in labels])
+    return prevalence_weights(labels, {name: natural.get(name, 0.0) / total for name in there})
 
 
 def natural_shares(labels: Sequence[str], given: Mapping[str, float]) -> dict[str, float]:
