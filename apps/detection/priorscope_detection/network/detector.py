@@ -124,11 +124,10 @@ class CollaborativeDetector(nn.Module):
             return self.v2x(sets, present, as_sets(batch.kinds, batch.agents), as_sets(batch.delays, batch.agents))
         fused = []
         for scale in scales:
-            sets, present = self._sets(scale, batch)
             if fusion == "max":
-                fused.append(max_fusion(sets, presence(batch.agents, sets.device)))
+                fused.append(max_fusion(self._warped(scale, batch), presence(batch.agents, scale.device)))
             else:
-                fused.append(attention_fusion(sets, present))
+                fused.append(attention_fusion(*self._sets(scale, batch)))
         return self.own(fused)
 
     def heads(self, feature: torch.Tensor) -> HeadMaps:
@@ -217,15 +216,18 @@ class CollaborativeDetector(nn.Module):
             else inside.startswith("codiff.network.")
         )
 
+    def _warped(self, maps: torch.Tensor, batch: AgentBatch) -> torch.Tensor:
+        """Maps as sets in the egos' frames."""
+        published = self.spec.attend == "published"
+        return as_sets(warp_to_ego(maps, batch.to_ego, self.spec.extent, published=published), batch.agents)
+
     def _sets(self, maps: torch.Tensor, batch: AgentBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps as sets in the egos' frames, and who takes part where (B, L, H, W)."""
-        extent = self.spec.extent
-        published = self.spec.attend == "published"
-        sets = as_sets(warp_to_ego(maps, batch.to_ego, extent, published=published), batch.agents)
+        sets = self._warped(maps, batch)
         present = presence(batch.agents, maps.device)[:, :, None, None]
-        if published:
+        if self.spec.attend == "published":
             return sets, present.expand(-1, -1, *maps.shape[2:])
-        covered = coverage(batch.to_ego, extent, *maps.shape[2:]).to(maps.device)
+        covered = coverage(batch.to_ego, self.spec.extent, *maps.shape[2:]).to(maps.device)
         covered[batch.egos] = True
         return sets, present & as_sets(covered, batch.agents)
 
