@@ -86,11 +86,11 @@ class DetectionTask(Task):
             found = self._boxes(network(agents), batch["targets"], device)
             return {"loss": found["boxes_total"], **{n: v for n, v in found.items() if n != "boxes_total"}}
         clean: AgentBatch = batch["clean"]
-        # where the points are the same the network can tell by the object
-        same = clean.pillars is batch["agents"].pillars
-        clean = clean.to(device)
-        if same:
-            clean = replace(clean, pillars=agents.pillars)
+        if clean.pillars is batch["agents"].pillars:
+            # only the poses differ: the points are there already, and the network can tell by the object
+            clean = replace(agents, to_ego=clean.to_ego.to(device))
+        else:
+            clean = clean.to(device)
         result = network.codiff_training(agents, clean, Noise.per_item(batch["seeds"]))
         losses = {"loss": result.loss, "diffusion": result.loss}
         if self.box_weight:
