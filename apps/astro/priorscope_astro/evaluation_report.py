@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from priorscope_astro.evaluation.findings import Findings
-    from priorscope_astro.evaluation.sample import Survey
 
 _REAL, _GENERATED = "#8a8f98", "#d1495b"
 #: Width in pixels that contact sheets are enlarged to, by whole factors; classes that figures show; catalogue rows.
@@ -138,16 +137,11 @@ def _distances(report: Report, findings: Findings) -> None:
         "even where nothing else changes: compare it only at equal n. Precision and density: how many generated "
         "galaxies lie among real ones; recall and coverage: how many real ones are reached."
     )
+    columns = ["KID", "KID real", *(name for name in FIGURES if name != "KID")]
     report.table(
         [
             {"class": row["class"], "n": row["n"]}
-            | {name: f"{row[name].estimate:.3g} [{row[name].low:.3g}, {row[name].high:.3g}]" for name in ("KID",)}
-            | {"KID real": f"{row['KID real'].estimate:.3g} [{row['KID real'].low:.3g}, {row['KID real'].high:.3g}]"}
-            | {
-                name: f"{row[name].estimate:.3g} [{row[name].low:.3g}, {row[name].high:.3g}]"
-                for name in FIGURES
-                if name != "KID"
-            }
+            | {name: f"{row[name].estimate:.3g} [{row[name].low:.3g}, {row[name].high:.3g}]" for name in columns}
             for row in findings.distance_rows
         ]
     )
@@ -157,12 +151,14 @@ def _shapes(report: Report, run: RunFolder, findings: Findings) -> None:
     if findings.shapes is None:
         return
     report.heading("Shapes and colours")
-    flags = [[float((one.flag >= 2).mean()) for one in findings.shapes][place] for place in (0, 1)]
+    flags = [float((one.flag >= 2).mean()) for one in findings.shapes]
+    bands = [row["band"] for row in findings.sky_rows]
     report.paragraph(
         "Concentration C, asymmetry A, smoothness S, Gini and M20, half-light radius r50 in pixels"
         + (", Sersic index n" if "Sersic n" in findings.shapes[0].values else "")
-        + f". Colour: {_colour(findings)}. Distances are Wasserstein's, in units of the distance between two sets of "
-        "as many real galaxies (ratio 1: as good as another sample of real ones). Left out as badly measured: "
+        + f". Colour: {colour_name(bands, findings.look)}. Distances are Wasserstein's, in units of the distance "
+        "between two sets of as many real galaxies (ratio 1: as good as another sample of real ones). Left out as "
+        "badly measured: "
         f"{flags[0]:.0%} of the real and {flags[1]:.0%} of the generated galaxies."
     )
     if findings.mode == "display":
@@ -171,18 +167,6 @@ def _shapes(report: Report, run: RunFolder, findings: Findings) -> None:
     figure.savefig(run.figures / "distributions.png", dpi=120)
     report.figure(figure, "Distributions, a class a row. Grey: real galaxies; red: generated ones.")
     report.table(findings.shape_rows, "low and high: 95 % of the draws of as many galaxies.")
-
-
-def _colour(findings: Findings) -> str:
-    look = findings.look
-    return colour_name(_named(findings), look)
-
-
-def _named(findings: Findings) -> Survey:
-    from priorscope_astro.evaluation.sample import Survey
-
-    bands = tuple(row["band"] for row in findings.sky_rows)
-    return Survey(bands)
 
 
 def distributions_figure(findings: Findings) -> Figure:

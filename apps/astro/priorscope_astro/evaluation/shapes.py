@@ -92,12 +92,11 @@ def measure_shapes(sample: Sample, survey: Survey, look: Look | None, *, sersic:
     return Shapes(values, flag, offset)
 
 
-def colour_name(survey: Survey, look: Look | None) -> str:
+def colour_name(bands: Sequence[str], look: Look | None) -> str:
     """What ``colour`` is: magnitudes between two bands, or between two channels of a picture."""
     if look is None:
         return "B - R of the pictures, in magnitudes of 8-bit values: no photometry"
-    first, last = survey.bands[0], survey.bands[-1]
-    return f"{first} - {last}, magnitudes, within two half-light radii" if len(survey.bands) > 1 else "one band: none"
+    return f"{bands[0]} - {bands[-1]}, magnitudes, within two half-light radii" if len(bands) > 1 else "one band: none"
 
 
 def _light(sample: Sample, look: Look | None) -> NDArray[np.float64]:
