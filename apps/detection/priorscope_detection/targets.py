@@ -37,6 +37,12 @@ class Targets:
     codes: Tensor
     vehicle: Tensor
 
+    def to(self, device: torch.device | str) -> Targets:
+        """The same on another device."""
+        return Targets(
+            self.positive.to(device), self.negative.to(device), self.codes.to(device), self.vehicle.to(device)
+        )
+
 
 def assign(
     anchors: Tensor,

@@ -14,11 +14,11 @@ from priorscope.training.order import Order, Place
 from priorscope_detection.checkpoints import AnchorSettings
 from priorscope_detection.data.frame import Frame, Frames, delay_steps
 from priorscope_detection.data.rigid import Array, count_in_boxes, inverse, move_boxes
-from priorscope_detection.messages import in_range, messages, planar_part, vehicles_only
+from priorscope_detection.messages import in_range, messages, vehicles_only
 from priorscope_detection.network.batch import AgentBatch, AgentSweep, make_batch
 from priorscope_detection.network.spec import DetectorSpec
 from priorscope_detection.noise import Disturbance, disturb
-from priorscope_detection.targets import Targets, assign
+from priorscope_detection.targets import assign
 from priorscope_detection.training.augmentation import Augmentation, transformed
 
 #: These learn from what a single agent sees.
@@ -150,11 +150,9 @@ class FrameFeed:
         if self.spec.fusion not in _SINGLE:
             return [boxes[in_range(boxes, self.spec.extent)]]
         count = 1 if self.spec.fusion == "none" else len(sweeps)
-        moves = frame.to_ego(clean=True)
-        moves = moves if self.conditions.published else planar_part(moves)
         found = []
-        for sweep, move in zip(sweeps[:count], moves[:count], strict=True):
-            own = move_boxes(inverse(move), boxes)
+        for sweep in sweeps[:count]:
+            own = move_boxes(inverse(sweep.to_ego.numpy()), boxes)
             own = own[in_range(own, self.spec.extent)]
             found.append(own[count_in_boxes(np.asarray(sweep.points), own) > 0])
         return found
@@ -163,8 +161,3 @@ class FrameFeed:
 @lru_cache(maxsize=2)
 def _anchor_boxes(spec: DetectorSpec, anchors: AnchorSettings) -> torch.Tensor:
     return anchors.grid(spec).boxes()
-
-
-def to_device(targets: Targets, device: torch.device) -> Targets:
-    """The same on another device."""
-    return Targets(*(getattr(targets, name).to(device) for name in ("positive", "negative", "codes", "vehicle")))

@@ -24,7 +24,7 @@ from priorscope_detection.network.heads import HeadMaps
 from priorscope_detection.noise import Disturbance, read_disturbed
 from priorscope_detection.predictor import Predictor
 from priorscope_detection.targets import Targets
-from priorscope_detection.training.feed import FrameFeed, to_device
+from priorscope_detection.training.feed import FrameFeed
 
 #: Examples whose loss is looked at.
 _LOOK = 8
@@ -101,7 +101,7 @@ class DetectionTask(Task):
 
     def _boxes(self, maps: HeadMaps, targets: Sequence[Targets], device: torch.device) -> dict[str, torch.Tensor]:
         anchors = self._anchors.to(device)
-        found = detection_loss(*maps, [to_device(each, device) for each in targets], anchors)
+        found = detection_loss(*maps, [each.to(device) for each in targets], anchors)
         return {
             "boxes_total": found.total,
             "classes": found.classes,
