@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from priorscope.errors import InputError
+from priorscope.evaluation.config import plain
 from priorscope.evaluation.tables import print_table
 from priorscope_astro.conditions.classes import UNCLASSIFIED, ClassRule, classify, read_classes
 from priorscope_astro.conditions.condition import Condition
@@ -204,7 +205,7 @@ def make_plan(galaxies: GalaxySet, splits: Splits, config: PlanConfig) -> Plan:
         "catalogue": str(config.catalogue),
         "condition": source,
         "classes": {name: {"train": there.get(name, 0), "draw": number} for name, number in sorted(numbers.items())},
-        "settings": {key: _plain(value) for key, value in asdict(config).items() if key not in _NOT_PART},
+        "settings": _settings(config),
     }
     made = Plan(plan_id, tuple(rows), splits.digest(), meta)
     made.guard(splits)
@@ -308,8 +309,7 @@ def _splits(config: PlanConfig, galaxies: GalaxySet) -> tuple[Splits, Path]:
 def _plan_id(train: GalaxySet, splits: Splits, config: PlanConfig, source: str) -> str:
     """Of all that decides the rows: training galaxies, their classes, votes and pictures, splits, settings."""
     digest = hashlib.sha256(f"{PLAN_VERSION} {source} {splits.digest()}".encode())
-    settings = {key: _plain(value) for key, value in asdict(config).items() if key not in _NOT_PART}
-    digest.update(json.dumps(settings, sort_keys=True).encode())
+    digest.update(json.dumps(_settings(config), sort_keys=True).encode())
     for part in (train.ids, _labels(train), train.picture_names or ()):
         digest.update("\n".join(part).encode() + b"\0")
     if source == "votes":
@@ -317,8 +317,9 @@ def _plan_id(train: GalaxySet, splits: Splits, config: PlanConfig, source: str) 
     return digest.hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _settings(config: PlanConfig) -> dict[str, Any]:
+    """Those that decide the rows."""
+    return {key: value for key, value in plain(config).items() if key not in _NOT_PART}
 
 
 def _labels(galaxies: GalaxySet) -> tuple[str, ...]:
