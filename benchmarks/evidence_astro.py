@@ -51,7 +51,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from evidence_astro_data import RARE, SEEDS, SIDE, Data, Galaxies, GroupFeed, Repeated, Sizes, stretched
-from evidence_astro_table import draw, gallery, print_tables
+from evidence_astro_table import SHAPES, draw, gallery, print_tables
 from evidence_rows import EvidenceRows
 
 from priorscope.data.files import atomic_path
@@ -100,7 +100,6 @@ TUNING_SEED = 77
 RATES = (1e-3, 3e-3)
 PURITY = 0.9
 RARE_LABEL = CLASSES.index(RARE)
-SHAPES = ("concentration", "asymmetry", "smoothness", "gini", "m20")
 #: Random halves and shuffles that distances of simulated galaxies are averaged over.
 SHUFFLES = 20
 GENERATE: dict[str, Any] = {"steps": 20, "guidance": 1.5, "solver": "dpmpp-2m"}
@@ -231,11 +230,14 @@ class Evidence(EvidenceRows):
             return self.data_.train, self.data_.more
         return (self.data_.train,)
 
-    def scores(self, model: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Log odds of the rare class, whether it is that class, weights, and labels, of a held-out set."""
-        images, labels = self.data_.held_out[name]
-        weights = prevalence_weights(labels, dict(enumerate(shares_of(()).values())))
-        return log_odds(GalaxyClassifier.load(model), images), labels == RARE_LABEL, weights, labels
+    def scores(self, model: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log odds of the rare class, whether it is that class, and weights, of a held-out set."""
+        return log_odds(GalaxyClassifier.load(model), self.data_.held_out[name][0]), *self.truth(name)
+
+    def truth(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each galaxy of a held-out set is of the rare class, and its weight."""
+        labels = self.data_.held_out[name][1]
+        return labels == RARE_LABEL, prevalence_weights(labels, dict(enumerate(shares_of(()).values())))
 
     def chosen(self, arm: str) -> float:
         """Learning rate that is best on validation."""
@@ -247,7 +249,7 @@ class Evidence(EvidenceRows):
                 config = self.config(arm, TUNING_SEED, rate, steps)
                 model = self.classifier(f"{arm}-tuning-{rate:g}", arm, config, self.galaxies(arm))
                 self.seconds_left()
-                one = self.scores(model, "validation")[:3]
+                one = self.scores(model, "validation")
                 found_ = completeness_at_purity(one, one, PURITY)
                 row = {"completeness": round(found_.completeness, 4), "precision": round(average_precision(*one), 4)}
                 self.write(key | {"steps": steps} | row)
@@ -281,9 +283,8 @@ class Evidence(EvidenceRows):
             random = np.random.default_rng(seed)
             sets = []
             for name in ("validation", "test"):
-                labels = self.data_.held_out[name][1]
-                weights = prevalence_weights(labels, dict(enumerate(shares_of(()).values())))
-                sets.append((random.random(len(labels)), labels == RARE_LABEL, weights, labels))
+                truth, weights = self.truth(name)
+                sets.append((random.random(len(truth)), truth, weights))
             self.write({"kind": "arm", "arm": "random", "seed": seed} | figures_of(*sets))
 
     def best(self) -> str:
@@ -364,20 +365,16 @@ class Evidence(EvidenceRows):
             if not self.lacks(kind="agreement", **{"class": name}):
                 continue
             shares: dict[str, Any] = {}
-            seen = {}
-            for origin, one in (("generated", drawn), ("simulated", real)):
-                images = stretched(one.flux[one.of_class(label)[: self.plan.sizes.compared]])
+            for origin, galaxies in (("generated", drawn), ("simulated", real)):
+                images = stretched(galaxies.flux[galaxies.of_class(label)[: self.plan.sizes.compared]])
                 answers = predict(judge, images).argmax(1)
                 shares[origin] = round(float((answers == label).mean()), 4)
                 shares[f"{origin}_count"] = len(images)
-                seen[origin] = features(judge, images)
                 if origin == "generated":
+                    seen = features(judge, images)
                     confused = np.bincount(answers, minlength=len(CLASSES))
-            half = self.real_halves(label, 0)
-            kids = {
-                "kid": kid(features(judge, stretched(real.flux[half[0]])), seen["generated"]),
-                "kid_simulated": kid(*(features(judge, stretched(real.flux[part])) for part in half)),
-            }
+            one, two = (features(judge, stretched(real.flux[part])) for part in self.real_halves(label, 0))
+            kids = {"kid": kid(one, seen), "kid_simulated": kid(one, two)}
             row = {"kind": "agreement", "class": name, "share": shares_of(())[name]} | shares
             row |= {key: round(value, 5) for key, value in kids.items()}
             self.write(row | {"taken_for": dict(zip(CLASSES, confused.tolist(), strict=True))})
@@ -469,10 +466,10 @@ def average_precision(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray
 
 
 def figures_of(validation: Any, test: Any) -> dict[str, Any]:
-    """What a row says of a classifier, from scores, truth, weights and labels."""
-    found = completeness_at_purity(validation[:3], test[:3], PURITY)
-    own = completeness_at_purity(test[:3], test[:3], PURITY)
-    seen = completeness_at_purity(validation[:3], validation[:3], PURITY)
+    """What a row says of a classifier, from scores, truth and weights."""
+    found = completeness_at_purity(validation, test, PURITY)
+    own = completeness_at_purity(test, test, PURITY)
+    seen = completeness_at_purity(validation, validation, PURITY)
     # of this network on other dust lanes, its threshold kept
     interval = share_interval(int((test[0][test[1]] >= found.threshold).sum()), int(test[1].sum()))
     figures = {
@@ -482,10 +479,10 @@ def figures_of(validation: Any, test: Any) -> dict[str, Any]:
         "purity": found.purity,
         "f1": found.f1,
         "at_test_threshold": own.completeness,
-        "ap": average_precision(*test[:3]),
+        "ap": average_precision(*test),
         "purity_at_100": purity_at(test[0], test[1], 100, test[2]),
         "validation": seen.completeness,
-        "validation_ap": average_precision(*validation[:3]),
+        "validation_ap": average_precision(*validation),
     }
     rounded = {name: None if np.isnan(value) else round(float(value), 4) for name, value in figures.items()}
     return rounded | {"positives": int(test[1].sum()), "negatives": int((~test[1]).sum())}
