@@ -14,7 +14,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
 from priorscope_astro.configs import TrainConfig
-from priorscope_astro.data.anything import read_galaxies
+from priorscope_astro.data.anything import read_galaxies, stamps_file
 from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.data.splits import Splits
 from priorscope_astro.data.stamps import Stamps, read_stamps
@@ -93,16 +93,14 @@ def read_sets(config: TrainConfig) -> Sets:
 
 
 def _stamps_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    for name in ("stamps.npz", "stamps.h5"):
-        if (path / name).is_file():
-            return path / name
-    raise InputError(
-        "has no stamps.npz or stamps.h5",
-        path=path,
-        remedy="Flux is learnt from stamps; pictures with --mode display.",
-    )
+    file = stamps_file(path) if path.is_dir() else path
+    if file is None:
+        raise InputError(
+            "has no stamps.npz or stamps.h5",
+            path=path,
+            remedy="Flux is learnt from stamps; pictures with --mode display.",
+        )
+    return file
 
 
 def _diffusion(config: TrainConfig, sets: Sets) -> tuple[Any, Any]:

@@ -83,12 +83,17 @@ def read_flux(path: str | PathLike[str]) -> Stamps:
     path = Path(path)
     if not path.is_dir():
         return read_stamps(path)
-    for name in _STAMPS:
-        if (path / name).is_file():
-            return read_stamps(path / name)
+    file = stamps_file(path)
+    if file is not None:
+        return read_stamps(file)
     if next(path.rglob("*.fits*"), None) is not None:
         return read_fits_stamps(path)
     raise InputError(f"has no {' or '.join(_STAMPS)}, nor FITS files", path=path, remedy="Flux is read from stamps.")
+
+
+def stamps_file(folder: Path) -> Path | None:
+    """The file of stamps in a folder, stamps.npz or stamps.h5; None where there is none."""
+    return next((folder / name for name in _STAMPS if (folder / name).is_file()), None)
 
 
 def _from_folder(path: Path, mode: str, pictures: bool, label_column: str) -> GalaxySet:

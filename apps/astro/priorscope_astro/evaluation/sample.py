@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS
-from priorscope_astro.data.anything import read_flux, read_galaxies
+from priorscope_astro.data.anything import read_flux, read_galaxies, stamps_file
 from priorscope_astro.data.catalogue import read_catalogue
 from priorscope_astro.data.fits_stamps import FitsPictures
 from priorscope_astro.data.galaxies import GalaxySet, Mode
@@ -290,6 +290,4 @@ def survey_of(stamps: Stamps) -> Survey:
 
 
 def _has_stamps(path: Path) -> bool:
-    if path.is_file():
-        return path.suffix == ".npz"
-    return any((path / name).is_file() for name in ("stamps.npz", "stamps.h5"))
+    return path.suffix == ".npz" if path.is_file() else stamps_file(path) is not None
