@@ -180,7 +180,7 @@ class SetDenoiser(nn.Module):
         h = h + self.reader(h, key, value, seen)
         time = self.level(level)
         skips = []
-        for blocks, smaller in (_parts(part) for part in self.downs):
+        for blocks, smaller in (part.children() for part in self.downs):
             for block in blocks.children():
                 h = block(h, time)
             skips.append(h)
@@ -195,10 +195,6 @@ class SetDenoiser(nn.Module):
                 h = block(h, time)
         h = self.out(functional.silu(self.norm(h))).to(x.dtype)
         return h + coarse * there if self.residual else h
-
-
-def _parts(level: nn.Module) -> list[nn.Module]:
-    return list(level.children())
 
 
 def _norm(width: int) -> nn.GroupNorm:

@@ -137,7 +137,6 @@ class ReleasedUnet(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = len(multiples)
-        self.width = width
         time_width = 4 * width
         widths = [width, *(width * factor for factor in multiples)]
         pairs = list(pairwise(widths))
@@ -196,7 +195,7 @@ class ReleasedUnet(nn.Module):
         time = self.time_mlp(log_snr.to(x.dtype))
         skips = []
         for level in self.downs:
-            one, two, attention, smaller = _parts(level)
+            one, two, attention, smaller = level.children()
             x = one(x, time)
             skips.append(x)
             x = attention(two(x, time))
@@ -204,15 +203,11 @@ class ReleasedUnet(nn.Module):
             x = smaller(x)
         x = self.mid_block2(self.mid_attn(self.mid_block1(x, time)), time)
         for level in self.ups:
-            one, two, attention, larger = _parts(level)
+            one, two, attention, larger = level.children()
             x = one(torch.cat([x, skips.pop()], 1), time)
             x = two(torch.cat([x, skips.pop()], 1), time)
             x = larger(attention(x))
         return self.final_conv(self.final_res_block(torch.cat([x, first], 1), time))
-
-
-def _parts(level: nn.Module) -> list[nn.Module]:
-    return list(level.children())
 
 
 class _Sinusoid(nn.Module):
