@@ -15,22 +15,19 @@ TRUE_COLOUR = (0, 150, 60)
 FOUND_COLOUR = (214, 39, 40)
 
 
-def bird_view(
-    frame: Frame, boxes: Array, extent: tuple[float, ...], *, metres: float = 0.1, clean: bool = False
-) -> NDArray[np.uint8]:
+def bird_view(frame: Frame, boxes: Array, extent: tuple[float, ...], *, metres: float = 0.1) -> NDArray[np.uint8]:
     """Draw a frame on white: x to the right, y up.
 
     Parameters
     ----------
     frame : Frame
-        Its points are placed by the poses told (``clean``: by the right ones); its truth is drawn in green.
+        Its points are placed by the poses told; its truth is drawn in green.
     boxes : ndarray, (N, 7)
         Found boxes, in the ego's frame; red, with a line from the centre to the front.
     extent : tuple of float
         x, y, z of the lower and the upper corner of what is shown, in metres.
     metres : float
         Of a pixel.
-    clean : bool
 
     Returns
     -------
@@ -40,7 +37,7 @@ def bird_view(
     x0, y0, _, x1, y1, _ = extent
     width, height = max(round((x1 - x0) / metres), 1), max(round((y1 - y0) / metres), 1)
     pixels = np.full((height, width, 3), 255, np.uint8)
-    moves = frame.to_ego(clean=clean)
+    moves = frame.to_ego()
     # the ego's points last, on top
     for number in reversed(range(len(frame.agents))):
         points = move_points(moves[number], frame.agents[number].points)

@@ -40,7 +40,6 @@ class FeatureCodec(nn.Module):
 
     def __init__(self, width: int, latent: int) -> None:
         super().__init__()
-        self.latent = latent
         middle = max(latent, width // 2)
         self.encoder = nn.Sequential(
             nn.Conv2d(width, middle, 3, 1, 1, bias=False),

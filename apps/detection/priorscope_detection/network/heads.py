@@ -25,10 +25,6 @@ class HeadMaps(NamedTuple):
     codes: torch.Tensor
     direction: torch.Tensor | None
 
-    def select(self, rows: slice | list[int]) -> HeadMaps:
-        """Some of the frames."""
-        return HeadMaps(self.classes[rows], self.codes[rows], None if self.direction is None else self.direction[rows])
-
 
 def make_heads(width: int, anchors: int, bins: int) -> dict[str, nn.Conv2d]:
     """The heads by their keys. Scores begin at 0.01, so that the many empty anchors do not drown the first steps."""

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from priorscope.errors import InputError
-from priorscope_detection.pillars import PillarGrid, Pillars
+from priorscope_detection.pillars import Pillars
 
 
 class WeightedBatchNorm(nn.BatchNorm1d):
@@ -152,8 +152,3 @@ def scatter_to_map(features: torch.Tensor, pillars: Pillars) -> torch.Tensor:
     cloud, _, y, x = pillars.coords.unbind(1)
     flat = flat.index_copy(0, (cloud * ny + y) * nx + x, features)
     return flat.view(pillars.clouds, ny, nx, -1).permute(0, 3, 1, 2).contiguous()
-
-
-def map_size(grid: PillarGrid) -> tuple[int, int]:
-    """H and W of the map of a grid."""
-    return grid.size[1], grid.size[0]
