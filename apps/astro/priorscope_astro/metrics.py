@@ -7,7 +7,7 @@ weights, and :func:`prevalence_weights` gives those that restore how often each 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,8 +56,14 @@ def found(truth: ArrayLike, selected: ArrayLike, weights: ArrayLike | None = Non
         For arrays of different lengths, or weights below 0 or not finite.
     """
     is_class, chosen, weight = _checked(np.asarray(truth, bool), np.asarray(selected, bool), weights)
-    right = float(weight[is_class & chosen].sum())
-    return _figures(right, float(weight[is_class].sum()), float(weight[chosen].sum()), int(chosen.sum()), np.nan)
+    right, of_class, taken = (float(weight[some].sum()) for some in (is_class & chosen, is_class, chosen))
+    return Found(
+        completeness=right / of_class if of_class > 0 else np.nan,
+        purity=right / taken if taken > 0 else np.nan,
+        f1=2 * right / (of_class + taken) if of_class > 0 else np.nan,
+        selected=int(chosen.sum()),
+        threshold=np.nan,
+    )
 
 
 def found_above(scores: ArrayLike, truth: ArrayLike, threshold: float, weights: ArrayLike | None = None) -> Found:
@@ -73,8 +79,7 @@ def found_above(scores: ArrayLike, truth: ArrayLike, threshold: float, weights: 
         May be infinite: nothing is selected.
     """
     score = _scores(scores)
-    result = found(truth, score >= threshold, weights)
-    return Found(result.completeness, result.purity, result.f1, result.selected, float(threshold))
+    return replace(found(truth, score >= threshold, weights), threshold=float(threshold))
 
 
 def prevalence_weights(labels: ArrayLike, prevalences: Mapping[Any, float]) -> Array:
@@ -252,13 +257,6 @@ def share_interval(hits: int, total: int, level: float = 0.95) -> Interval:
     # the ends of no hits and of all hits are exact, but for rounding
     low = (middle - half) / scale if hits else 0.0
     return Interval(share, low, (middle + half) / scale if hits < total else 1.0)
-
-
-def _figures(right: float, of_class: float, chosen: float, selected: int, threshold: float) -> Found:
-    completeness = right / of_class if of_class > 0 else np.nan
-    purity = right / chosen if chosen > 0 else np.nan
-    f1 = 2 * right / (of_class + chosen) if of_class > 0 else np.nan
-    return Found(completeness, purity, f1, selected, threshold)
 
 
 def _scores(scores: ArrayLike) -> Array:
