@@ -22,6 +22,7 @@ from priorscope_astro.classifier.losses import focal_loss, votes_nll
 from priorscope_astro.classifier.network import QUESTION_SIZES, ClassifierSpec, GalaxyClassifier
 from priorscope_astro.classifier.predict import predict
 from priorscope_astro.classifier.report import write_report
+from priorscope_astro.conditions.tree import SLICES
 
 #: Examples that the mean and deviation of the channels are taken from, spread over the set.
 _SAMPLE = 2000
@@ -149,10 +150,7 @@ def fraction_error(fractions: np.ndarray, counts: np.ndarray, least: int = 5) ->
     NaN where no question was asked that often.
     """
     errors = []
-    first = 0
-    for size in QUESTION_SIZES:
-        part = slice(first, first + size)
-        first += size
+    for part in SLICES.values():
         asked = counts[:, part].sum(1)
         enough = asked >= least
         errors.append(np.abs(fractions[enough, part] - counts[enough, part] / asked[enough, None]).ravel())
