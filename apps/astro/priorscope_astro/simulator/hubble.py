@@ -87,7 +87,9 @@ def hubble_cutouts(size: int = 64, *, least_area: int = 60, margin: float = 3.2,
         )
     image = photo("hubble_deep_field")
     segments = segmented(image)
-    table = _measured(image, segments)
+    light = _light(image)
+    light -= np.median(light)
+    table = _measured(light, segments)
     field = np.maximum(margin * np.sqrt(table["area"] / np.pi), _NARROWEST)
     height, width = image.shape[:2]
     half = field / 2
@@ -95,7 +97,7 @@ def hubble_cutouts(size: int = 64, *, least_area: int = 60, margin: float = 3.2,
     inside &= (table["y"] >= half) & (table["y"] <= height - 1 - half)
     chosen = np.flatnonzero(inside & (table["area"] >= least_area))
     chosen = chosen[np.argsort(-table["light"][chosen], kind="stable")]
-    chosen = chosen[_own_share(image, segments, table, half)[chosen] >= least_share]
+    chosen = chosen[_own_share(light, segments, table, half)[chosen] >= least_share]
     if not len(chosen):
         raise InputError(f"no object of {least_area} or more pixels", remedy="Use a smaller least_area or least_share.")
     found = {name: values[chosen] for name, values in table.items()}
@@ -114,7 +116,7 @@ def segmented(image: NDArray[np.uint8]) -> Any:
         raise InputError("photutils is not installed", remedy="pip install 'priorscope[astro]'") from None
     from scipy.ndimage import gaussian_filter
 
-    light = image.astype(np.float64).mean(-1)
+    light = _light(image)
     sky = Background2D(light, (64, 64), filter_size=3, bkg_estimator=MedianBackground())
     smooth = gaussian_filter(light - sky.background, _SMOOTHING)
     noise = gaussian_filter(np.random.default_rng(0).standard_normal((256, 256)), _SMOOTHING).std()
@@ -126,11 +128,15 @@ def segmented(image: NDArray[np.uint8]) -> Any:
     return deblend_sources(smooth, found, _LEAST, n_levels=_LEVELS, contrast=_CONTRAST, progress_bar=False)
 
 
-def _measured(image: NDArray[np.uint8], segments: Any) -> dict[str, NDArray[np.float64]]:
+def _light(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean of the colours."""
+    return image.astype(np.float64).mean(-1)
+
+
+def _measured(light: NDArray[np.float64], segments: Any) -> dict[str, NDArray[np.float64]]:
     from photutils.segmentation import SourceCatalog
 
-    light = image.astype(np.float64).mean(-1)
-    catalogue = SourceCatalog(light - np.median(light), segments)
+    catalogue = SourceCatalog(light, segments)
     return {
         "x": np.asarray(catalogue.x_centroid, np.float64),
         "y": np.asarray(catalogue.y_centroid, np.float64),
@@ -141,11 +147,10 @@ def _measured(image: NDArray[np.uint8], segments: Any) -> dict[str, NDArray[np.f
 
 
 def _own_share(
-    image: NDArray[np.uint8], segments: Any, table: dict[str, NDArray[np.float64]], half: NDArray[np.float64]
+    light: NDArray[np.float64], segments: Any, table: dict[str, NDArray[np.float64]], half: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Light of each object over that of all objects within its cut-out."""
-    light = image.astype(np.float64).mean(-1)
-    light = np.where(segments.data > 0, light - np.median(light), 0).clip(0)
+    light = np.where(segments.data > 0, light, 0).clip(0)
     shares = np.empty(len(half))
     for place, (label, x, y, reach) in enumerate(zip(segments.labels, table["x"], table["y"], half, strict=True)):
         window = (
