@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from priorscope.errors import InputError
+
 Array = NDArray[np.float64]
 
 
@@ -98,8 +100,6 @@ def matching_kernel(psf: ArrayLike, target: ArrayLike, *, floor: float = 1e-3) -
     InputError
         Shapes that differ or are even, or a target that is sharper than the PSF.
     """
-    from priorscope.errors import InputError
-
     one, other = np.asarray(psf, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if one.ndim != 2 or one.shape != other.shape or not all(side % 2 for side in one.shape):
         raise InputError(f"PSFs of shape {one.shape} and {other.shape}", remedy="Give two of one odd size.")

@@ -177,7 +177,6 @@ def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Ar
         return excess
 
     guess = _guessed_petrosian(images, masks, shape, grid)
-    at = np.zeros(count, dtype=np.intp)
     values = np.full((count, _GRID), np.nan)
     low, bracketed = np.full(count, -1), np.zeros(count, dtype=bool)
     # near the centre pixels are too few to guess from: the first radii exactly, then from just before the guess
@@ -243,8 +242,8 @@ def radius_of(images: Array, shape: Shape, total_radius: Array, fraction: Array 
     rows = np.flatnonzero(sound)
     if not len(rows):
         return radius, flag
-    light = Light(images[rows], None, shape.rows(rows), float(high[rows].max()) + 0.5)
     reach = float(high[rows].max()) + 0.5
+    light = Light(images[rows], None, shape.rows(rows), reach)
 
     def excess(a: Array, asked: Rows) -> Array:
         return np.where(a > 0, np.abs(light.flux(np.maximum(a, 0), asked)), 0) - target[rows[asked]]

@@ -131,8 +131,7 @@ def _profile(parameters: Array, size: tuple[int, int], *, slopes: bool) -> tuple
         part.astype(single) for part in (light, growth, logarithm, along, across, squared)
     )
     cos_, sin_, a_, b_, n_, b_n_, slope_ = (
-        np.asarray(part, dtype=single).reshape(-1, 1, 1)
-        for part in (np.cos(theta), np.sin(theta), a, b, n, b_n, slope_b)
+        np.asarray(part, dtype=single).reshape(-1, 1, 1) for part in (cos, sin, a, b, n, b_n, slope_b)
     )
     falls = light_ * growth_ * (-b_n_ / n_)  # d light / d log r
     by_square = falls / (2 * squared_)
