@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import tyro
 
 from priorscope.training.settings import LoopConfig
+from priorscope_detection.data.open import Layout
+from priorscope_detection.network.spec import Stage, Start
 from priorscope_detection.simulator.settings import StreetSettings
 
 Device = str
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Layout = Literal["auto", "opv2v", "v2xset", "v2v4real", "dair-v2x-c", "kitti", "nuscenes"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ModelConfig:
     CoAlign's (config.yaml and net_epoch*.pth)."""
     steps: int | None = None
     """CoDiff: solver steps; any number without retraining. Default: the model's own."""
-    start: Literal["noise", "coarse"] | None = None
+    start: Start | None = None
     """CoDiff: whether a run starts from noise or from the coarse fused feature. Default: the model's own."""
     score_threshold: float | None = None
     """Boxes with a lower score are left out. Default: the model's own, 0.2 unless it says otherwise."""
@@ -102,7 +103,7 @@ class TrainConfig:
     """How the data set is laid out."""
     out: Path = Path("runs/train")
     """Run folder; the model is out/model, what to look at is out/report.html."""
-    stage: Literal["detector", "codec", "diffusion", "finetune"] = "detector"
+    stage: Stage = "detector"
     """detector: all but CoDiff. codec: CoDiff's autoencoder of features; diffusion: its denoiser in that latent;
     finetune: denoiser, decoder and heads. The rest is frozen. The last three --start from the stage before."""
     fusion: Literal["none", "late", "early", "max", "attention", "v2x"] = "attention"

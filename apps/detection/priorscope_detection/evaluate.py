@@ -16,11 +16,12 @@ from priorscope.evaluation.suite import SuiteResult, run_items
 from priorscope.evaluation.tables import print_table
 from priorscope_detection.configs import EvaluateConfig
 from priorscope_detection.data.frame import Frames
+from priorscope_detection.data.open import open_frames
 from priorscope_detection.evaluation.ap import RANGES, VISIBILITIES, measure_frame, summary
 from priorscope_detection.evaluation.conditions import Condition, Reader, check_delays, conditions_of, models_of
 from priorscope_detection.messages import in_range
 from priorscope_detection.predictor import Predictor
-from priorscope_detection.training.sources import HELD_OUT_SEED, open_data, simulate, simulated_count
+from priorscope_detection.training.sources import HELD_OUT_SEED, simulate, simulated_count
 
 _MAY_DIFFER = ("resume", "out", "pictures", "settings.device")
 
@@ -62,7 +63,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     predictors = {name: Predictor.load(settings) for name, settings in models_of(config).items()}
     extent = _common_range(predictors)
     count = simulated_count(config.data)
-    frames = None if count else open_data(config.data, config.layout)
+    frames = None if count else open_frames(config.data, layout=config.layout)
     if frames is not None:
         check_delays(conditions, frames)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)

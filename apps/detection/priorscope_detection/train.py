@@ -12,13 +12,13 @@ from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
 from priorscope_detection.configs import TrainConfig
 from priorscope_detection.data.frame import Frames, delay_steps
+from priorscope_detection.data.open import open_frames
 from priorscope_detection.noise import Disturbance
 from priorscope_detection.training.augmentation import Augmentation
 from priorscope_detection.training.feed import Conditions, FrameFeed
 from priorscope_detection.training.report import write_report
 from priorscope_detection.training.sources import (
     HELD_OUT_SEED,
-    open_data,
     simulate,
     simulated_count,
     split_sequences,
@@ -48,7 +48,7 @@ def train(config: TrainConfig) -> FitResult:
     accelerator = make_accelerator(config.loop)
     detector = start_detector(config)
     count = simulated_count(config.data)
-    frames = None if count else open_data(config.data, config.layout)
+    frames = None if count else open_frames(config.data, layout=config.layout)
     if frames is not None:
         delay_steps(config.max_delay, frames.period)
     # made only now, so that a mistake above leaves nothing behind

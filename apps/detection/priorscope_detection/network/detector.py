@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,9 +20,7 @@ from priorscope_detection.network.batch import AgentBatch, make_grid
 from priorscope_detection.network.heads import HeadMaps, make_heads
 from priorscope_detection.network.pillar_vfe import PillarVFE, scatter_to_map
 from priorscope_detection.network.resnet_bev import ResNetBEVBackbone, ShrinkConv
-from priorscope_detection.network.spec import DetectorSpec, Start
-
-Stage = Literal["detector", "codec", "diffusion", "finetune"]
+from priorscope_detection.network.spec import DetectorSpec, Stage, Start
 
 
 class CoDiffTraining(NamedTuple):

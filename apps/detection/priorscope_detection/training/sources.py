@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from priorscope.errors import InputError
-from priorscope_detection.configs import Layout
 from priorscope_detection.data.frame import Frames
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.simulator.settings import StreetSettings
@@ -30,11 +29,6 @@ def simulated_count(data: str) -> int | None:
     if not count.isascii() or not count.isdigit() or int(count) < 1:
         raise InputError(f"{data!r} names no number of scenarios", remedy="Say, for example, simulated:20.")
     return int(count)
-
-
-def open_data(data: str, layout: Layout) -> Frames:
-    """The data set at a path (InputError where there is none)."""
-    return open_frames(data, layout=layout)
 
 
 def simulate(folder: Path, count: int, first_seed: int, settings: StreetSettings, *, workers: int = 1) -> Frames:

@@ -19,8 +19,8 @@ from priorscope_detection.evaluation.ap import average_precision, measure_frame
 from priorscope_detection.losses import detection_loss
 from priorscope_detection.messages import in_range, vehicles_only
 from priorscope_detection.network.batch import AgentBatch
-from priorscope_detection.network.detector import Stage
 from priorscope_detection.network.heads import HeadMaps
+from priorscope_detection.network.spec import Stage
 from priorscope_detection.noise import Disturbance, read_disturbed
 from priorscope_detection.predictor import Predictor
 from priorscope_detection.targets import Targets
