@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope_astro.morphology import overlap
+from priorscope_astro.morphology.filters import windows
 from priorscope_astro.morphology.lockstep import Rows, nelder_mead
 from priorscope_astro.morphology.profile import Shape
 
@@ -51,7 +52,7 @@ class Rotation:
         if not whole:
             self.origin[:, 0] = np.clip(np.rint(start[:, 0]).astype(int) - half, 0, width - wide)
             self.origin[:, 1] = np.clip(np.rint(start[:, 1]).astype(int) - half, 0, height - tall)
-            images, masks = (self._cut(one, tall, wide) for one in (images, masks))
+            images, masks = (windows(one, self.origin[:, ::-1], (tall, wide)) for one in (images, masks))
         self.images = images
         self.size = (tall, wide)
         self.start, self.margin = start, margin
@@ -71,10 +72,6 @@ class Rotation:
         shapes |= {"corners": (tall + 1, wide + 1), "caps": (tall + 1, wide + 1)}
         self.memory: dict[str, Array | None] = {name: np.empty((count, *shape)) for name, shape in shapes.items()}
         self.masks = masks
-
-    def _cut(self, images: NDArray, tall: int, wide: int) -> NDArray:
-        views = np.lib.stride_tricks.sliding_window_view(images, (tall, wide), axis=(1, 2))
-        return views[np.arange(len(images)), self.origin[:, 1], self.origin[:, 0]]
 
     def sums(self, centre: Array, rows: Rows | None, corners: Array, *, squares: bool = False) -> tuple[Array, ...]:
         """Sums over the apertures with these corners' areas (:mod:`.overlap`) about ``centre``, in the window's frame.

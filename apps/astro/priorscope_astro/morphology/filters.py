@@ -1,6 +1,8 @@
-"""Smoothing and connected regions of a batch of images, each on its own."""
+"""Smoothing, connected regions, windows and ranks of a batch of images, each on its own."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,22 @@ Mask = NDArray[np.bool_]
 #: Neighbours of a pixel with its corners, within its own image of a batch.
 NEIGHBOURS = np.zeros((3, 3, 3), dtype=bool)
 NEIGHBOURS[1] = True
+
+
+def windows(
+    images: NDArray[Any], corner: NDArray[np.intp], size: tuple[int, int], rows: NDArray[np.intp] | None = None
+) -> NDArray[Any]:
+    """Windows of one size, of all images or those of ``rows``; ``corner`` is the first row and column of each."""
+    views = np.lib.stride_tricks.sliding_window_view(images, size, axis=(1, 2))
+    return views[np.arange(len(images)) if rows is None else rows, corner[:, 0], corner[:, 1]]
+
+
+def ranked(values: Array, counted: Mask) -> tuple[Array, NDArray[np.int64]]:
+    """Sorted values of the counted pixels, (B, most), infinity after the last one; and how many there are, (B,)."""
+    batch = len(values)
+    count = counted.reshape(batch, -1).sum(1)
+    found = np.sort(np.where(counted, values, np.inf).reshape(batch, -1), axis=1)
+    return found[:, : max(int(count.max()), 1)], count
 
 
 def regions(masks: Mask) -> NDArray[np.int32]:

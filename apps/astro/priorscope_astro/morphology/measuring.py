@@ -16,7 +16,7 @@ from priorscope.errors import InputError
 from priorscope_astro.morphology import asymmetry as turned
 from priorscope_astro.morphology import gini as pixels
 from priorscope_astro.morphology import mid, outline, sersic, smoothness
-from priorscope_astro.morphology.filters import brightest
+from priorscope_astro.morphology.filters import brightest, windows
 from priorscope_astro.morphology.profile import Shape, aperture_flux, petrosian, radius_of
 from priorscope_astro.morphology.segmenting import middle_source, segment
 from priorscope_astro.morphology.stamps import SKYBOX, Stamps, bad_pixels, centroid, cutouts, moments, skyboxes
@@ -151,20 +151,14 @@ def _stamps(
     sizes = boxes[:, 1::2] - boxes[:, ::2]
     for size in np.unique(sizes[some], axis=0):
         rows = np.flatnonzero((sizes == size).all(1))
-        low, left = boxes[rows, 0], boxes[rows, 2]
-
-        def cut(values: NDArray, rows=rows, low=low, left=left, size=size) -> NDArray:  # type: ignore[no-untyped-def]
-            if tuple(size) == values.shape[1:]:
-                return values[rows]
-            views = np.lib.stride_tricks.sliding_window_view(values, tuple(size), axis=(1, 2))
-            return views[rows, low, left]
-
-        light, own, others, free = cut(images), cut(segments), cut(labels), cut(left_out)
+        corner = boxes[rows, ::2]
+        place = (corner, (int(size[0]), int(size[1])), rows)
+        light, own, others, free = (windows(one, *place) for one in (images, segments, labels, left_out))
         masks = ((others != 0) & ~own) | free | ~np.isfinite(light) | bad_pixels(light)
-        spread = None if noise is None else np.array(cut(noise))
+        spread = None if noise is None else windows(noise, *place)
         if spread is not None:
             masks |= ~np.isfinite(spread)
-        stamps = Stamps(np.where(masks, 0.0, light), masks, own, (others != 0) | free, np.stack([left, low], axis=1))
+        stamps = Stamps(np.where(masks, 0.0, light), masks, own, (others != 0) | free, corner[:, ::-1])
         bright = stamps.own.sum((1, 2)) > 0
         if bright.any():
             yield rows[bright], stamps.take(bright), None if spread is None else spread[bright]

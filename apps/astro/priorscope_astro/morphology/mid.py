@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from priorscope_astro.morphology.filters import NEIGHBOURS, box, gaussian, region_at, regions
+from priorscope_astro.morphology.filters import NEIGHBOURS, box, gaussian, ranked, region_at, regions, windows
 from priorscope_astro.morphology.lockstep import Rows, brent, nelder_mead
 from priorscope_astro.morphology.profile import ETA
 
@@ -21,14 +21,6 @@ _SPACING, _HOPS, _TEMPERATURE = 0.02, 5, 0.5
 _AT_ONCE = 64
 
 
-def _ranked(values: Array, counted: Mask) -> tuple[Array, NDArray[np.int64]]:
-    """Sorted values of the counted pixels, (B, most), and how many there are."""
-    batch = len(values)
-    count = counted.reshape(batch, -1).sum(1)
-    ranked = np.sort(np.where(counted, values, np.inf).reshape(batch, -1), axis=1)
-    return ranked[:, : max(int(count.max()), 1)], count
-
-
 def _cropped(light: Array, counted: Mask) -> tuple[Array, NDArray[np.intp]]:
     """Windows of one size about the counted pixels, outside which the light is 0; their first row and column (B, 2)."""
     ends = []
@@ -38,8 +30,8 @@ def _cropped(light: Array, counted: Mask) -> tuple[Array, NDArray[np.intp]]:
         size = int((last - first).max())
         ends.append((size, np.minimum(first, side - size)))
     (tall, low), (wide, left) = ends
-    views = np.lib.stride_tricks.sliding_window_view(light, (tall, wide), axis=(1, 2))
-    return views[np.arange(len(light)), low, left], np.stack([low, left], axis=1)
+    corner = np.stack([low, left], axis=1)
+    return windows(light, corner, (tall, wide)), corner
 
 
 def region(own: Array, counted: Mask, fallback: Mask, at: NDArray[np.intp]) -> tuple[Mask, NDArray[np.int64]]:
@@ -60,12 +52,12 @@ def region(own: Array, counted: Mask, fallback: Mask, at: NDArray[np.intp]) -> t
     -------
     bool array (B, H, W), and flags: 2 where the brightest pixel had to be added.
     """
-    ranked, count = _ranked(own, counted)
+    levels, count = ranked(own, counted)
     cut, corner = _cropped(own, counted)
     peak = at - corner
 
     def level(q: Array, rows: Rows) -> Array:
-        return ranked[rows, (q * (count[rows] - 1)).astype(int)]
+        return levels[rows, (q * (count[rows] - 1)).astype(int)]
 
     def excess(q: Array, rows: Rows) -> Array:
         threshold = level(q, rows)
@@ -102,7 +94,7 @@ class _Clumps:
 
     def __init__(self, light: Array, counted: Mask) -> None:
         self.light = _cropped(light, light > 0)[0]
-        self.ranked, self.count = _ranked(light, counted)
+        self.ranked, self.count = ranked(light, counted)
         self.known = np.zeros(self.ranked.shape, dtype=bool)
         self.first, self.second = np.zeros((2, *self.ranked.shape), dtype=np.int64)
 

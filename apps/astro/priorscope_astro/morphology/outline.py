@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from priorscope_astro.morphology.filters import box, brightest, region_at
+from priorscope_astro.morphology.filters import box, brightest, ranked, region_at
 from priorscope_astro.morphology.profile import Shape
 
 Array = NDArray[np.float64]
@@ -18,14 +18,11 @@ class _Sorted:
     """Sorted values of each image, and statistics of a stretch of them without adding them up again."""
 
     def __init__(self, values: Array, counted: Mask) -> None:
-        batch = len(values)
-        self.count = counted.reshape(batch, -1).sum(1)
-        flat = np.where(counted, values, np.inf).reshape(batch, -1)
-        self.values = np.sort(flat, axis=1)[:, : max(int(self.count.max()), 1)]
+        self.values, self.count = ranked(values, counted)
         finite = np.where(np.isfinite(self.values), self.values, 0.0)
         self.shift = finite.sum(1) / np.maximum(self.count, 1)  # keeps the squares small
         finite = np.where(np.isfinite(self.values), self.values - self.shift[:, None], 0.0)
-        zero = np.zeros((batch, 1))
+        zero = np.zeros((len(values), 1))
         self.sums = np.concatenate([zero, np.cumsum(finite, axis=1)], axis=1)
         self.squares = np.concatenate([zero, np.cumsum(finite**2, axis=1)], axis=1)
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope_astro.morphology import overlap
+from priorscope_astro.morphology.filters import windows
 from priorscope_astro.morphology.lockstep import Rows, brent
 
 Array = NDArray[np.float64]
@@ -77,8 +78,8 @@ def window(images: NDArray[Any], centre: Array, reach: float) -> tuple[NDArray[A
         return images, np.zeros((len(images), 2))
     left = np.clip(np.floor(centre[:, 0] - reach - 0.5).astype(int), 0, width - wide)
     low = np.clip(np.floor(centre[:, 1] - reach - 0.5).astype(int), 0, height - tall)
-    views = np.lib.stride_tricks.sliding_window_view(images, (tall, wide), axis=(1, 2))
-    return views[np.arange(len(images)), low, left], np.stack([left, low], axis=1).astype(float)
+    origin = np.stack([left, low], axis=1)
+    return windows(images, origin[:, ::-1], (tall, wide)), origin.astype(float)
 
 
 class Light:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from priorscope_astro.morphology.filters import box_each
+from priorscope_astro.morphology.filters import box_each, windows
 from priorscope_astro.morphology.profile import Shape, aperture_flux
 
 Array = NDArray[np.float64]
@@ -49,8 +49,7 @@ class Sky:
     def _squares(self):
         for size in np.unique(self.side[self.side > 0]):
             rows = np.flatnonzero(self.side == size)
-            views = np.lib.stride_tricks.sliding_window_view(self.images, (size, size), axis=(1, 2))
-            yield rows, views[rows, self.corner[rows, 0], self.corner[rows, 1]]
+            yield rows, windows(self.images, self.corner[rows], (size, size), rows)
 
     def smoothness(self, size: NDArray[np.int64]) -> Array:
         """Mean a pixel of what stands above the smoothed sky, for boxes of ``size``."""

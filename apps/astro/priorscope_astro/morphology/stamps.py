@@ -21,7 +21,7 @@ class Stamps:
     masks: Mask
     segments: Mask
     occupied: Mask
-    origin: Array
+    origin: NDArray[np.intp]
 
     def __len__(self) -> int:
         return len(self.images)
