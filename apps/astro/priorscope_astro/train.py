@@ -145,47 +145,43 @@ def measured_spec(config: TrainConfig, galaxies: GalaxySet, stamps: Stamps | Non
     beta of the stretch is the standard deviation of the sky; its upper end the 99th percentile, over galaxies, of
     their brightest pixel.
     """
-    from priorscope_astro.diffusion.scaling import TARGET_STD, Scaling, cut_stamp
+    from priorscope_astro.diffusion.scaling import TARGET_STD, cut_stamp, display_values
     from priorscope_astro.diffusion.spec import ModelSpec
 
     places = np.unique(np.linspace(0, len(galaxies) - 1, min(_MEASURED, len(galaxies))).round().astype(int))
-    common: dict[str, Any] = {"side": config.side, "patch": config.patch, "trained_on": config.trained_on}
+    images = ((np.asarray(galaxies.image(place)), f"object {galaxies.ids[place]}") for place in places.tolist())
+    known: dict[str, Any]
     if stamps is None:
-        draft = ModelSpec("display", bands=("R", "G", "B"), offset=(0.0,) * 3, scale=(1.0,) * 3, **common)
+        known = {"mode": "display", "bands": ("R", "G", "B")}
+        values = np.stack([display_values(image, config.side, what=what) for image, what in images])
     else:
         from priorscope_astro.imaging.stretch import AsinhStretch
 
-        bands = stamps.bands
-        some = [
-            cut_stamp(
-                np.asarray(galaxies.image(int(p))), len(bands), config.side, what=f"object {galaxies.ids[int(p)]}"
-            )
-            for p in places
-        ]
+        some = [cut_stamp(image, len(stamps.bands), config.side, what=what) for image, what in images]
         sigma = mean_sky(stamps, np.stack(some))
         peak = np.quantile(np.stack([flux.max((1, 2)) for flux in some]), 0.99, axis=0)
         stretch = AsinhStretch(tuple(sigma.tolist()), tuple(np.maximum(peak, 10 * sigma).tolist()))
-        draft = ModelSpec(
-            "flux",
-            bands=bands,
-            offset=(0.0,) * len(bands),
-            scale=(1.0,) * len(bands),
-            stretch=stretch.to_dict(),
-            unit=stamps.unit,
-            sky_sigma=tuple(sigma.tolist()),
-            pixel_scale=stamps.pixel_scale,
-            **common,
-        )
-    scaling = Scaling(draft.check())
-    values = np.stack(
-        [scaling.stretched(np.asarray(galaxies.image(int(p))), what=f"object {galaxies.ids[int(p)]}") for p in places]
-    ).astype(np.float64)
+        values = np.stack([np.asarray(stretch.apply(flux), np.float32) for flux in some])
+        known = {
+            "mode": "flux",
+            "bands": stamps.bands,
+            "stretch": stretch.to_dict(),
+            "unit": stamps.unit,
+            "sky_sigma": stretch.beta,
+            "pixel_scale": stamps.pixel_scale,
+        }
+    values = values.astype(np.float64)
     offset, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
     if not (std > 0).all():
         raise InputError("the training images are constant", remedy="Are these images of galaxies?")
-    from dataclasses import replace
-
-    return replace(draft, offset=tuple(offset.tolist()), scale=tuple((std / TARGET_STD).tolist())).check()
+    return ModelSpec(
+        side=config.side,
+        offset=tuple(offset.tolist()),
+        scale=tuple((std / TARGET_STD).tolist()),
+        patch=config.patch,
+        trained_on=config.trained_on,
+        **known,
+    ).check()
 
 
 def mean_sky(stamps: Stamps, some: NDArray[np.float32]) -> NDArray[np.float64]:

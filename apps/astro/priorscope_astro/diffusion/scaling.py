@@ -47,14 +47,12 @@ class Scaling:
         InputError
             Another shape or dtype, NaN pixels, a mosaic, or a stamp smaller than the side.
         """
-        return (self.stretched(image, what=what) - self._offset) / self._scale
-
-    def stretched(self, image: NDArray[Any], *, what: str = "an image") -> NDArray[np.float32]:
-        """The same before offset and scale."""
         side = self.spec.side
         if self.stretch is None:
-            return display_values(image, side, what=what)
-        return np.asarray(self.stretch.apply(cut_stamp(image, len(self.spec.bands), side, what=what)), np.float32)
+            y = display_values(image, side, what=what)
+        else:
+            y = np.asarray(self.stretch.apply(cut_stamp(image, len(self.spec.bands), side, what=what)), np.float32)
+        return (y - self._offset) / self._scale
 
     def images(self, values: NDArray[np.float32]) -> NDArray[Any]:
         """Images of the network's values (B, bands, side, side): uint8 (B, side, side, 3), or flux of that shape."""
