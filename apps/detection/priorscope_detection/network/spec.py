@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from math import prod
+from operator import mul
 from typing import Literal
 
 from priorscope.errors import InputError
@@ -102,10 +105,7 @@ class DetectorSpec:
     @property
     def total_stride(self) -> int:
         """Cells of the pillars' map in a cell of the last stage."""
-        total = 1
-        for stride in self.strides:
-            total *= stride
-        return total
+        return prod(self.strides)
 
     @property
     def head_stride(self) -> int:
@@ -129,10 +129,8 @@ class DetectorSpec:
             return (feature,)
         if self.fusion not in ("max", "attention", "codiff"):
             return ()
-        shapes, total = [], 1
-        for channels, stride in zip(self.filters, self.strides, strict=True):
-            total *= stride
-            shapes.append((channels, height // total, width // total))
+        totals = accumulate(self.strides, mul)
+        shapes = [(channels, height // by, width // by) for channels, by in zip(self.filters, totals, strict=True)]
         if self.fusion == "codiff":
             shapes.append((self.codiff.latent, *feature[1:]))
         return tuple(shapes)
@@ -154,9 +152,7 @@ class DetectorSpec:
         numbers = (*self.layers, *self.strides, *self.filters, *self.up_strides, *self.up_filters)
         if min(numbers) < 1 or not self.pillar_filters or min(self.pillar_filters) < 1 or self.anchors < 1:
             raise InputError(f"a network of {self}", remedy="Use sizes of 1 or more.")
-        total = 1
-        for stride, up in zip(self.strides, self.up_strides, strict=True):
-            total *= stride
+        for total, up in zip(accumulate(self.strides, mul), self.up_strides, strict=True):
             if total != up * self.head_stride or self.strides[0] % self.up_strides[0]:
                 raise InputError(
                     f"strides {self.strides} brought up by {self.up_strides} do not give maps of one size",
