@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope_detection.data.frame import Frame
-from priorscope_detection.data.rigid import Array, matrix_pose, move_boxes, pose_matrix
+from priorscope_detection.data.rigid import Array, half_open, matrix_pose, move_boxes, pose_matrix
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def correct_poses(
         return Correction(poses, len(groups), shared, moved)
     solved = _solve(states, agent, boxes, spread, groups, moved, settings)
     step = solved - states
-    step[:, 2] = _half_open(step[:, 2], 2 * np.pi)
+    step[:, 2] = half_open(step[:, 2])
     moved &= (np.hypot(step[:, 0], step[:, 1]) <= settings.limit) & (np.abs(step[:, 2]) <= settings.limit_turn)
     told[moved, 0], told[moved, 1] = solved[moved, 0], solved[moved, 1]
     told[moved, 4] = np.degrees(solved[moved, 2])
@@ -155,11 +155,6 @@ def _flat(detections: Sequence[Detections], told: Array) -> tuple[NDArray[np.int
     if not np.isfinite(boxes).all() or not np.isfinite(spread).all() or (spread <= 0).any():
         raise InputError("a box for the pose graph is not finite, or its spread is not positive")
     return agent, boxes, spread
-
-
-def _half_open(angle: Array, period: float) -> Array:
-    """Angles brought to [-period / 2, period / 2)."""
-    return (angle + period / 2) % period - period / 2
 
 
 def _world(states: Array, boxes: Array) -> Array:
@@ -186,7 +181,7 @@ def _objects(
         return []
     placed = _world(states[agent], boxes)
     distance = np.hypot(*(placed[:, None, :2] - placed[None, :, :2]).transpose(2, 0, 1))
-    turned = np.abs(_half_open(placed[:, None, 2] - placed[None, :, 2], np.pi))
+    turned = np.abs(half_open(placed[:, None, 2] - placed[None, :, 2], np.pi))
     near = (distance <= settings.reach) & (turned <= settings.turn) & (agent[:, None] < agent[None, :])
     first, second = np.nonzero(near)
     group = np.arange(len(boxes))
@@ -254,7 +249,7 @@ def _residual(viewer: Array, thing: Array, box: Array) -> tuple[Array, Array, Ar
     c, s = np.cos(viewer[:, 2]), np.sin(viewer[:, 2])
     back = np.stack([np.stack([c, s], axis=-1), np.stack([-s, c], axis=-1)], axis=1)
     local = np.einsum("nij,nj->ni", back, thing[:, :2] - viewer[:, :2])
-    turn = _half_open(thing[:, 2] - viewer[:, 2] - box[:, 2], np.pi)
+    turn = half_open(thing[:, 2] - viewer[:, 2] - box[:, 2], np.pi)
     residual = np.column_stack([local - box[:, :2], turn])
     by_agent, by_object = np.zeros((len(box), 3, 3)), np.zeros((len(box), 3, 3))
     by_agent[:, :2, :2], by_agent[:, 0, 2], by_agent[:, 1, 2], by_agent[:, 2, 2] = -back, local[:, 1], -local[:, 0], -1

@@ -11,7 +11,7 @@ import numpy as np
 from priorscope.data.files import write_text
 from priorscope_detection.data.frame import Frame
 from priorscope_detection.data.kitti import camera_label
-from priorscope_detection.data.rigid import Array
+from priorscope_detection.data.rigid import Array, half_open
 from priorscope_detection.post_processing import Detections
 
 #: From a LiDAR frame (x forward, y left, z up) to a camera's at the same place (x right, y down, z forward).
@@ -53,7 +53,7 @@ def kitti_lines(found: Detections, to_camera: Array = AT_THE_LIDAR, *, kind: str
     for box, score in zip(found.boxes.numpy(), found.scores.tolist(), strict=True):
         label = camera_label(box, to_camera, kind)
         x, y, z = (float(value) for value in label.bottom)
-        alpha = (label.turn - np.arctan2(x, z) + np.pi) % (2 * np.pi) - np.pi
+        alpha = half_open(label.turn - np.arctan2(x, z))
         h, w, length = (float(value) for value in label.size)
         numbers: Sequence[float] = (h, w, length, x, y, z, label.turn, score)
         rows.append(f"{kind} -1 -1 {alpha:.4f} -1 -1 -1 -1 " + " ".join(f"{value:.4f}" for value in numbers))

@@ -81,6 +81,11 @@ def box_of_matrix(matrix: Array, size: ArrayLike) -> Array:
     return np.concatenate([matrix[:3, 3], np.asarray(size, dtype=np.float64), [yaw]])
 
 
+def half_open(angle: Array, period: float = 2 * np.pi) -> Array:
+    """Angles brought to [-period / 2, period / 2)."""
+    return (angle + period / 2) % period - period / 2
+
+
 def count_in_boxes(points: NDArray[np.floating], boxes: Array, *, below: float = 0.0) -> NDArray[np.int64]:
     """How many points lie in each box, faces included, (N,).
 
