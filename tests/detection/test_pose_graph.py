@@ -10,7 +10,7 @@ from priorscope_detection.data.frame import Agent, Frame, Truth
 from priorscope_detection.data.rigid import inverse, matrix_pose, move_boxes, pose_matrix
 from priorscope_detection.noise import Disturbance, disturb
 from priorscope_detection.pose_graph import (
-    Detections,
+    AgentBoxes,
     PoseGraphSettings,
     _residual,
     correct_frame,
@@ -45,7 +45,7 @@ def views(boxes, noise=0.0, seed=0, seen=None, flip=False):
         local = move_boxes(inverse(pose), mine)
         local[:, :2] += noise * rng.normal(size=(len(mine), 2))
         local[:, 6] += noise * 0.2 * rng.normal(size=len(mine)) + (np.pi * rng.integers(0, 2, len(mine)) if flip else 0)
-        found.append(Detections(local))
+        found.append(AgentBoxes(local))
     return found
 
 
@@ -136,7 +136,7 @@ def test_an_agent_with_too_little_in_common_keeps_its_pose():
 
 
 def test_nothing_found_changes_nothing():
-    nothing = [Detections(np.zeros((0, 7)))] * 3
+    nothing = [AgentBoxes(np.zeros((0, 7)))] * 3
     poses = told(OFF)
     for found in (nothing, [views(world())[0], *nothing[1:]]):
         result = correct_poses(poses, found)
@@ -152,8 +152,8 @@ def test_a_jump_is_taken_for_a_false_match():
 def test_refused():
     with pytest.raises(InputError, match="3 poses and 2 agents"):
         correct_poses(CLEAN, views(world())[:2])
-    broken = Detections(np.full((1, 7), np.nan))
+    broken = AgentBoxes(np.full((1, 7), np.nan))
     with pytest.raises(InputError, match="not finite"):
         correct_poses(CLEAN, [broken] * 3)
     with pytest.raises(InputError, match="spread is not positive"):
-        correct_poses(CLEAN, [Detections(np.ones((1, 7)), np.zeros((1, 3)))] * 3)
+        correct_poses(CLEAN, [AgentBoxes(np.ones((1, 7)), np.zeros((1, 3)))] * 3)

@@ -19,7 +19,7 @@ from priorscope_detection.data.rigid import Array, half_open, matrix_pose, move_
 
 
 @dataclass(frozen=True)
-class Detections:
+class AgentBoxes:
     """What one agent found by itself, in its own LiDAR frame.
 
     Attributes
@@ -80,9 +80,9 @@ class Correction:
 
 
 def correct_frame(
-    frame: Frame, detections: Sequence[Detections], settings: PoseGraphSettings | None = None
+    frame: Frame, detections: Sequence[AgentBoxes], settings: PoseGraphSettings | None = None
 ) -> tuple[Frame, Correction]:
-    """The frame with corrected poses; its `Detections` are in the order of its agents."""
+    """The frame with corrected poses; its `AgentBoxes` are in the order of its agents."""
     poses = np.stack([agent.pose for agent in frame.agents])
     correction = correct_poses(poses, detections, settings)
     agents = tuple(replace(agent, pose=pose) for agent, pose in zip(frame.agents, correction.poses, strict=True))
@@ -90,7 +90,7 @@ def correct_frame(
 
 
 def correct_poses(
-    poses: Array, detections: Sequence[Detections], settings: PoseGraphSettings | None = None
+    poses: Array, detections: Sequence[AgentBoxes], settings: PoseGraphSettings | None = None
 ) -> Correction:
     """Correct x, y and yaw of all agents but the first, so that their boxes of one object agree.
 
@@ -98,7 +98,7 @@ def correct_poses(
     ----------
     poses : ndarray, (A, 4, 4)
         As told; height, roll and pitch stay.
-    detections : sequence of Detections, length A
+    detections : sequence of AgentBoxes, length A
     settings : PoseGraphSettings, optional
 
     Returns
@@ -142,7 +142,7 @@ def correct_poses(
     return Correction(result, len(groups), shared, moved)
 
 
-def _flat(detections: Sequence[Detections], told: Array) -> tuple[NDArray[np.int64], Array, Array]:
+def _flat(detections: Sequence[AgentBoxes], told: Array) -> tuple[NDArray[np.int64], Array, Array]:
     """Agent (N,), x, y, yaw (N, 3) in its frame made level, and spreads (N, 3) of all boxes."""
     agent = np.repeat(np.arange(len(detections)), [len(one.boxes) for one in detections])
     level = pose_matrix(told * [0, 0, 0, 1, 0, 1])

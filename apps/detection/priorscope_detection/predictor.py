@@ -24,8 +24,7 @@ from priorscope_detection.messages import messages
 from priorscope_detection.network.batch import make_batch
 from priorscope_detection.network.spec import Start
 from priorscope_detection.noise import bandwidth
-from priorscope_detection.pose_graph import Detections as AgentDetections
-from priorscope_detection.pose_graph import correct_frame
+from priorscope_detection.pose_graph import AgentBoxes, correct_frame
 from priorscope_detection.post_processing import Detections, PostProcessing, candidates, finish
 from priorscope_detection.published import MODELS
 
@@ -161,7 +160,7 @@ class Predictor:
         with self._precision():
             if self.correct_poses and len(frame.agents) > 1:
                 alone = self._alone(frame)
-                boxes = [AgentDetections(each.boxes.double().numpy()) for each in alone]
+                boxes = [AgentBoxes(each.boxes.double().numpy()) for each in alone]
                 frame, correction = correct_frame(frame, boxes)
                 corrected, sent = int(correction.moved.sum()), tuple(len(each) for each in alone[1:])
             sweeps = messages(frame, published=self.published)
