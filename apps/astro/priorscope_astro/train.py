@@ -186,10 +186,8 @@ def measured_spec(config: TrainConfig, galaxies: GalaxySet, stamps: Stamps | Non
 
 def mean_sky(stamps: Stamps, some: NDArray[np.float32]) -> NDArray[np.float64]:
     """Standard deviation of the sky in each band: the stamps' own, else the median of what is measured in some."""
-    if stamps.sky_sigma is not None:
-        known = np.asarray(stamps.sky_sigma, np.float64)
-        sigma = known if known.ndim == 1 else np.median(known, axis=0)
-    else:
+    sigma = stamps.common_sky
+    if sigma is None:
         from priorscope_astro.imaging.noise import sky_sigma
 
         sigma = np.median(sky_sigma(some), axis=0)
@@ -202,11 +200,8 @@ def mean_sky(stamps: Stamps, some: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def mean_psf(stamps: Stamps | None) -> NDArray[np.float32] | None:
     """The point spread function of each band (bands, h, w), averaged over stamps, sum 1; None where not known."""
-    if stamps is None or stamps.psf is None:
-        return None
-    psf = np.asarray(stamps.psf, np.float64)
-    psf = psf if psf.ndim == 3 else psf.mean(0)
-    return (psf / psf.sum((1, 2), keepdims=True)).astype(np.float32)
+    psf = None if stamps is None else stamps.common_psf
+    return None if psf is None else (psf / psf.sum((1, 2), keepdims=True)).astype(np.float32)
 
 
 def _check(config: TrainConfig) -> None:

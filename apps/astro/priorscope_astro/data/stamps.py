@@ -76,6 +76,18 @@ class Stamps:
         check_stamp(flux, what=f"object {self.ids[index]}")
         return flux
 
+    @property
+    def common_sky(self) -> NDArray[np.float64] | None:
+        """``sky_sigma`` of each band (B,), the median over galaxies; None where it is not known."""
+        sigma = None if self.sky_sigma is None else np.asarray(self.sky_sigma, np.float64)
+        return sigma if sigma is None or sigma.ndim == 1 else np.median(sigma, axis=0)
+
+    @property
+    def common_psf(self) -> NDArray[np.float64] | None:
+        """``psf`` of each band (B, h, w), the mean over galaxies; None where it is not known."""
+        psf = None if self.psf is None else np.asarray(self.psf, np.float64)
+        return psf if psf is None or psf.ndim == 3 else psf.mean(0)
+
     def galaxies(self) -> GalaxySet:
         """The same as :class:`GalaxySet` of mode flux."""
         return GalaxySet(self.ids, self.flux, "flux", votes=self.votes, labels=self.labels)

@@ -279,14 +279,7 @@ def _labelled(path: Path, mode: Mode, config: EvaluateConfig) -> tuple[GalaxySet
 
 def survey_of(stamps: Stamps) -> Survey:
     """What stamps have in common: the median noise and the mean PSF."""
-    sigma = psf = None
-    if stamps.sky_sigma is not None:
-        sigma = np.asarray(stamps.sky_sigma, np.float64)
-        sigma = sigma if sigma.ndim == 1 else np.median(sigma, axis=0)
-    if stamps.psf is not None:
-        psf = np.asarray(stamps.psf, np.float64)
-        psf = psf if psf.ndim == 3 else psf.mean(0)
-    return Survey(stamps.bands, stamps.unit, sigma, psf)
+    return Survey(stamps.bands, stamps.unit, stamps.common_sky, stamps.common_psf)
 
 
 def _has_stamps(path: Path) -> bool:
