@@ -34,6 +34,22 @@ class Pictures(Protocol):
     def __getitem__(self, index: int) -> NDArray[Any]: ...
 
 
+def member_picture(members: Members, name: str) -> NDArray[np.uint8]:
+    """One picture of a folder or archive: uint8 [H, W, 3].
+
+    Raises
+    ------
+    InputError
+        It is not there, or cannot be read; names it.
+    """
+    data = members.read(name)
+    try:
+        return read_image(io.BytesIO(data))
+    except InputError as error:
+        where = members.path / name if members.path.is_dir() else f"{members.path}: {name}"
+        raise InputError(error.fact, path=where, remedy=error.remedy) from None
+
+
 @dataclass(frozen=True)
 class MemberPictures:
     """Pictures of a folder or archive: uint8 [H, W, 3]."""
@@ -45,13 +61,7 @@ class MemberPictures:
         return len(self.names)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        name = self.names[index]
-        data = self.members.read(name)
-        try:
-            return read_image(io.BytesIO(data))
-        except InputError as error:
-            where = self.members.path / name if self.members.path.is_dir() else f"{self.members.path}: {name}"
-            raise InputError(error.fact, path=where, remedy=error.remedy) from None
+        return member_picture(self.members, self.names[index])
 
 
 @dataclass(frozen=True)

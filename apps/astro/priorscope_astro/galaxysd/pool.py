@@ -7,9 +7,9 @@ name is recorded; or the mean of the pool, in which no galaxy can be seen.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from priorscope.backbones.latents import LatentSpace
-from priorscope.data.images import IMAGE_SUFFIXES, read_image
+from priorscope.data.images import IMAGE_SUFFIXES
 from priorscope.data.members import Members
 from priorscope.diffusion.noise import Noise, item_seed
 from priorscope.errors import InputError
+from priorscope_astro.data.galaxies import member_picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class ReferencePool:
             files[place.stem] = name
         return cls(members, files, barred)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The names that may be used, sorted."""
         return sorted(name for name in self.files if name not in self.barred)
@@ -107,10 +108,7 @@ class ReferencePool:
             raise InputError(
                 f"the pool has no reference {name}", path=path, remedy="Give the folder that the plan was made with."
             )
-        try:
-            image = read_image(io.BytesIO(self.members.read(self.files[name])))
-        except InputError as error:
-            raise InputError(error.fact, path=path / self.files[name], remedy=error.remedy) from None
+        image = member_picture(self.members, self.files[name])
         if side is None or image.shape[:2] == (side, side):
             return image
         return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
