@@ -175,10 +175,16 @@ def _to_nearest_axis(boxes: Tensor) -> Tensor:
 
 
 def _rectangle_iou(a: Tensor, b: Tensor) -> Tensor:
-    edges = torch.minimum(a[:, None, 2:], b[None, :, 2:]) - torch.maximum(a[:, None, :2], b[None, :, :2])
+    common, union = _common_and_union(a, b)
+    return common / union
+
+
+def _common_and_union(a: Tensor, b: Tensor, more: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Areas of all pairs of rectangles, with ``more`` added to each side."""
+    edges = torch.minimum(a[:, None, 2:], b[None, :, 2:]) - torch.maximum(a[:, None, :2], b[None, :, :2]) + more
     common = edges.clamp_(min=0).prod(-1)
-    areas = [(r[:, 2:] - r[:, :2]).prod(1) for r in (a, b)]
-    return common / (areas[0][:, None] + areas[1][None] - common)
+    areas = [(r[:, 2:] - r[:, :2] + more).prod(1) for r in (a, b)]
+    return common, areas[0][:, None] + areas[1][None] - common
 
 
 def _published(anchors: Tensor, boxes: Tensor) -> Tensor:
@@ -186,11 +192,7 @@ def _published(anchors: Tensor, boxes: Tensor) -> Tensor:
 
     Anchors in a row tie up to rounding, so that the precision decides which is the best.
     """
-    a, b = standup(anchors.float()), standup(boxes.float())
-    edges = torch.minimum(a[:, None, 2:], b[None, :, 2:]) - torch.maximum(a[:, None, :2], b[None, :, :2]) + 1
-    common = edges.clamp_(min=0).prod(-1)
-    areas = [(r[:, 2:] - r[:, :2] + 1).prod(1) for r in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - common
+    common, union = _common_and_union(standup(anchors.float()), standup(boxes.float()), 1.0)
     return common.double() / union.double()
 
 
