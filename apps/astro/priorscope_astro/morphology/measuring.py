@@ -124,8 +124,7 @@ def measure(
         else:
             labels = given["segmentation"][read]
         for rows, stamps, spread in _stamps(light, labels, left_out, None if noise is None else noise[read]):
-            kernels = None if kernel is None else kernel if len(kernel) == 1 else kernel[begin + rows]
-            for name, values in _measured(stamps, spread, gain, kernels, fit).items():
+            for name, values in _measured(stamps, spread, gain, sersic.psf_of(kernel, begin + rows), fit).items():
                 found[name][begin + rows] = values
     return found
 
@@ -170,8 +169,8 @@ def _measured(stamps: Stamps, noise: Array | None, gain: float | None, psf: Arra
     order = np.argsort(area, kind="stable")
     parts = []
     for part in np.array_split(order, -(-len(order) // _TOGETHER)):
-        kernels = psf if psf is None or len(psf) == 1 else psf[part]
-        parts.append(_portion(stamps.take(part), None if noise is None else noise[part], gain, kernels, fit))
+        own_noise = None if noise is None else noise[part]
+        parts.append(_portion(stamps.take(part), own_noise, gain, sersic.psf_of(psf, part), fit))
     back = np.argsort(order)
     found = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
     # a search with many small steps: the more together, the better

@@ -47,6 +47,11 @@ def checked_psf(psf: ArrayLike, count: int) -> Array:
     return kernel / total[:, None, None]
 
 
+def psf_of(psf: Array | None, rows: NDArray[np.intp]) -> Array | None:
+    """The PSFs of these stamps, where each has its own."""
+    return psf if psf is None or len(psf) == 1 else psf[rows]
+
+
 class _Convolution:
     """Convolution of images with a PSF each; zeros lie outside the images."""
 
@@ -173,7 +178,6 @@ def fit(
     found["flag_sersic"] = np.full(len(images), 4, dtype=np.int64)
     if not len(tried):
         return found
-    kernels = psf if psf is None or len(psf) == 1 else psf[tried]
     images, masks, weights = images[tried], masks[tried], weights[tried]
     shape, rhalf = shape.rows(tried), rhalf[tried]
     start = np.empty((len(tried), _COUNT))
@@ -189,7 +193,7 @@ def fit(
     start[:, 3:5] = shape.centre
     start[:, 5] = 1 - 1 / shape.elongation
     start[:, 6] = shape.theta
-    parameters, cost, sound = _levenberg_marquardt(start, images, weights, _Convolution(kernels, size))
+    parameters, cost, sound = _levenberg_marquardt(start, images, weights, _Convolution(psf_of(psf, tried), size))
     bound = (parameters[:, 2] <= np.log(_SMALLEST_N)) | (parameters[:, 2] >= np.log(_LARGEST_N))
     axis, ellip, theta = _ordered(np.exp(parameters[:, 1]), parameters[:, 5], parameters[:, 6])
     values = (
