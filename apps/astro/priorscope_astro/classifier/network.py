@@ -9,12 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.residual import ResidualBlock
+from priorscope.backbones.state_dict import filled, read_safetensors
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS
 
@@ -153,8 +153,4 @@ class GalaxyClassifier(nn.Module):
             network = cls(spec)
         except (KeyError, TypeError) as error:
             raise InputError(f"has settings that are not understood ({error})", path=folder / _CONFIG) from None
-        try:
-            network.load_state_dict(load_file(folder / _WEIGHTS))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"cannot be read ({' '.join(str(error).split())[:200]})", path=folder / _WEIGHTS) from None
-        return network.eval().requires_grad_(False)
+        return filled(network, read_safetensors(folder / _WEIGHTS), folder / _WEIGHTS)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.residual import ResidualBlock
+from priorscope.backbones.state_dict import filled, read_safetensors
 from priorscope.errors import InputError
 from priorscope_pose.geometry.flip import merge_flip
 from priorscope_pose.sdpose.head import HeatmapHead
@@ -145,12 +145,9 @@ class ConvPoseNetwork(nn.Module):
                 key: tuple(v) if isinstance(v, list) else v for key, v in content["settings"].items()
             }
             network = cls(PoseSettings(**stated), content["widths"], content["blocks"])
-            network.load_state_dict(load_file(folder / _WEIGHTS))
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"has settings that are not understood ({error})", path=folder / FILE) from None
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"cannot be read ({' '.join(str(error).split())[:200]})", path=folder / _WEIGHTS) from None
-        return network.eval().requires_grad_(False)
+        return filled(network, read_safetensors(folder / _WEIGHTS), folder / _WEIGHTS)
 
 
 def is_conv_folder(source: str | Path) -> bool:
