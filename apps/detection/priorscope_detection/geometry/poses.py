@@ -7,12 +7,10 @@ matrices take points from the agent's LiDAR frame to the world.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from priorscope.errors import InputError
-from priorscope_detection.data.rigid import inverse, pose_matrix
-
-Array = NDArray[np.float64]
+from priorscope_detection.data.rigid import Array, inverse, pose_matrix
 
 
 def matrices(poses: ArrayLike) -> Array:

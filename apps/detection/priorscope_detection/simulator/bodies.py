@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.scenes.geometry import Mesh, box, cylinder, ellipsoid, extrude, joined, rotation_x
-
-Array = NDArray[np.float64]
+from priorscope_detection.data.rigid import Array
 
 PAINT, GLASS, RUBBER, CLOTH = range(4)
 #: Diffuse reflectivity; of paint it is the body's own.

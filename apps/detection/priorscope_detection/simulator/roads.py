@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.scenes.geometry import Mesh, blob, cylinder
+from priorscope_detection.data.rigid import Array
 
-from .bodies import Array
 from .settings import StreetSettings
 
 LANE = 3.3

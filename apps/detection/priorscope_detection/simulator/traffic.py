@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bodies import VEHICLES, Array, draw_size
+from priorscope_detection.data.rigid import Array
+
+from .bodies import VEHICLES, draw_size
 from .roads import LANE, Layout, Road
 from .settings import StreetSettings
 

@@ -15,8 +15,8 @@ import yaml
 from priorscope.data.files import refuse_overwrite, write_text
 from priorscope.errors import InputError
 from priorscope_detection.data.pcd import write_pcd
+from priorscope_detection.data.rigid import Array
 
-from .bodies import Array
 from .scenario import Scenario, Seen
 from .settings import StreetSettings
 
