@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -74,11 +75,7 @@ class DairV2X:
         for row in rows:
             _strings(row, ("vehicle_pointcloud_path", "infrastructure_pointcloud_path", "cooperative_label_path"), info)
         identities = [Path(row["vehicle_pointcloud_path"]).stem for row in rows]
-        double = (
-            sorted({one for one in identities if identities.count(one) > 1})
-            if len(set(identities)) < len(identities)
-            else []
-        )
+        double = sorted(one for one, count in Counter(identities).items() if count > 1)
         if double:
             raise InputError(f"the vehicle frame {double[0]} is listed twice", path=info, remedy="Remove one of them.")
         chosen = set(identities) if split is None else self._split(split)
