@@ -18,7 +18,7 @@ from priorscope_detection.data.kitti import Kitti, read_calibration
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.points import read_points
 from priorscope_detection.data.rigid import Array
-from priorscope_detection.noise import Disturbance, disturb
+from priorscope_detection.noise import Disturbance, read_disturbed
 from priorscope_detection.picture import bird_view
 from priorscope_detection.predictor import Predictor
 from priorscope_detection.results import AT_THE_LIDAR, write_json, write_kitti
@@ -41,7 +41,7 @@ class _Item:
             sweep = read_points(self.path)
             agent = Agent(self.path.stem, sweep.points, np.eye(4), np.eye(4), dropped=sweep.dropped)
             return Frame(self.stem, (agent,), Truth.of({}))
-        return disturb(self.frames.read(self.index, delay=how.delay).within(reach), how, seed=seed)
+        return read_disturbed(self.frames, self.index, how, seed=seed).within(reach)
 
     def to_camera(self) -> Array:
         if isinstance(self.frames, Kitti):
