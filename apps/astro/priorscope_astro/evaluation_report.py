@@ -283,10 +283,7 @@ def _classified(report: Report, run: RunFolder, findings: Findings, config: Eval
             "are. 'real, balanced' learnt every class equally often: generated galaxies have to do better than that "
             "to be more than a change of frequency."
         )
-        columns = list(dict.fromkeys(key for row in findings.rare_rows for key in row))
-        report.table(
-            [{key: row.get(key) for key in columns} for row in findings.rare_rows], best={"completeness": "greatest"}
-        )
+        report.table(findings.rare_rows, best={"completeness": "greatest"})
         if findings.found is not None:
             pictures, captions = findings.found
             name = findings.rare_rows[-1]["classifier"]
