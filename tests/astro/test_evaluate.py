@@ -211,7 +211,7 @@ def test_a_search_is_measured_at_natural_prevalence():
     scores[:, 0] = 1 - scores[:, 1]
     labels = ("rare",) * 10 + ("other",) * 10
     natural = {"rare": 0.01, "other": 0.99}
-    test = classifying.Scored(tuple(map(str, range(20))), labels, classifying.weights_of(labels, natural), scores)
+    test = classifying.Scored(labels, classifying.weights_of(labels, natural), scores)
     options = {"purity": 0.9, "best": (1, 100), "repeats": 50, "seed": 0}
     row = classifying.rare_figures(test, test, 1, "rare", **options)
     above = (scores[:10, 1] > 0.9).sum()
@@ -222,7 +222,7 @@ def test_a_search_is_measured_at_natural_prevalence():
     assert row["right among the 1 surest"] == 1
     # the first of twenty galaxies of nature: 0.02 of them are the rare ones above, the next is the false one's
     assert row["purity of the best 1"] == pytest.approx(0.02 * above + 0, abs=0.2)
-    unweighted = classifying.Scored(test.ids, labels, np.ones(20), scores)
+    unweighted = classifying.Scored(labels, np.ones(20), scores)
     assert classifying.rare_figures(unweighted, unweighted, 1, "rare", **options)["completeness"] == 1
     assert "completeness" not in classifying.rare_figures(None, test, 1, "rare", **options)
     figures = {row["class"]: row for row in classifying.class_figures(test, ("other", "rare"))}

@@ -126,7 +126,6 @@ def evaluate(config: EvaluateConfig, run: RunFolder, generated: Sample, real: Re
         generated,
         beside,
         look,
-        generated.mode,
         _rare(config, generated, labels),
         "all real galaxies" if splits is None else config.against,
         pictures_of(generated, look),
@@ -203,7 +202,6 @@ def _copies(findings: Findings, real: Real, rows: dict[str, NDArray[np.int64]]) 
     bank = small_values(real, train.tolist(), findings.look)
     compared = small_values(real, others.tolist(), findings.look)
     findings.copies = memorisation(values_of(findings.generated, findings.look), bank, compared, quantile=_QUANTILE)
-    findings.training_ids = tuple(real.galaxies.ids[row] for row in train)
     closest = np.argsort(findings.copies.generated.distance)
     near = np.stack(
         list(real.images(train[findings.copies.generated.index[closest[:8]]].tolist()))
@@ -335,15 +333,13 @@ def _scored(
     """What a classifier says of real galaxies, read in blocks; None where there are none."""
     if not len(rows):
         return None
-    names: list[str] = []
+    labels: list[str] = []
     scores = []
     for first in range(0, len(rows), _BLOCK):
         some = real.sample(rows[first : first + _BLOCK])
-        names += some.labels
+        labels += some.labels
         scores.append(classifying.class_scores(model, pictures_of(some, look), classes, rules))
-    ids = tuple(real.galaxies.ids[row] for row in rows)
-    weights = classifying.weights_of(tuple(names), natural)
-    return classifying.Scored(ids, tuple(names), weights, np.concatenate(scores))
+    return classifying.Scored(tuple(labels), classifying.weights_of(labels, natural), np.concatenate(scores))
 
 
 def _distances(config: EvaluateConfig, findings: Findings, models: dict[str, Any]) -> None:

@@ -143,13 +143,12 @@ class Scored:
 
     Attributes
     ----------
-    ids, labels : tuple of str
+    labels : tuple of str
     weights : array (N,)
         That restore natural prevalence.
     scores : array (N, classes)
     """
 
-    ids: tuple[str, ...]
     labels: tuple[str, ...]
     weights: NDArray[np.float64]
     scores: NDArray[np.float64]

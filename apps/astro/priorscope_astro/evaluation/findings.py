@@ -23,7 +23,6 @@ class Findings:
     generated: Sample
     real: Sample
     look: Look | None
-    mode: str
     rare: str
     against: str
     generated_pictures: NDArray[np.uint8]
@@ -35,7 +34,6 @@ class Findings:
     skies: tuple[Sky, Sky] | None = None
     sky_rows: list[dict[str, Any]] = field(default_factory=list)
     copies: Memorisation | None = None
-    training_ids: tuple[str, ...] = ()
     nearest: NDArray[np.uint8] | None = None
     agreement_rows: list[dict[str, Any]] = field(default_factory=list)
     classifier: str = ""
@@ -45,6 +43,11 @@ class Findings:
     prevalence: float | None = None
     catalogue: Any = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def mode(self) -> str:
+        """display or flux."""
+        return self.generated.mode
 
     def metrics(self) -> dict[str, Any]:
         """Everything that is a number, for metrics.json."""

@@ -52,7 +52,6 @@ class Sample:
     mode : {"display", "flux"}
     conditions : float32 array (N, 74), optional
         What was asked for.
-    prompts : tuple of str
     """
 
     ids: tuple[str, ...]
@@ -60,7 +59,6 @@ class Sample:
     images: NDArray[Any]
     mode: Mode
     conditions: NDArray[np.float32] | None = None
-    prompts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,12 +77,7 @@ class Sample:
             labels=tuple(self.labels[row] for row in places),
             images=self.images[places],
             conditions=None if self.conditions is None else self.conditions[places],
-            prompts=tuple(self.prompts[row] for row in places) if self.prompts else (),
         )
-
-    def of(self, name: str) -> Sample:
-        """Those of one class."""
-        return self.select([row for row, label in enumerate(self.labels) if label == name])
 
 
 @dataclass(frozen=True)
@@ -174,7 +167,6 @@ def _from_catalogue(table: Any, file: Path, config: EvaluateConfig) -> Sample:
         images,
         mode,
         conditions_of(table),
-        tuple(str(text) for text in table["prompt"]) if "prompt" in table.colnames else (),
     )
 
 

@@ -48,10 +48,6 @@ class Shapes:
     flag: NDArray[np.int64]
     offset: NDArray[np.float64]
 
-    def select(self, rows: Sequence[int] | NDArray[Any]) -> Shapes:
-        """Some of them."""
-        return Shapes({name: row[rows] for name, row in self.values.items()}, self.flag[rows], self.offset[rows])
-
     def space(self) -> NDArray[np.float64]:
         """C, A, S, Gini and M20 (N, 5)."""
         return np.stack([self.values[name] for name in SPACE], 1)
