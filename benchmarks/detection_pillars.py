@@ -67,13 +67,13 @@ def by_dictionary(points: torch.Tensor, grid: PillarGrid, max_points: int, max_p
     return found
 
 
-def milliseconds(work: Callable[[], Any], repeats: int) -> list[float]:
+def milliseconds(work: Callable[[], Any], repeats: int, clock: Callable[[], float] = time.process_time) -> list[float]:
     work()
     taken = []
     for _ in range(repeats):
-        begin = time.process_time()
+        begin = clock()
         work()
-        taken.append(1e3 * (time.process_time() - begin))
+        taken.append(1e3 * (clock() - begin))
     return taken
 
 
@@ -141,13 +141,7 @@ def speed(size: str, agents: int, count: int, repeats: int, device: str) -> None
                     network(batch, steps=steps, start="noise")
                 synchronised(device)
 
-            clock = time.process_time if device == "cpu" else time.perf_counter
-            work()
-            taken = []
-            for _ in range(repeats):
-                begin = clock()
-                work()
-                taken.append(1e3 * (clock() - begin))
+            taken = milliseconds(work, repeats, time.process_time if device == "cpu" else time.perf_counter)
             weights = sum(weight.numel() for weight in network.parameters())
             rows.append(
                 {
