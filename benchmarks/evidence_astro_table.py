@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence_pose_table import difference, values
+from evidence_pose_table import difference, print_markdown, values
 
 from priorscope_astro.metrics import mean_interval
 from priorscope_astro.simulator.config import CLASSES
@@ -53,9 +53,9 @@ def print_tables(rows: Rows) -> None:
 def _print_data(rows: Rows) -> None:
     sets = [row for row in rows if row["kind"] == "data"]
     if sets:
-        print("\n| set | galaxies | " + " | ".join(CLASSES) + " |\n| --- | --- |" + " --- |" * len(CLASSES))
-        for row in sets:
-            print(f"| {row['set']} | {row['galaxies']} | " + " | ".join(str(row[name]) for name in CLASSES) + " |")
+        print()
+        columns = ["set", "galaxies", *CLASSES]
+        print_markdown(columns, [[row[name] for name in columns] for row in sets])
 
 
 def _print_arms(rows: Rows) -> None:
@@ -65,7 +65,7 @@ def _print_arms(rows: Rows) -> None:
     print("\nDust lanes found at a purity of 90 % on validation: x 100, mean of seeds [95 % interval of the mean]\n")
     names = ("completeness", "purity in test", "at test's threshold", "average precision", "purity of the best 100")
     names += ("on validation", "rate", "validation by rate, half of the steps")
-    print("| arm | seeds | " + " | ".join(names) + " |\n| --- | --- |" + " --- |" * len(names))
+    lines = []
     for arm in arms:
         own = [row for row in rows if row["kind"] == "arm" and row["arm"] == arm]
         cells = [_interval([row["completeness"] for row in own])]
@@ -75,7 +75,8 @@ def _print_arms(rows: Rows) -> None:
         tried = {row["rate"]: row["completeness"] for row in rows if row["kind"] == "tuning" and row["arm"] == arm}
         cells.append(str(own[0].get("rate", "")))
         cells.append(", ".join(f"{rate:g}: {100 * value:.1f}" for rate, value in sorted(tried.items())))
-        print(f"| {arm} | {len(own)} | " + " | ".join(cells) + " |")
+        lines.append([arm, len(own), *cells])
+    print_markdown(["arm", "seeds", *names], lines)
     one = next(row for row in rows if row["kind"] == "arm")
     steps = sorted({row["steps"] for row in rows if row["kind"] == "arm" and "steps" in row})
     print(
@@ -87,13 +88,9 @@ def _print_arms(rows: Rows) -> None:
         print("\nCompleteness x 100, differences paired by seed with the 95 % interval of their mean\n")
         compared = [*(arm for arm in COMPARED if arm in arms), *(arm for arm in arms if f"{arm}+generated" in added)]
         compared = list(dict.fromkeys(compared))
-        print("| arm | " + " | ".join(f"- {arm}" for arm in compared) + " |\n| --- |" + " --- |" * len(compared))
-        for arm in added:
-            cells = [
-                difference(*(values(rows, "completeness", kind="arm", arm=one) for one in (arm, other)))
-                for other in compared
-            ]
-            print(f"| {arm} | " + " | ".join(cells) + " |")
+        found = {arm: values(rows, "completeness", kind="arm", arm=arm) for arm in arms}
+        lines = [[arm, *(difference(found[arm], found[other]) for other in compared)] for arm in added]
+        print_markdown(["arm", *(f"- {arm}" for arm in compared)], lines)
 
 
 def _print_judgement(rows: Rows) -> None:
@@ -101,15 +98,15 @@ def _print_judgement(rows: Rows) -> None:
     if not own:
         return
     print("\nGalaxies that the judge takes for what was asked, x 100; kernel distance in its features, x 1000\n")
-    print("| class | share in nature | generated | simulated | distance | between simulated |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    lines = []
     for row in own:
         cells = [f"{100 * row[key]:.1f}" for key in ("share", "generated", "simulated")]
         cells += [f"{1000 * row[key]:.2f}" for key in ("kid", "kid_simulated")]
-        print(f"| {row['class']} | " + " | ".join(cells) + " |")
+        lines.append([row["class"], *cells])
     main = [row for row in own if row["share"] >= MAIN]
-    each = {key: f"{100 * np.mean([row[key] for row in main]):.1f}" for key in ("generated", "simulated")}
-    print(f"| main classes, mean | | {each['generated']} | {each['simulated']} | | |")
+    each = [f"{100 * np.mean([row[key] for row in main]):.1f}" for key in ("generated", "simulated")]
+    lines.append(["main classes, mean", "", *each, "", ""])
+    print_markdown(["class", "share in nature", "generated", "simulated", "distance", "between simulated"], lines)
 
 
 def _print_morphology(rows: Rows) -> None:
@@ -120,8 +117,7 @@ def _print_morphology(rows: Rows) -> None:
         "\nWasserstein distance of generated galaxies from simulated ones of the class, over that between simulated "
         "ones; in brackets: over that of shuffled labels (below 1 is wanted)\n"
     )
-    print("| class | count | " + " | ".join(SHAPES) + " |\n| --- | --- |" + " --- |" * len(SHAPES))
-    below = 0
+    lines, below = [], 0
     for row in own:
         cells = []
         for shape in SHAPES:
@@ -129,7 +125,8 @@ def _print_morphology(rows: Rows) -> None:
             over = [far["generated"] / far[key] for key in ("simulated", "shuffled")]
             cells.append(f"{over[0]:.1f} ({over[1]:.2f})")
             below += over[1] < 1
-        print(f"| {row['class']} | {row['count']} | " + " | ".join(cells) + " |")
+        lines.append([row["class"], row["count"], *cells])
+    print_markdown(["class", "count", *SHAPES], lines)
     least = [min(row[shape][key] for row in own for shape in SHAPES) for key in ("measured", "measured_simulated")]
     print(
         f"\n{below} of {len(own) * len(SHAPES)} below shuffled labels. Of each class at least {100 * least[0]:.1f} % "

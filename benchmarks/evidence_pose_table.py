@@ -37,17 +37,24 @@ def difference(one: dict[int, float], other: dict[int, float]) -> str:
     return f"{array.mean():+.1f} +- {half:.1f}"
 
 
+def print_markdown(columns: Sequence[str], lines: Iterable[Iterable[Any]]) -> None:
+    """A Markdown table."""
+    for cells in (columns, ["---"] * len(columns), *lines):
+        print("| " + " | ".join(str(cell) for cell in cells) + " |")
+
+
 def print_tables(rows: Rows) -> None:
     """Markdown tables of what there is."""
     sets, arms = _ordered(rows, "set", "still"), _ordered(rows, "arm", "still")
     if arms:
         print("\nOKS AP x 100, mean [least, greatest] over seeds\n")
-        print("| arm | seeds | " + " | ".join(sets) + " |\n| --- | --- |" + " --- |" * len(sets))
+        lines = []
         for arm in arms:
             found = [values(rows, "AP", kind="still", arm=arm, set=name) for name in sets]
-            print(f"| {arm} | {len(found[0])} | " + " | ".join(shown(by_seed.values()) for by_seed in found) + " |")
+            lines.append([arm, len(found[0]), *(shown(by_seed.values()) for by_seed in found)])
+        print_markdown(["arm", "seeds", *sets], lines)
         print("\nDifference of AP x 100, paired by seed, with the 95 % interval of its mean\n")
-        print("| arm | over | " + " | ".join(sets) + " |\n| --- | --- |" + " --- |" * len(sets))
+        lines = []
         for one, other in (
             ("prior", "scratch"),
             ("prior", "conv"),
@@ -58,17 +65,18 @@ def print_tables(rows: Rows) -> None:
                     difference(*(values(rows, "AP", kind="still", arm=arm, set=name) for arm in (one, other)))
                     for name in sets
                 ]
-                print(f"| {one} | {other} | " + " | ".join(cells) + " |")
+                lines.append([one, other, *cells])
+        print_markdown(["arm", "over", *sets], lines)
     cells_of = sorted({(row["steps"], row["ensemble"]) for row in rows if row["kind"] == "clip"})
     if cells_of:
         print("\nPoseTrack mAP x 100 of clips, mean [least, greatest] over seeds\n")
-        print("| solver steps | ensemble | video | single | video - single |\n| --- | --- | --- | --- | --- |")
+        lines = []
         for steps, ensemble in cells_of:
             pair = [
                 values(rows, "mAP", kind="clip", arm=arm, steps=steps, ensemble=ensemble) for arm in ("video", "single")
             ]
-            cells = [str(steps), str(ensemble), *(shown(one.values()) for one in pair), difference(*pair)]
-            print("| " + " | ".join(cells) + " |")
+            lines.append([steps, ensemble, *(shown(one.values()) for one in pair), difference(*pair)])
+        print_markdown(["solver steps", "ensemble", "video", "single", "video - single"], lines)
     trained = [row for row in rows if row["kind"] == "training"]
     if trained:
         print("\nCPU seconds a step, by kind of network\n")
