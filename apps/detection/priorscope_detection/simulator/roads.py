@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,9 +188,7 @@ def _roads(rng: np.random.Generator, kind: str, extent: float) -> tuple[Road, ..
         turn = angle - float(yaw)
         c, s = np.cos(turn), np.sin(turn)
         start = -(np.array([[c, -s], [s, c]]) @ middle)
-        roads.append(
-            Road((float(start[0]), float(start[1])), float(angle + turn), 2 * extent, bend, lanes, road.parking)
-        )
+        roads.append(replace(road, start=(float(start[0]), float(start[1])), heading=float(angle + turn)))
     return tuple(roads)
 
 

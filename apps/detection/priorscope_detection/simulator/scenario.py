@@ -17,9 +17,9 @@ from priorscope_detection.data.rigid import Array, box_of_matrix, inverse, pose_
 
 from .bodies import Bodies, draw_size
 from .lidar import Returns, Triangles, sweep
-from .roads import PAVEMENT, Layout, draw_layout
+from .roads import KERB, PAVEMENT, Layout, draw_layout
 from .settings import StreetSettings
-from .traffic import Traffic, drive
+from .traffic import STEP, Traffic, drive
 
 UNIT = "-1"
 _UNIT_HEIGHT = 5.0
@@ -170,10 +170,9 @@ class Scenario:
         for number, road in enumerate(self.layout.roads):
             mine = self._walks[:, 0] == number
             walks = self._walks[mine]
-            xy, yaw = road.at(walks[:, 1] + walks[:, 3] * moment * 0.1, walks[:, 2])
-            # they stand on the pavement, 12 cm above the carriageway
+            xy, yaw = road.at(walks[:, 1] + walks[:, 3] * moment * STEP, walks[:, 2])
             boxes[mine] = np.column_stack(
-                [xy, walks[:, 6] / 2 + 0.12, walks[:, 4:7], yaw + np.where(walks[:, 3] < 0, np.pi, 0.0)]
+                [xy, walks[:, 6] / 2 + KERB, walks[:, 4:7], yaw + np.where(walks[:, 3] < 0, np.pi, 0.0)]
             )
         return boxes
 
@@ -238,7 +237,7 @@ class Scenario:
         places, speed = self.traffic.places[:, row], float(self.traffic.speeds[moment, row])
         yaw = places[moment, 2]
         before, after = max(moment - 1, 0), min(moment + 1, self.settings.frames - 1)
-        turned = (places[after, 2] - places[before, 2]) / max(after - before, 1) / 0.1
+        turned = (places[after, 2] - places[before, 2]) / max(after - before, 1) / STEP
         return speed * np.array([np.cos(yaw), np.sin(yaw), 0.0]), float(turned), speed
 
 
