@@ -8,6 +8,7 @@ asset_id; Zenodo 3565489) and ``images_gz2.zip`` (``images/ASSET_ID.jpg``, 424 x
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
@@ -143,14 +144,7 @@ def _with_pictures(galaxies: GalaxySet, mapping: dict[str, str], members: Member
     missing = len(galaxies) - len(unmapped) - len(rows)
     notes = [f"{len(unmapped)} objects are not in the file-name mapping"] if unmapped else []
     notes += [f"{missing} objects have no picture in {members.path.name}"] if missing else []
-    return GalaxySet(
-        found.ids,
-        MemberPictures(members, names),
-        votes=found.votes,
-        labels=found.labels,
-        columns=found.columns,
-        notes=(*galaxies.notes, *notes),
-    )
+    return replace(found, images=MemberPictures(members, names), notes=(*found.notes, *notes))
 
 
 def _first(folder: Path, names: Sequence[str], what: str) -> Path:
