@@ -12,7 +12,7 @@ from priorscope.errors import InputError
 from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
 from priorscope_astro.data.catalogue import read_catalogue
 from priorscope_astro.data.fits_stamps import read_fits_stamps
-from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.galaxies import GalaxySet, hdf5_file
 from priorscope_astro.data.galaxy10 import read_galaxy10
 from priorscope_astro.data.galaxy_datasets import read_galaxy_datasets
 from priorscope_astro.data.gz2 import read_gz2
@@ -61,13 +61,8 @@ def read_galaxies(
     if path.suffix == ".npz":
         return read_stamps(path).galaxies()
     if path.suffix in (".h5", ".hdf5"):
-        import h5py
-
-        try:
-            with h5py.File(path, "r") as file:
-                flux = "flux" in file
-        except OSError as error:
-            raise InputError(f"is no HDF5 file that can be read ({str(error)[:100]})", path=path) from None
+        with hdf5_file(path) as file:
+            flux = "flux" in file
         return read_stamps(path).galaxies() if flux else read_galaxy10(path)
     return _from_table(path, label_column, ids)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -75,6 +76,24 @@ class EncodedPictures:
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return read_image(io.BytesIO(self.data[index]))
+
+
+@contextmanager
+def hdf5_file(path: Path) -> Iterator[Any]:
+    """An HDF5 file, open to be read.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"is no HDF5 file that can be read ({str(error)[:100]})", path=path) from None
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 
 from priorscope.errors import InputError
 from priorscope_astro.conditions.galaxy10 import CLASSES, galaxy10_condition
-from priorscope_astro.data.galaxies import GalaxySet, HdfRows
+from priorscope_astro.data.galaxies import GalaxySet, HdfRows, hdf5_file
 
 
 def read_galaxy10(path: str | PathLike[str]) -> GalaxySet:
@@ -31,25 +31,18 @@ def read_galaxy10(path: str | PathLike[str]) -> GalaxySet:
         No such file, a key is missing, shapes do not fit (Galaxy10 SDSS, of 69 x 69 pixels, has other classes and is
         refused), or a class outside 0 to 9.
     """
-    import h5py
-
     path = Path(path)
     if not path.is_file():
         raise InputError("no such file", path=path, remedy="Check the path.")
-    try:
-        with h5py.File(path, "r") as file:
-            for key in ("images", "ans"):
-                if key not in file:
-                    raise InputError(
-                        f"has no {key!r}; it has {', '.join(file)}", path=path, remedy="Is it Galaxy10_DECals.h5?"
-                    )
-            shape, kind = file["images"].shape, file["images"].dtype
-            answers = np.asarray(file["ans"][()])
-            columns = {
-                name: np.asarray(file[name][()]) for name in ("ra", "dec", "redshift", "pxscale") if name in file
-            }
-    except OSError as error:
-        raise InputError(f"is no HDF5 file that can be read ({str(error)[:100]})", path=path) from None
+    with hdf5_file(path) as file:
+        for key in ("images", "ans"):
+            if key not in file:
+                raise InputError(
+                    f"has no {key!r}; it has {', '.join(file)}", path=path, remedy="Is it Galaxy10_DECals.h5?"
+                )
+        shape, kind = file["images"].shape, file["images"].dtype
+        answers = np.asarray(file["ans"][()])
+        columns = {name: np.asarray(file[name][()]) for name in ("ra", "dec", "redshift", "pxscale") if name in file}
     if len(shape) != 4 or shape[3] != 3 or kind != np.uint8:
         raise InputError(f"images are {kind} {list(shape)}", path=path, remedy="Expected uint8 [N, 256, 256, 3].")
     if shape[1:3] == (69, 69):

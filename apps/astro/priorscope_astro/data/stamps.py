@@ -24,7 +24,7 @@ from priorscope.data.files import atomic_path
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.conditions.votes import VoteTable
-from priorscope_astro.data.galaxies import GalaxySet, HdfRows, Pictures
+from priorscope_astro.data.galaxies import GalaxySet, HdfRows, Pictures, hdf5_file
 from priorscope_astro.data.ids import object_ids
 
 #: Largest side of a stamp, pixels: what is larger is a mosaic.
@@ -245,16 +245,11 @@ def read_stamps(path: str | PathLike[str]) -> Stamps:
         array = read_array(path, key="flux", ndim=4).astype(np.float32, copy=False)
         flux, shape = array, array.shape
     elif path.suffix in (".h5", ".hdf5"):
-        import h5py
-
-        try:
-            with h5py.File(path, "r") as file:
-                _check_keys(path, set(file))
-                content = {key: file[key][()] for key in file if key in (*_NUMBERS, "unit", "ids")}
-                content |= {key: file[key].asstr()[()] for key in ("bands", "classes") if key in file}
-                shape = file["flux"].shape
-        except OSError as error:
-            raise InputError(f"is no HDF5 file that can be read ({str(error)[:100]})", path=path) from None
+        with hdf5_file(path) as file:
+            _check_keys(path, set(file))
+            content = {key: file[key][()] for key in file if key in (*_NUMBERS, "unit", "ids")}
+            content |= {key: file[key].asstr()[()] for key in ("bands", "classes") if key in file}
+            shape = file["flux"].shape
         if len(shape) != 4:
             raise InputError(f"flux has shape {list(shape)}", path=path, remedy="It is [N, bands, y, x].")
         flux = HdfRows(path, "flux", shape[0])
