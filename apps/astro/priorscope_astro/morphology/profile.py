@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from priorscope_astro.morphology import overlap
 from priorscope_astro.morphology.filters import windows
-from priorscope_astro.morphology.lockstep import Rows, brent
+from priorscope_astro.morphology.lockstep import Function, Rows, brent
 
 Array = NDArray[np.float64]
 #: Width of the annuli of a Petrosian radius, pixels, and the ratio of brightness that defines it.
@@ -159,16 +159,14 @@ def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Ar
         2 where there is none: the smallest or largest radius is given.
     """
     count = len(images)
-    every = np.arange(count)
     outer = np.hypot(*images.shape[1:]) * (1 if shape.elongation is None else shape.elongation)
     grid = np.linspace(ANNULUS, np.broadcast_to(outer, count), _GRID, axis=1)
     flag = np.zeros(count, dtype=np.int64)
 
-    def excess_in(light: Light, of: Rows):  # type: ignore[no-untyped-def]
+    def excess_in(light: Light) -> Function:
         def excess(a: Array, rows: Rows) -> Array:
-            asked = of[rows]
             (inner, inner_area), (flux, area), (wider, wider_area) = (
-                light(a + step * ANNULUS, asked) for step in (-0.5, 0.0, 0.5)
+                light(a + step * ANNULUS, rows) for step in (-0.5, 0.0, 0.5)
             )
             annulus = _mean(wider - inner, wider_area - inner_area)
             within = _mean(flux, area)
@@ -190,7 +188,7 @@ def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Ar
             if needed > reached:
                 reached = float(grid[rows, np.minimum(at[rows] + 1, _GRID - 1)].max()) + ANNULUS
                 light = Light(images, masks, shape, reached)
-                excess = excess_in(light, every)
+                excess = excess_in(light)
             found = excess(grid[rows, at[rows]], rows)
             values[rows, at[rows]] = found
             passed = found <= 0
@@ -209,7 +207,7 @@ def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Ar
         ends = grid[rows, low[rows]], grid[rows, low[rows] + 1]
         light = Light(images[rows], masks[rows], shape.rows(rows), float(ends[1].max()) + ANNULUS)
         known = values[rows, low[rows]], values[rows, low[rows] + 1]
-        radius[rows] = brent(excess_in(light, np.arange(len(rows))), *ends, ends=known, xtol=_XTOL)
+        radius[rows] = brent(excess_in(light), *ends, ends=known, xtol=_XTOL)
     return radius, flag
 
 
