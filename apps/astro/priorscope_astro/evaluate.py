@@ -290,22 +290,21 @@ def _ask_classifiers(
     findings.prevalence = natural.get(findings.rare)
     classes = tuple(sorted(set(given)))
     rows = {split: np.array([row for row in rows[split] if labels[row]], np.int64) for split in ("validation", "test")}
-    for name, model in models.items():
-        scored = {
-            split: _scored(real, some, findings.look, model, classes, natural, config.classes)
-            for split, some in rows.items()
-        }
-        test = scored["test"]
-        if test is None:
-            findings.notes.append("No test galaxy has a class: completeness and purity are not measured.")
-            return
+    scored = {
+        split: _scored(real, some, findings.look, models, classes, natural, config.classes)
+        for split, some in rows.items()
+    }
+    if not scored["test"]:
+        findings.notes.append("No test galaxy has a class: completeness and purity are not measured.")
+        return
+    for name, test in scored["test"].items():
         findings.class_rows[name] = classifying.class_figures(test, classes)
         column = classes.index(findings.rare) if findings.rare in classes else -1
         if column < 0:
             findings.notes.append(f"No real galaxy is a {findings.rare}: nothing is searched for.")
             continue
         figures = classifying.rare_figures(
-            scored["validation"],
+            scored["validation"].get(name),
             test,
             column,
             findings.rare,
@@ -325,21 +324,24 @@ def _scored(
     real: Real,
     rows: NDArray[np.int64],
     look: Look | None,
-    model: Any,
+    models: dict[str, Any],
     classes: tuple[str, ...],
     natural: dict[str, float],
     rules: str,
-) -> classifying.Scored | None:
-    """What a classifier says of real galaxies, read in blocks; None where there are none."""
+) -> dict[str, classifying.Scored]:
+    """What each classifier says of real galaxies, which are read once, in blocks; empty where there are none."""
     if not len(rows):
-        return None
+        return {}
     labels: list[str] = []
-    scores = []
+    scores: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     for first in range(0, len(rows), _BLOCK):
         some = real.sample(rows[first : first + _BLOCK])
         labels += some.labels
-        scores.append(classifying.class_scores(model, pictures_of(some, look), classes, rules))
-    return classifying.Scored(tuple(labels), classifying.weights_of(labels, natural), np.concatenate(scores))
+        pictures = pictures_of(some, look)
+        for name, model in models.items():
+            scores[name].append(classifying.class_scores(model, pictures, classes, rules))
+    weights = classifying.weights_of(labels, natural)
+    return {name: classifying.Scored(tuple(labels), weights, np.concatenate(parts)) for name, parts in scores.items()}
 
 
 def _distances(config: EvaluateConfig, findings: Findings, models: dict[str, Any]) -> None:
