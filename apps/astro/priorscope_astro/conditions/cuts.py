@@ -121,6 +121,11 @@ def _places(answers: Sequence[str]) -> list[int]:
     return [ANSWERS.index(answer) for answer in answers]
 
 
+def per_question(answers: NDArray[Any]) -> NDArray[Any]:
+    """Values of the answers (N, 37), summed in each question: (N, 11)."""
+    return np.stack([answers[:, SLICES[question]].sum(1) for question in QUESTIONS], axis=1)
+
+
 def per_answer(questions: NDArray[Any]) -> NDArray[Any]:
     """Values of the questions (N, 11), repeated for each of their answers: (N, 37)."""
     return np.repeat(questions, [SLICES[question].stop - SLICES[question].start for question in QUESTIONS], axis=-1)

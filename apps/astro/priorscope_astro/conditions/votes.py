@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import Condition, VoteKind
-from priorscope_astro.conditions.cuts import Cuts, per_answer
+from priorscope_astro.conditions.cuts import Cuts, per_answer, per_question
 from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, ASKED_AFTER, QUESTIONS, SLICES, nearest
 
 #: Names of galaxy-datasets (Zoobot): question -> its name there, and its answers' there, in the tree's order. That
@@ -137,7 +137,7 @@ class VoteTable:
     @property
     def question_votes(self) -> NDArray[np.int64]:
         """Votes of each question, (N, 11)."""
-        return np.stack([self.counts[:, SLICES[question]].sum(1) for question in QUESTIONS], axis=1)
+        return per_question(self.counts)
 
     def normalised(self) -> NDArray[np.float64]:
         """Shares (N, 37) that sum to 1 in each question, or are all 0 where nobody was asked."""
@@ -147,8 +147,7 @@ class VoteTable:
         """Which questions of which galaxy are well sampled, (N, 11)."""
         table = cuts if isinstance(cuts, Cuts) else Cuts.read(cuts)
         shares = self.normalised()
-        answered = np.stack([shares[:, SLICES[question]].sum(1) > 0 for question in QUESTIONS], axis=1)
-        return table.well_sampled(self.question_votes, shares) & answered
+        return table.well_sampled(self.question_votes, shares) & (per_question(shares) > 0)
 
     def vectors(self, cuts: Cuts | str = "majority") -> NDArray[np.float32]:
         """Conditions of all galaxies, (N, 74); see :meth:`Condition.to_vector`."""
@@ -183,7 +182,7 @@ def _galaxy_datasets_names() -> list[str | None]:
 
 def _divided(values: NDArray[Any]) -> NDArray[np.float64]:
     """Each question's values divided by their sum; 0 where that is 0."""
-    sums = per_answer(np.stack([values[:, SLICES[question]].sum(1) for question in QUESTIONS], axis=1))
+    sums = per_answer(per_question(values))
     return np.divide(values, sums, out=np.zeros(values.shape), where=sums > 0)
 
 
