@@ -22,6 +22,7 @@ from priorscope_astro.conditions.tree import (
     SEVERAL,
     SLICES,
     SURVEYS,
+    checked_answer,
     checked_question,
     nearest,
     parent,
@@ -76,8 +77,7 @@ class Condition:
         if self.survey and self.survey not in SURVEYS:
             raise InputError(f"the survey {self.survey!r} is not known", remedy=nearest(self.survey, SURVEYS))
         for answer, weight in self.emphasis.items():
-            if answer not in ANSWER:
-                raise InputError(f"{answer!r} is no answer of the tree", remedy=nearest(answer, ANSWERS))
+            checked_answer(answer)
             if not np.isfinite(weight) or weight <= 0:
                 raise InputError(f"the weight of {answer} is {weight}, not a positive number")
         if not self.extrapolate:
@@ -90,9 +90,7 @@ class Condition:
 
     def share(self, answer: str) -> float | None:
         """The share of one answer, or None where its question is not known."""
-        if answer not in ANSWER:
-            raise InputError(f"{answer!r} is no answer of the tree", remedy=nearest(answer, ANSWERS))
-        question = ANSWER[answer].question
+        question = ANSWER[checked_answer(answer)].question
         if question not in self.fractions:
             return None
         return self.fractions[question][ANSWERS_OF[question].index(answer)]

@@ -102,6 +102,19 @@ def checked_question(name: str) -> str:
     return name
 
 
+def checked_answer(name: str) -> str:
+    """The name, if it is an answer's.
+
+    Raises
+    ------
+    InputError
+        It is not; the nearest one is suggested.
+    """
+    if name not in ANSWER:
+        raise InputError(f"{name!r} is no answer of the tree", remedy=nearest(name, ANSWERS))
+    return name
+
+
 def nearest(word: str, words: tuple[str, ...] | list[str]) -> str:
     """A sentence that suggests the nearest of some words, or lists them where none is near."""
     by_lower = {other.lower(): other for other in words}
