@@ -103,11 +103,7 @@ class _Ours:
             "pixel_scale": spec.pixel_scale,
             "sky_sigma": spec.sky_sigma or None,
         }
-        self.options: dict[str, Any] = {
-            "steps": STEPS if config.steps is None else config.steps,
-            "guidance": GUIDANCE if config.guidance is None else config.guidance,
-            "solver": config.solver or SOLVER,
-        }
+        self.options = _options(config, STEPS, GUIDANCE, SOLVER)
         self.cache = _cache(config.cache)
         self.facts = _facts(str(folder), [self.model.file], self.options, config.cache, "noise")
 
@@ -136,11 +132,7 @@ class _GalaxySD:
         )
         for row in plan.rows:
             self.model.prompts.tokens(row.prompt)  # a prompt that is too long is refused before work begins
-        self.options: dict[str, Any] = {
-            "steps": STEPS if config.steps is None else config.steps,
-            "guidance": GUIDANCE if config.guidance is None else config.guidance,
-            "solver": config.solver or SOLVER,
-        }
+        self.options = _options(config, STEPS, GUIDANCE, SOLVER)
         self.cache = _cache(config.cache)
         self.facts = _facts(config.model, self.model.parts.files, self.options, config.cache, config.start)
         self.facts["rescale"] = config.rescale
@@ -202,6 +194,15 @@ def reference_pool(config: GenerateConfig, plan: Plan, splits: Splits | None) ->
             )
         files[name] = found
     return ReferencePool(everything.members, files)
+
+
+def _options(config: GenerateConfig, steps: int, guidance: float, solver: str) -> dict[str, Any]:
+    """How to sample: what is asked for, else what the model's own defaults are."""
+    return {
+        "steps": steps if config.steps is None else config.steps,
+        "guidance": guidance if config.guidance is None else config.guidance,
+        "solver": config.solver or solver,
+    }
 
 
 def _cache(interval: int) -> Any:
