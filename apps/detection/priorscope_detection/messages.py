@@ -41,12 +41,12 @@ def messages(frame: Frame, *, clean: bool = False, published: bool = False) -> l
     sweeps = sweeps_of(frame, clean=clean)
     if published:
         return sweeps
-    moves = frame.to_ego(clean=clean)
-    planar = planar_part(moves)
     found = []
-    for sweep, agent, move, flat in zip(sweeps, frame.agents, moves, planar, strict=True):
+    for sweep, agent in zip(sweeps, frame.agents, strict=True):
+        move = sweep.to_ego.numpy()
+        flat = planar_part(move)
         points = torch.from_numpy(move_points(inverse(flat) @ move, agent.points))
-        found.append(AgentSweep(points, torch.from_numpy(flat), sweep.kind, sweep.delay))
+        found.append(replace(sweep, points=points, to_ego=torch.from_numpy(flat)))
     return found
 
 
