@@ -32,23 +32,6 @@ PROMPT = "sdss, in-between round galaxy, {dust lane:1.3}"
 SIDE = 104  # 13 latents: no multiple of 8, as the published 53
 
 
-def write_tokenizer(folder, first_end=512):
-    """CLIP's tokenizer without merges: a token a letter."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    letters = sorted(ByteLevel.alphabet())
-    ends = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    words = letters + [f"{letter}</w>" for letter in letters]
-    numbers = {word: number for number, word in enumerate(words)}
-    numbers |= {ends["bos_token"]: first_end, ends["eos_token"]: first_end + 1}
-    folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps(numbers))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": ends["eos_token"], **ends}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    (folder / "special_tokens_map.json").write_text(json.dumps({**ends, "pad_token": ends["eos_token"]}))
-
-
 TEXT = {
     "architectures": ["CLIPTextModel"],
     "model_type": "clip_text_model",
@@ -93,7 +76,7 @@ def networks(small_unet):
 
 
 @pytest.fixture(scope="module")
-def diffusers_folder(tmp_path_factory, networks):
+def diffusers_folder(tmp_path_factory, networks, write_tokenizer):
     root = tmp_path_factory.mktemp("models") / "galaxysd"
     for name in ("unet", "vae"):
         networks[name].save_config(root / name)
@@ -104,7 +87,7 @@ def diffusers_folder(tmp_path_factory, networks):
     state = {f"text_model.{key}": value for key, value in networks["text_encoder"].state_dict().items()}
     state["text_model.embeddings.position_ids"] = torch.arange(77)[None]
     save_file(state, root / "text_encoder/model.safetensors", {"format": "pt"})
-    write_tokenizer(root / "tokenizer")
+    write_tokenizer(root / "tokenizer", first_end=512)
     return root
 
 

@@ -34,23 +34,8 @@ def write_config(path, kind, config):
     path.write_text(json.dumps({"_class_name": kind, **config}))
 
 
-def write_tokenizer(folder):
-    """CLIP's tokenizer without merges: a token a letter, the ends where the published vocabulary has them."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    letters = sorted(ByteLevel.alphabet())
-    ends = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    numbers = {word: number for number, word in enumerate(letters + [f"{letter}</w>" for letter in letters])}
-    numbers |= {ends["bos_token"]: 49406, ends["eos_token"]: 49407}
-    folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps(numbers))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": ends["eos_token"], **ends}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
 @pytest.fixture
-def published(tmp_path, golden_files, read_json, read_manifest, write_random_weights):
+def published(tmp_path, golden_files, read_json, read_manifest, write_random_weights, write_tokenizer):
     """``published(container)`` -> (options for the command, bytes of the weights); its gigabytes are removed."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -73,7 +58,7 @@ def published(tmp_path, golden_files, read_json, read_manifest, write_random_wei
         encoder = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", **configs["text_encoder"]}
         (base / "text_encoder").mkdir()
         (base / "text_encoder/config.json").write_text(json.dumps(encoder))
-        write_tokenizer(base / "tokenizer")
+        write_tokenizer(base / "tokenizer", first_end=49406)  # where the published vocabulary has them
         size = write(base / "vae/diffusion_pytorch_model.safetensors", vae)
         if container == "diffusers":
             size += write(base / "unet/diffusion_pytorch_model.safetensors", unet)
