@@ -130,8 +130,8 @@ class _GalaxySD:
             precision=config.precision,
             rescale=config.rescale,
         )
-        for row in plan.rows:
-            self.model.prompts.tokens(row.prompt)  # a prompt that is too long is refused before work begins
+        for prompt in dict.fromkeys(row.prompt for row in plan.rows):
+            self.model.prompts.tokens(prompt)  # one that is too long is refused before work begins
         self.options = _options(config, STEPS, GUIDANCE, SOLVER)
         self.cache = _cache(config.cache)
         self.facts = _facts(config.model, self.model.parts.files, self.options, config.cache, config.start)
