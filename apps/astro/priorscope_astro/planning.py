@@ -76,12 +76,12 @@ def label(galaxies: GalaxySet, config: PlanConfig) -> GalaxySet:
         raise InputError(
             "has neither classes, votes nor captions", path=config.catalogue, remedy="Name --class-column."
         )
-    labels = []
-    for caption in galaxies.captions:
+    said: dict[str, str] = {}
+    for caption in dict.fromkeys(galaxies.captions):
         condition = Condition.from_tags(caption, extrapolate=True)
         fits = (r.name for r in rules if all((condition.share(a) or 0) >= config.agreement for a in r.answers))
-        labels.append(next(fits, UNCLASSIFIED))
-    return replace(galaxies, labels=tuple(labels))
+        said[caption] = next(fits, UNCLASSIFIED)
+    return replace(galaxies, labels=tuple(said[caption] for caption in galaxies.captions))
 
 
 def balance(galaxies: GalaxySet, splits: Splits, drawn: Mapping[str, int]) -> list[dict[str, Any]]:
