@@ -52,10 +52,9 @@ def make_sampler(config: GenerateConfig, plan: Plan, splits: Splits | None) -> S
     from priorscope_astro.diffusion.spec import is_galaxy_model
 
     folder = Path(config.model).expanduser()
-    if folder.is_dir() and (folder / "model").is_dir() and is_galaxy_model(folder / "model"):
-        folder = folder / "model"  # a run folder
-    if folder.is_dir() and is_galaxy_model(folder):
-        return _Ours(config, plan, folder)
+    for place in (folder / "model", folder):  # a run folder has it
+        if is_galaxy_model(place):
+            return _Ours(config, plan, place)
     return _GalaxySD(config, plan, splits)
 
 
