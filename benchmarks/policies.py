@@ -88,6 +88,9 @@ TRAININGS = {
     "pusht": Training("pusht", 6000, {"size": "tiny"}),
     "pick-place": Training("pick-place", 4000, {"discrete": GRIPPER, "discrete_scale": 10.0}),
     "pick-place-unscaled": Training("pick-place", 4000, {"discrete": GRIPPER}),
+    # where success is not yet 1, so that the gripper's scale can show
+    "pick-place-short": Training("pick-place", 1000, {"discrete": GRIPPER, "discrete_scale": 10.0}),
+    "pick-place-unscaled-short": Training("pick-place", 1000, {"discrete": GRIPPER}),
     "door-open": Training("door-open", 4000),
     # chunks of three actions: five in a plan, of 20 levels each
     "pusht-streaming": Training("pusht", 6000, {"size": "tiny", "objective": "streaming", "n_action_steps": 3}),
@@ -117,6 +120,8 @@ COMPARISONS = {
     ),
     "pick-place": Comparison("pick-place", (*FULL, "rti:2,1,0:do=1", "rti:auto:do=1")),
     "pick-place-unscaled": Comparison("pick-place-unscaled", (*FULL, "rti:2,1,0:do=1", "rti:auto:do=1")),
+    "pick-place-short": Comparison("pick-place-short", (*FULL, "rti:2,1,0:do=1", "rti:auto:do=1")),
+    "pick-place-unscaled-short": Comparison("pick-place-unscaled-short", (*FULL, "rti:2,1,0:do=1", "rti:auto:do=1")),
     "door-open": Comparison("door-open"),
     "pick-place-each-step": Comparison("pick-place", n_action_steps=1),
     "pick-place-unscaled-each-step": Comparison("pick-place-unscaled", n_action_steps=1),
