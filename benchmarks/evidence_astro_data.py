@@ -201,6 +201,16 @@ class Data:
         return Galaxies(flux, labels, conditions, tuple(f"generated-{seed}" for seed in seeds))
 
 
+    @cached_property
+    def noise(self) -> Galaxies:
+        """As many pictures of nothing but the sky's noise, labelled as the generated galaxies are."""
+        labels, conditions, seeds = self.asked()
+        random = np.random.default_rng(8)
+        sigma = np.array(SKY_SIGMA, np.float32)[:, None, None]
+        flux = random.standard_normal((len(labels), len(SKY_SIGMA), SIDE, SIDE), np.float32) * sigma
+        return Galaxies(flux, labels, conditions, tuple(f"noise-{seed}" for seed in seeds))
+
+
 class Repeated:
     """Training images of the generator, once as found in nature and once with all classes equally often.
 

@@ -83,7 +83,7 @@ def _print_arms(rows: Rows) -> None:
         f"\nTest: {one['positives']} dust lanes, {one['negatives']} others, weighted to 0.5 %. Steps of every arm: "
         f"{', '.join(map(str, steps))}."
     )
-    added = [arm for arm in arms if arm.endswith(("+generated", "+simulated"))]
+    added = [arm for arm in arms if arm.endswith(("+generated", "+simulated", "+noise"))]
     if added:
         print("\nCompleteness x 100, differences paired by seed with the 95 % interval of their mean\n")
         compared = [*(arm for arm in COMPARED if arm in arms), *(arm for arm in arms if f"{arm}+generated" in added)]

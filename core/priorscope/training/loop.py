@@ -217,9 +217,11 @@ def _accumulate(
 def _optimizer(weights: list[torch.nn.Parameter], config: LoopConfig) -> torch.optim.Optimizer:
     if not weights:
         raise InputError("no weight of the model is trained")
+    # one pass over each weight; on a CPU torch would otherwise make a dozen small calls for it
+    fused = True if all(weight.device.type == "cpu" for weight in weights) else None
     if config.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=config.lr)
-    return torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.Adam(weights, lr=config.lr, fused=fused)
+    return torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
 def _factor(config: LoopConfig, step: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope.training.order import Order, Place
 from priorscope_astro.classifier.examples import Examples
@@ -38,7 +39,7 @@ class BalancedOrder:
             raise InputError(f"class number {empty[0]} has no example to balance with", remedy="Leave it out.")
         self.seed = seed
         self.turns = Order(classes, seed)
-        self.orders = [Order(len(members), seed + 1 + label) for label, members in enumerate(self.members)]
+        self.orders = [Order(len(members), item_seed(seed, label)) for label, members in enumerate(self.members)]
 
     def __getitem__(self, position: int) -> Place:
         turn = self.turns[position]
