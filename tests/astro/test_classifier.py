@@ -144,6 +144,9 @@ def test_balanced_sampling_shows_each_class_equally_often():
     assert set(Counter(place.item for place in places if labels[place.item] == 0).values()) == {7}
     # the same item comes in another epoch each time, so that it is turned differently
     assert len(set(places)) == 630
+    # a neighbouring seed shares the order of no class
+    other = BalancedOrder(labels, 3, seed=1)
+    assert not {one.seed for one in order.orders} & {one.seed for one in other.orders}
     with pytest.raises(InputError, match="class number 1"):
         BalancedOrder(labels[labels != 1], 3, seed=0)
 

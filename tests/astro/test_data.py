@@ -276,6 +276,10 @@ def test_galaxy10_layout(tmp_path):
     assert galaxies.vectors().shape == (12, 74)
     assert (galaxies.vectors()[0] == galaxies.vectors()[10]).all()
     assert pickle.loads(pickle.dumps(galaxies.select([3, 4]))).image(1)[0, 0, 0] == 4
+    elsewhere = pickle.loads(pickle.dumps(galaxies))  # a worker that opens the file once it is gone
+    (tmp_path / "Galaxy10_DECals.h5").unlink()
+    with pytest.raises(InputError, match="row 0 cannot be read"):
+        elsewhere.image(0)
     for changes, said in [
         ({"ans": None}, "has no 'ans'"),
         ({"ans": np.full(12, 10, np.uint8)}, "has the class 10"),

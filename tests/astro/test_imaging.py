@@ -281,6 +281,8 @@ def test_noise_of_the_sky():
     missing[:40] = np.nan
     assert sky_sigma(missing) == pytest.approx(0.5, rel=0.05)
     assert np.isnan(sky_sigma(np.full((8, 8), np.nan)))
+    with pytest.raises(InputError, match="0 clippings"):
+        sky_sigma(sky, steps=0)
     frequency, power = power_spectrum(rng.normal(0, 2, (40, 32, 32)))
     assert frequency.shape == (16,)
     assert power.shape == (40, 16)

@@ -107,6 +107,12 @@ def test_files_of_classes_that_are_wrong(tmp_path, text, said):
         read_classes(path)
 
 
+def test_a_file_of_classes_that_is_no_text(tmp_path):
+    (tmp_path / "classes.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(InputError, match="cannot be read as text"):
+        read_classes(tmp_path / "classes.json")
+
+
 def test_deficit_fills_up_to_the_largest_class(labelled, splits):
     made = make_plan(labelled, splits, config())
     train = Counter(

@@ -72,6 +72,8 @@ def test_golden_dp_stat_normalizers(golden_cases):
 def test_one_factor_for_all_dimensions():
     field = largest_field(statistics(torch.tensor([[1.0, -4.0, 0.0], [2.0, 0.0, 0.0]])))
     assert torch.equal(field.normalize(torch.tensor([2.0, -4.0, 0.0])), torch.tensor([0.5, -1.0, 0.0]))
+    still = largest_field(statistics(torch.zeros(2, 3)))
+    assert torch.equal(still.normalize(torch.zeros(3)), torch.zeros(3))
 
 
 def test_golden_dp_mask(golden_cases):

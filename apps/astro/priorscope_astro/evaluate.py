@@ -13,6 +13,7 @@ from priorscope.evaluation.processes import process_index_and_count
 from priorscope.evaluation.run_folder import RunFolder, read_yaml
 from priorscope.evaluation.tables import print_table
 from priorscope_astro.acceptance import small_values
+from priorscope_astro.assignments import assignments
 from priorscope_astro.data.splits import Splits
 from priorscope_astro.evaluation import arms as training
 from priorscope_astro.evaluation import classifying
@@ -22,7 +23,7 @@ from priorscope_astro.evaluation.look import Look, look_of, pictures_of, values_
 from priorscope_astro.evaluation.sample import Real, Sample, chosen_rows, read_generated, read_real
 from priorscope_astro.evaluation.shapes import compare_shapes, measure_shapes
 from priorscope_astro.evaluation.sky import compare_sky, measure_sky
-from priorscope_astro.evaluation_config import EvaluateConfig, assignments, shares
+from priorscope_astro.evaluation_config import EvaluateConfig, shares
 from priorscope_astro.memorisation import memorisation
 
 _QUANTILE = 0.05
@@ -301,7 +302,9 @@ def _ask_classifiers(
         findings.class_rows[name] = classifying.class_figures(test, classes)
         column = classes.index(findings.rare) if findings.rare in classes else -1
         if column < 0:
-            findings.notes.append(f"No real galaxy is a {findings.rare}: nothing is searched for.")
+            note = f"No real galaxy is a {findings.rare}: nothing is searched for."
+            if note not in findings.notes:  # once for all classifiers
+                findings.notes.append(note)
             continue
         figures = classifying.rare_figures(
             scored["validation"].get(name),

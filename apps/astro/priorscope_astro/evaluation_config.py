@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from priorscope.errors import InputError
+from priorscope_astro.assignments import assignments
 
 
 @dataclass(frozen=True)
@@ -95,23 +96,6 @@ class EvaluateConfig:
         shares(self.prevalence)
         if self.features == "classifier" and self.classifier is None and not self.train_classifiers:
             raise InputError("--features classifier without a classifier", remedy="Give --classifier.")
-
-
-def assignments(words: tuple[str, ...], option: str) -> dict[str, str]:
-    """NAME=VALUE words as a mapping.
-
-    Raises
-    ------
-    InputError
-        A word without a name or value, or a name twice.
-    """
-    found: dict[str, str] = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        if not name or not value or name in found:
-            raise InputError(f"{option} {word!r}", remedy="Write NAME=VALUE, each name once.")
-        found[name] = value
-    return found
 
 
 def shares(words: tuple[str, ...]) -> dict[str, float]:

@@ -15,6 +15,7 @@ import numpy as np
 from priorscope.errors import InputError
 from priorscope.evaluation.config import plain
 from priorscope.evaluation.tables import print_table
+from priorscope_astro.assignments import assignments
 from priorscope_astro.conditions.classes import UNCLASSIFIED, ClassRule, classify, read_classes
 from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.cuts import Cuts
@@ -220,7 +221,7 @@ class _Told:
         self.cuts = Cuts.read(config.cuts)
         self.told: dict[tuple[str, int | None], tuple[Condition, str]] = {}  # the same galaxy lends more than once
         self.rules = {rule.name: rule for rule in read_classes(config.classes, extrapolate=config.extrapolate)}
-        self.prompts = _assignments(config.prompts, "--prompts") if source == "text" else {}
+        self.prompts = assignments(config.prompts, "--prompts", "CLASS") if source == "text" else {}
 
     def check(self, names: Sequence[str]) -> None:
         """Raise where nothing can be said of one of these classes."""
@@ -337,20 +338,9 @@ def _known_class(name: str, classes: Collection[str]) -> None:
         raise InputError(f"there is no class {name!r}", remedy=nearest(name, sorted(classes) or ["none"]))
 
 
-def _assignments(words: Sequence[str], option: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        name, value = name.strip(), value.strip()
-        if not sign or not value or name in found:
-            raise InputError(f"{option} {word!r}", remedy="Write CLASS=VALUE, each class once.")
-        found[name] = value
-    return found
-
-
 def _explicit(words: Sequence[str], classes: Collection[str]) -> dict[str, int]:
     numbers = {}
-    for name, value in _assignments(words, "--counts").items():
+    for name, value in assignments(words, "--counts", "CLASS").items():
         _known_class(name, classes)
         if not value.isdigit():
             raise InputError(f"--counts {name}={value}", remedy="A number of images is a whole number from 0 up.")

@@ -104,6 +104,7 @@ def identity_field(stats: Statistics) -> FieldScale:
 def largest_field(stats: Statistics) -> FieldScale:
     """One factor for all dimensions, 1 over the largest absolute value (robomimic's low-dimensional observations)."""
     largest = torch.maximum(stats["max"].max(), stats["min"].abs().max())
+    largest = torch.where(largest == 0, 1.0, largest)  # nothing but zeros stays so
     return FieldScale(torch.full_like(stats["max"], 1.0) / largest, torch.zeros_like(stats["max"]), stats)
 
 

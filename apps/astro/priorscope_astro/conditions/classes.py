@@ -72,7 +72,10 @@ def read_classes(name: str | PathLike[str] = "gz2", *, extrapolate: bool = False
         path = Path(name)
         if not path.is_file():
             raise InputError("no such file of classes", path=path, remedy="Use gz2, or a JSON file of classes.")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read as text ({error})", path=path, remedy="Write it as UTF-8.") from None
     try:
         rows: list[dict[str, Any]] = json.loads(text)["classes"]
         rules = tuple(ClassRule.from_tags(str(row["name"]), str(row["tags"]), extrapolate=extrapolate) for row in rows)

@@ -116,9 +116,9 @@ class HdfRows:
 
         import h5py
 
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), h5py.File(self.path, "r"))
         try:
+            if self._opened is None or self._opened[0] != os.getpid():
+                self._opened = (os.getpid(), h5py.File(self.path, "r"))
             return np.asarray(self._opened[1][self.dataset][index])
         except OSError as error:
             raise InputError(f"row {index} cannot be read ({str(error)[:80]})", path=self.path) from error

@@ -26,7 +26,14 @@ def sky_sigma(images: ArrayLike, *, clip: float = 3.0, steps: int = 20) -> Array
     -------
     array (...)
         In the images' unit; 0 for constant images, NaN where no pixel is finite.
+
+    Raises
+    ------
+    InputError
+        For fewer than one clipping.
     """
+    if steps < 1:
+        raise InputError(f"{steps} clippings", remedy="Use 1 or more.")
     stack = np.asarray(images, dtype=np.float64)
     flat = stack.reshape(-1, stack.shape[-2] * stack.shape[-1]).copy()
     flat[~np.isfinite(flat)] = np.nan

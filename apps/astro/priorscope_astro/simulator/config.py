@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from priorscope.errors import InputError
+from priorscope_astro.assignments import assignments
 
 #: Classes of galaxies, in the order of their numbers, and how often each is drawn.
 PREVALENCES: dict[str, float] = {
@@ -100,9 +101,9 @@ def shares_of(given: Sequence[str]) -> dict[str, float]:
         less where all classes are named.
     """
     named: dict[str, float] = {}
-    for word in given:
-        name, sign, value = word.partition("=")
-        if name not in PREVALENCES or not sign or name in named:
+    for name, value in assignments(given, "--prevalence", "CLASS").items():
+        word = f"{name}={value}"
+        if name not in PREVALENCES:
             raise InputError(f"--prevalence {word}", remedy=f"Give CLASS=SHARE, each once, of {', '.join(CLASSES)}.")
         try:
             named[name] = float(value)

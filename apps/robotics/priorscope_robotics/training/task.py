@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,7 @@ class StreamingTask(PolicyTask):
         model = self._policy
         spec = model.spec
         # the levels (B,) of the batch seed those of the time steps
-        seed = int(t.cpu().sum()) * 1_000_003 + len(t)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(zlib.crc32(t.cpu().numpy().tobytes()))
         levels = streaming_levels(
             len(x0), spec.horizon, spec.first_action, spec.n_action_steps, spec.diffusion.steps, generator
         ).to(x0.device)
