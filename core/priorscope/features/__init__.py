@@ -21,6 +21,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "pooling_matrix": "attention",
         "pooled_attention": "attention",
         "attention_map": "attention",
+        "self_attention_map": "attention",
+        "cross_attention_map": "attention",
         "FeatureExtractor": "extractor",
         "FeatureTransformer": "transformer",
         "TensorFolder": "cache",

@@ -68,6 +68,45 @@ def pooled_attention(query: torch.Tensor, key: torch.Tensor, pool: torch.Tensor,
     return functional.scaled_dot_product_attention(query, key, values, scale=scale)[..., :pooled]
 
 
+def self_attention_map(pooled: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Pooled self-attention weights as a channel-first map.
+
+    Parameters
+    ----------
+    pooled : Tensor (B, heads, h * w, K)
+        As :func:`pooled_attention` gives them.
+    size : (int, int)
+        Height and width of the queries' grid.
+
+    Returns
+    -------
+    Tensor (B, heads * K, h, w)
+        Head-major, divided by its maximum over queries and pooled keys (one a head and item), hence in [0, 1].
+    """
+    return _channels_first(pooled / pooled.amax((-1, -2), keepdim=True), size)
+
+
+def cross_attention_map(weights: torch.Tensor, size: tuple[int, int], *, blocks: int | None = None) -> torch.Tensor:
+    """Attention to tokens as a channel-first map (B, heads * K, h, w), head-major.
+
+    Parameters
+    ----------
+    weights : Tensor (B, heads, h * w, tokens)
+    size : (int, int)
+    blocks : int, optional
+        Means over so many runs of consecutive tokens (PrimeDepth's ``n_ca_maps``). Default: each token for itself.
+    """
+    if blocks is not None:
+        if blocks < 1 or weights.shape[-1] % blocks:
+            raise InputError(f"{weights.shape[-1]} tokens do not divide into {blocks} blocks")
+        weights = weights.unflatten(-1, (blocks, -1)).mean(-1)
+    return _channels_first(weights, size)
+
+
+def _channels_first(weights: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return weights.transpose(-1, -2).reshape(weights.shape[0], -1, *size)
+
+
 def attention_map(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -98,8 +137,5 @@ def attention_map(
     """
     query, key = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key))
     if key_size is None:
-        weights = (query * scale @ key.transpose(-1, -2)).softmax(-1)
-    else:
-        weights = pooled_attention(query, key, pooling_matrix(*key_size), scale)
-        weights = weights / weights.amax((-1, -2), keepdim=True)
-    return weights.transpose(-1, -2).reshape(weights.shape[0], -1, *size)
+        return cross_attention_map((query * scale @ key.transpose(-1, -2)).softmax(-1), size)
+    return self_attention_map(pooled_attention(query, key, pooling_matrix(*key_size), scale), size)

@@ -1,0 +1,229 @@
+"""Reading PrimeDepth's checkpoint, to the last key: a Lightning ``.ckpt`` in latent diffusion's names.
+
+The U-Net, the autoencoder, the text tower and the trained part lie in one state dict. Two kinds of keys are not read:
+the noise schedule's buffers, which follow from two numbers, and the head for semantic segmentation.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from priorscope.backbones.latents import AutoencoderSpace
+from priorscope.backbones.ldm_names import clip_text_name, split_attention, take, unet_names, vae_name
+from priorscope.backbones.pages import give_back
+from priorscope.backbones.state_dict import filled
+from priorscope.data.torch_pickle import load_mapped
+from priorscope.errors import InputError
+from priorscope_depth.primedepth.architecture import Architecture
+from priorscope_depth.primedepth.labeller import Labeller, labeller_name, set_epsilon
+
+State = dict[str, torch.Tensor]
+
+#: What the parts are called in the file.
+PREFIXES = {
+    "unet": "model.diffusion_model.",
+    "vae": "first_stage_model.",
+    "text": "cond_stage_model.model.",
+    "labeller": "labeller.",
+}
+#: Buffers of the noise schedule; ours is computed.
+BUFFERS = frozenset(
+    {
+        "betas",
+        "alphas_cumprod",
+        "alphas_cumprod_prev",
+        "sqrt_alphas_cumprod",
+        "sqrt_one_minus_alphas_cumprod",
+        "log_one_minus_alphas_cumprod",
+        "sqrt_recip_alphas_cumprod",
+        "sqrt_recipm1_alphas_cumprod",
+        "posterior_variance",
+        "posterior_log_variance_clipped",
+        "posterior_mean_coef1",
+        "posterior_mean_coef2",
+        "logvar",
+    }
+)
+#: The head for semantic segmentation, which depth needs nothing of.
+SEGMENTATION = "label_predictor."
+#: Parts of the text tower that only compare texts with pictures.
+_UNUSED_TEXT = ("text_projection", "logit_scale")
+_REMEDY = "Is it PrimeDepth's whole checkpoint, completely downloaded?"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What :func:`read_networks` found in a file.
+
+    Parameters
+    ----------
+    unet : UNet2DConditionModel
+    latents : AutoencoderSpace
+        Its decoder is the depth head, so that one streams as the other does.
+    labeller : Labeller
+    notes : tuple of str
+        What a user may want to know about the file.
+    """
+
+    unet: Any
+    latents: AutoencoderSpace
+    labeller: Labeller
+    notes: tuple[str, ...] = ()
+
+
+def read_state(path: Path) -> State:
+    """The state dict of a file, mapped, not read.
+
+    Raises
+    ------
+    InputError
+        No such file, one that is damaged, or one that names code to be run.
+    """
+    if not path.is_file():
+        raise InputError("no such checkpoint file", path=path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = load_mapped(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"is not read, since it holds more than tensors ({reason})",
+            path=path,
+            remedy="Convert its state_dict to safetensors where you trust it, and give that file.",
+        ) from None
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"cannot be read as a checkpoint ({reason})", path=path, remedy=_REMEDY) from None
+    state = content.get("state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError("holds no state_dict of tensors", path=path, remedy=_REMEDY)
+    return dict(state)
+
+
+def split_parts(state: State) -> dict[str, State]:
+    """The weights of each part (:data:`PREFIXES`, and ``segmentation``) without its prefix.
+
+    Raises
+    ------
+    InputError
+        A part that is missing; keys of no part.
+    """
+    parts: dict[str, State] = {name: {} for name in (*PREFIXES, "segmentation")}
+    left = []
+    for key, value in state.items():
+        name = next((name for name, prefix in PREFIXES.items() if key.startswith(prefix)), None)
+        if name is not None:
+            inner = key.removeprefix(PREFIXES[name])
+            if name == "labeller" and inner.startswith(SEGMENTATION):
+                name = "segmentation"
+            parts[name][inner] = value
+        elif key not in BUFFERS:
+            left.append(key)
+    lacking = [PREFIXES[name] + "*" for name in ("unet", "vae", "labeller") if not parts[name]]
+    if lacking:
+        raise InputError(f"has no keys {' and '.join(lacking)}", remedy=_REMEDY)
+    if left:
+        raise InputError(f"has {len(left)} keys of no known part ({', '.join(sorted(left)[:3])})", remedy=_REMEDY)
+    return parts
+
+
+def read_networks(
+    path: Path, architecture: Architecture | None = None, *, dtype: torch.dtype = torch.float32
+) -> Networks:
+    """The networks of a file, on the CPU, without gradients: the U-Net in ``dtype``, the others in float32.
+
+    Parameters
+    ----------
+    path : Path
+        ``.ckpt`` as published, or a safetensors file of its state dict.
+    architecture : Architecture, optional
+        Sizes, which the file does not state. Default: the published ones.
+
+    Raises
+    ------
+    InputError
+        What :func:`read_state` refuses; keys that are missing, unexpected or of another shape.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    sizes = architecture or Architecture()
+    state = read_state(path)
+    try:
+        parts = split_parts(state)
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(**sizes.unet)
+            vae = AutoencoderKL(**vae_config(sizes))
+            labeller = Labeller(sizes)
+        names = unet_names(unet.state_dict(), sizes.unet["layers_per_block"])
+        levels = len(sizes.vae["block_out_channels"])
+        filled(unet, _cast(take(unet.state_dict(), parts["unet"], names.__getitem__), dtype), path)
+        filled(vae, _cast(take(vae.state_dict(), parts["vae"], lambda key: vae_name(key, levels)), None), path)
+        head_levels = len(sizes.head["block_out_channels"])
+        own = take(labeller.state_dict(), parts["labeller"], lambda key: labeller_name(key, head_levels))
+        filled(labeller, _cast(own, None), path)
+    except InputError as error:
+        raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
+    set_epsilon(vae.encoder)
+    notes = ("the file's head for segmentation is not loaded",) if parts["segmentation"] else ()
+    return Networks(unet, latent_space(vae, labeller), labeller, notes)
+
+
+def latent_space(vae: Any, labeller: Labeller) -> AutoencoderSpace:
+    """The autoencoder's latent space, with the depth head where its own decoder was, which nothing needs here."""
+    vae.decoder, vae.post_quant_conv = labeller.depth_predictor, None
+    return AutoencoderSpace(vae)
+
+
+def read_text_encoder(path: Path, architecture: Architecture | None = None) -> Any:
+    """The text tower of a file as a ``CLIPTextModel``, float32, without gradients; errors as :func:`read_networks`."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    sizes = architecture or Architecture()
+    weights = split_parts(read_state(path))["text"]
+    if sizes.text is None or not weights:
+        raise InputError(f"has no keys {PREFIXES['text']}*", path=path, remedy=_REMEDY)
+    with torch.device("meta"):
+        model = CLIPTextModel(CLIPTextConfig(**sizes.text))
+    keys = {key: value for key, value in model.state_dict().items() if not key.endswith("position_ids")}
+    weights = {key: value for key, value in weights.items() if key not in _UNUSED_TEXT}
+    try:
+        own = _cast(take(keys, split_attention(weights), clip_text_name), None)
+        for key, value in model.state_dict().items():  # integers that count the positions
+            own.setdefault(key, torch.arange(value.shape[-1])[None])
+        filled(model, own, path)
+    except InputError as error:
+        raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
+    # buffers that are in no state dict were made on the meta device
+    embeddings = next(module for module in model.modules() if hasattr(module, "position_ids"))
+    embeddings.position_ids = torch.arange(sizes.text["max_position_embeddings"])[None]
+    return model
+
+
+def vae_config(architecture: Architecture) -> dict[str, Any]:
+    """The autoencoder's sizes with the kinds of blocks that go with them."""
+    levels = len(architecture.vae["block_out_channels"])
+    return {
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        **architecture.vae,
+    }
+
+
+def _cast(state: State, dtype: torch.dtype | None) -> State:
+    """Weights in ``dtype`` (None: float32); what was copied for it is given back to the system."""
+    cast = {}
+    for key, value in state.items():
+        cast[key] = value.to(dtype or torch.float32)
+        if cast[key] is not value:
+            give_back([value])
+    return cast
