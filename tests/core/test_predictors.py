@@ -78,6 +78,22 @@ def test_tiling_is_exact_for_local_functions():
         predict_tiled(image, local, tile=16, overlap=16)
 
 
+def test_tiles_are_averaged_by_count():
+    """Two tiles of 40 on 60 pixels: the 20 they share are the plain mean, where feathering goes over gradually."""
+    image = torch.cat([torch.zeros(1, 1, 40, 20), torch.ones(1, 1, 40, 40)], dim=-1)
+
+    def brightest(x):
+        return x.amax(dim=(2, 3), keepdim=True) + x.amin(dim=(2, 3), keepdim=True) + torch.zeros_like(x)
+
+    counted = predict_tiled(image, brightest, tile=40, overlap=20, blend="count")
+    expected = torch.cat([torch.full((20,), value) for value in (1.0, 1.5, 2.0)])
+    torch.testing.assert_close(counted[0, 0, 0], expected)
+    feathered = predict_tiled(image, brightest, tile=40, overlap=20)[0, 0, 0]
+    assert (feathered.diff()[19:40] > 0).all()
+    with pytest.raises(InputError, match="blended"):
+        predict_tiled(image, brightest, tile=40, overlap=20, blend="max")
+
+
 def test_tiles_of_affine_invariant_predictions_are_aligned():
     """Each tile comes with its own scale and shift; with a reference the blend has none left."""
     generator = torch.Generator().manual_seed(0)

@@ -66,5 +66,10 @@ __getattr__, __dir__, __all__ = lazy_names(
         "SimpleVESchedule": "simple_sde",
         "euler_maruyama": "simple_sde",
         "late_start": "warm_start",
+        "DecoupledDenoiser": "decoupled",
+        "DecoupledSchedule": "decoupled",
+        "brownian_bridge": "decoupled",
+        "decoupled_losses": "decoupled",
+        "decoupled_times": "decoupled",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
@@ -39,8 +40,9 @@ def predict_tiled(
     overlap: int = 192,
     reference: torch.Tensor | None = None,
     batch_size: int = 1,
+    blend: Literal["feather", "count"] = "feather",
 ) -> torch.Tensor:
-    """Predict tile by tile and blend with feathered weights.
+    """Predict tile by tile and blend.
 
     Parameters
     ----------
@@ -56,6 +58,9 @@ def predict_tiled(
         first, and a tile that would need a negative scale (it disagrees with the whole) takes the reference.
     batch_size : int
         Tiles a call.
+    blend : {"feather", "count"}
+        Weights that fall towards a tile's inner borders, or the plain mean of the tiles that cover a pixel
+        (DiffusionEdge's; it shows seams where tiles disagree).
 
     Returns
     -------
@@ -63,6 +68,8 @@ def predict_tiled(
     """
     if image.ndim != 4 or image.shape[0] != 1:
         raise InputError(f"tiling takes one image (1, C, H, W), got {tuple(image.shape)}")
+    if blend not in ("feather", "count"):
+        raise InputError(f"tiles blended by {blend!r}", remedy="Use 'feather' or 'count'.")
     height, width = image.shape[-2:]
     rows, columns = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
     places = [(top, left) for top in rows for left in columns]
@@ -79,10 +86,12 @@ def predict_tiled(
             window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
             if reference is not None:
                 prediction = _fit(prediction, reference[window][0])
-            blend = _window(top, rows, size[0])[:, None] * _window(left, columns, size[1])[None, :]
-            blend = blend.to(image.device)
-            total[window] += blend * prediction
-            weight[window] += blend
+            weights = torch.ones(size)
+            if blend == "feather":
+                weights = _window(top, rows, size[0])[:, None] * _window(left, columns, size[1])[None, :]
+            weights = weights.to(image.device)
+            total[window] += weights * prediction
+            weight[window] += weights
     assert total is not None
     return total / weight
 
