@@ -50,7 +50,7 @@ def sweep(count: int, seed: int = 0) -> torch.Tensor:
 
 def by_dictionary(points: torch.Tensor, grid: PillarGrid, max_points: int, max_pillars: int) -> dict[Any, list[int]]:
     """Rows of each cell's points, cells in the order of their first points."""
-    low, cell = np.float32(grid.extent[:3]), np.float32(grid.cell)
+    low, cell = np.asarray(grid.extent[:3], np.float32), np.asarray(grid.cell, np.float32)
     places = np.floor((points[:, :3].numpy() - low) / cell)
     found: dict[Any, list[int]] = {}
     for row, place in enumerate(places.tolist()):

@@ -210,6 +210,14 @@ def test_directories_that_do_not_fit(tmp_path):
     refused("anchors of stride 4", settings=base | {"postprocess": post})
     post = base["postprocess"] | {"anchor_args": anchors | {"r": [0, 45, 90]}}
     refused("for a detector with 2 a cell", settings=base | {"postprocess": post})
+    for name, value in (("feature_stride", "two"), ("l", [3.9]), ("r", ["north", 90])):
+        post = base["postprocess"] | {"anchor_args": anchors | {name: value}}
+        refused(rf"anchor_args\.{name} is .*expected", settings=base | {"postprocess": post})
+    for name, value in (("nms_thresh", "low"), ("nms_thresh", float("nan")), ("gt_range", [0, 1, "far", 3, 4, 5])):
+        refused(rf"{name} is .*expected", settings=base | {"postprocess": base["postprocess"] | {name: value}})
+    voxels = base["preprocess"] | {"args": {"max_points_per_voxel": "many", "voxel_size": list(TINY.cell)}}
+    refused("max_points_per_voxel is 'many'", settings=base | {"preprocess": voxels})
+    refused("layer_strides is 2.5", settings=model(base_bev_backbone=backbone | {"layer_strides": [2.5, 2, 2]}))
     folder = tmp_path / "coalign"
     write_directory(folder, TINY, state)
     (folder / "net_epoch_bestval_at23.pth").write_bytes(b"no zip")

@@ -6,6 +6,7 @@ import pytest
 from priorscope.errors import InputError
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.opv2v import OPV2V
+from priorscope_detection.data.opv2v_file import _identity
 from priorscope_detection.data.rigid import count_in_boxes, inverse, move_boxes, move_points, pose_matrix
 
 EGO = [100.0, 50.0, 1.9, 0.0, 30.0, 0.0]
@@ -119,6 +120,12 @@ def test_an_agent_that_has_no_such_moment_is_not_in_the_frame(write_opv2v):
     frames = open_frames(folder)
     assert [len(frames.read(i).agents) for i in range(len(frames))] == [1, 2]
     assert [agent.name for agent in frames.read(1, delay=100).agents] == ["1"]  # it had sent nothing by then
+
+
+@pytest.mark.parametrize("common", [float("inf"), float("nan"), "none", None])
+def test_an_object_without_a_common_number(common):
+    """`ass_id: .inf` is valid YAML."""
+    assert _identity("650", 3, {"ass_id": common}) == "650:3"
 
 
 def test_v2v4real(write_opv2v, box_surface):

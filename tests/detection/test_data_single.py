@@ -205,6 +205,10 @@ def test_broken_nuscenes(nuscenes, write_json, tmp_path):
     write_json(nuscenes / "v1.0-mini/ego_pose.json", [])
     with pytest.raises(InputError, match=r"ego_pose.json: has no row e"):
         open_frames(nuscenes).read(0)
+    path = nuscenes / "v1.0-mini/sample_annotation.json"
+    write_json(path, [{"token": "a", "instance_token": "i", "size": [1, 1, 1]}])
+    with pytest.raises(InputError, match=r"sample_annotation.json: row a has no 'sample_token'"):
+        open_frames(nuscenes)
     write_json(nuscenes / "v1.0-mini/ego_pose.json", {"a": 1})
     with pytest.raises(InputError, match="no list of rows"):
         open_frames(nuscenes)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,12 @@ def spec_of(settings: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> D
     spec = sizes_of(state)
     stages = len(spec.layers)
     told = _at(settings, "model.args.base_bev_backbone.layer_strides")
-    strides = tuple(int(v) for v in told) if isinstance(told, list) else _strides(spec.up_strides)
-    most = _at(settings, "preprocess.args.max_points_per_voxel")
-    pillars = _at(settings, "preprocess.args.max_voxel_test")
+    name = "model.args.base_bev_backbone.layer_strides"
+    strides = tuple(_whole(value, name) for value in told) if isinstance(told, list) else _strides(spec.up_strides)
+    most, pillars = (
+        _whole(_at(settings, name), name)
+        for name in ("preprocess.args.max_points_per_voxel", "preprocess.args.max_voxel_test")
+    )
     for name, mine in (("layer_nums", spec.layers), ("num_filters", spec.filters)):
         given = _at(settings, f"model.args.base_bev_backbone.{name}")
         if isinstance(given, list) and tuple(given) != mine:
@@ -167,8 +171,8 @@ def spec_of(settings: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> D
         extent=extent,
         cell=cell,
         strides=strides,
-        max_points=int(most or spec.max_points),
-        max_pillars=int(pillars or spec.max_pillars),
+        max_points=most or spec.max_points,
+        max_pillars=pillars or spec.max_pillars,
         fusion=_fusion(settings),
         attend="published",
     ).check()
@@ -231,15 +235,15 @@ def _fusion(settings: Mapping[str, Any]) -> FusionName:
 def _anchors(settings: Mapping[str, Any], spec: DetectorSpec) -> AnchorSettings:
     start = "postprocess.anchor_args"
     default = AnchorSettings(placement="published")
-    size = [_at(settings, f"{start}.{name}") for name in "lwh"]
+    size = tuple(_number(_at(settings, f"{start}.{name}"), f"{start}.{name}") for name in "lwh")
     yaws = _at(settings, f"{start}.r")
     told_stride = _at(settings, f"{start}.feature_stride")
-    if told_stride is not None and int(told_stride) != spec.head_stride:
+    if told_stride is not None and _whole(told_stride, f"{start}.feature_stride") != spec.head_stride:
         raise InputError(f"anchors of stride {told_stride} for a network of stride {spec.head_stride}")
     found = replace(
         default,
-        size=tuple(float(v) for v in size) if None not in size else default.size,  # type: ignore[arg-type]
-        yaws=tuple(float(v) for v in yaws) if isinstance(yaws, list) else default.yaws,
+        size=size if None not in size else default.size,  # type: ignore[arg-type]
+        yaws=_numbers(settings, len(yaws), f"{start}.r") if isinstance(yaws, list) else default.yaws,
     )
     found.grid(spec)
     return found
@@ -248,15 +252,11 @@ def _anchors(settings: Mapping[str, Any], spec: DetectorSpec) -> AnchorSettings:
 def _choice(settings: Mapping[str, Any], spec: DetectorSpec) -> PostProcessing:
     limits = _at(settings, "postprocess.gt_range")
     found = PostProcessing.published(
-        tuple(float(v) for v in limits) if isinstance(limits, list) and len(limits) == 6 else spec.extent  # type: ignore[arg-type]
+        _numbers(settings, 6, "postprocess.gt_range") if isinstance(limits, list) else spec.extent
     )
-    score = _at(settings, "postprocess.target_args.score_threshold")
-    nms = _at(settings, "postprocess.nms_thresh")
-    return replace(
-        found,
-        score=found.score if score is None else float(score),
-        nms=found.nms if nms is None else float(nms),
-    )
+    names = ("postprocess.target_args.score_threshold", "postprocess.nms_thresh")
+    score, nms = (_number(_at(settings, name), name) for name in names)
+    return replace(found, score=found.score if score is None else score, nms=found.nms if nms is None else nms)
 
 
 def _at(settings: Mapping[str, Any], name: str) -> Any:
@@ -267,15 +267,36 @@ def _at(settings: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def _number(value: Any, name: str) -> float | None:
+    """A setting as a number; None where it is not told. YAML takes 1e-3 for text."""
+    if value is None:
+        return None
+    try:
+        number = nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = nan
+    if not isfinite(number):
+        raise InputError(f"{name} is {value!r}", remedy="A number is expected.")
+    return number
+
+
+def _whole(value: Any, name: str) -> int:
+    """The same as a whole number; 0 where it is not told."""
+    number = _number(value, name) or 0.0
+    if number != int(number) or number < 0:
+        raise InputError(f"{name} is {value!r}", remedy="A whole number of 0 or more is expected.")
+    return int(number)
+
+
 def _numbers(settings: Mapping[str, Any], count: int, *names: str) -> Any:
     for name in names:
         value = _at(settings, name)
         if isinstance(value, list):
             try:
-                numbers = tuple(float(v) for v in value)  # YAML takes 1e-3 for text
-            except (TypeError, ValueError):
+                numbers = tuple(_number(v, name) for v in value)
+            except InputError:
                 numbers = ()
-            if len(numbers) != count:
+            if len(numbers) != count or None in numbers:
                 raise InputError(f"{name} is {value}", remedy=f"{count} numbers are expected.")
             return numbers
     raise InputError(f"its settings have no {names[0]}")

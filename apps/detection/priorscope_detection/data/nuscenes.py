@@ -18,6 +18,14 @@ from priorscope_detection.data.points import read_points
 from priorscope_detection.data.rigid import Array, box_of_matrix, inverse, is_rigid
 
 _TABLES = ("sample", "sample_data", "calibrated_sensor", "sensor", "ego_pose", "sample_annotation")
+#: What every row of a table is asked for.
+_COLUMNS = {
+    "sample": ("scene_token",),
+    "sample_data": ("sample_token", "ego_pose_token", "timestamp", "filename"),
+    "sample_annotation": ("sample_token", "instance_token", "size"),
+    "category": ("name",),
+    "instance": ("category_token",),
+}
 _FULL_SCALE = 255.0
 
 
@@ -109,6 +117,10 @@ class NuScenes:
         rows = read_json(path)
         if not isinstance(rows, list) or not all(isinstance(row, dict) and "token" in row for row in rows):
             raise InputError("is no list of rows with a 'token'", path=path)
+        for column in _COLUMNS.get(name, ()):
+            for row in rows:
+                if column not in row:
+                    raise InputError(f"row {row['token']} has no {column!r}", path=path, remedy="Download it again.")
         return {str(row["token"]): row for row in rows}
 
     def _categories(self) -> dict[str, str]:

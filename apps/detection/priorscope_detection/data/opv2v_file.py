@@ -111,7 +111,7 @@ def _identity(agent: str, key: Any, entry: Mapping[str, Any]) -> str:
         return str(key)
     try:
         common = int(entry["ass_id"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         common = -1
     return str(common) if common >= 0 else f"{agent}:{key}"
 
