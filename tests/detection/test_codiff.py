@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.sampling import sample
 from priorscope.errors import InputError
 from priorscope_detection.codiff.codec import FeatureCodec, reconstruction_loss
 from priorscope_detection.codiff.model import AgentSet, CoDiff, balance
@@ -170,8 +171,51 @@ def test_half_of_training_learns_each_start():
         codiff.estimate(torch.randn(400, 3, 1, 1), given, Noise.shared(0))
         handle.remove()
         levels[start] = seen[0]
-    assert abs((levels["noise"] < 500).float().mean() - 0.5) < 0.08
-    assert abs((levels["coarse"] < 500).float().mean() - 0.75) < 0.08
+    # of each run half at the level where it starts, the others anywhere below
+    assert abs((levels["noise"] == 999).float().mean() - 0.5) < 0.08
+    assert abs((levels["noise"] < 500).float().mean() - 0.25) < 0.08
+    assert abs((levels["coarse"] == 999).float().mean() - 0.25) < 0.08
+    assert abs((levels["coarse"] == 500).float().mean() - 0.25) < 0.08
+    assert abs((levels["coarse"] < 500).float().mean() - 0.375) < 0.08
+
+
+def test_own_runs_are_those_of_refine():
+    """The estimate is what a run ends with, with a gradient, and all numbers of steps and both starts are trained."""
+    codiff, given = model(drop_coarse=0.0), told()
+    target = torch.zeros_like(given.coarse)
+    seen = set()
+    for seed in range(100):
+        calls = []
+        handle = codiff.network.register_forward_pre_hook(
+            lambda _, inputs, calls=calls: calls.append(float(inputs[1][0]))
+        )
+        found = codiff.estimate_of_run(target, given, Noise.per_item([seed, seed + 100]))
+        handle.remove()
+        seen.add((len(calls), calls[0]))
+        if seed < 3:
+            noise = Noise.per_item([seed, seed + 100])
+            noise.draw((2, 2), device="cpu")
+            start = "coarse" if calls[0] == 500 else "noise"
+            times, x, condition = codiff._begin(given, noise, len(calls), start)
+            torch.testing.assert_close(found.latent, sample(codiff.denoiser, x, times, condition=condition))
+            error = found.latent.square() * balance(target)
+            torch.testing.assert_close(found.loss, error.mean())
+    assert seen == {(steps, first) for steps in (1, 2, 4, 8) for first in (500.0, 999.0)}
+    found.loss.backward()
+    assert codiff.network.stem.weight.grad is not None
+
+
+def test_one_step_from_the_coarse_map_is_a_regression():
+    """At the level where such a run starts, x says nothing of the target beyond the coarse map."""
+    codiff, given = model(), told()
+    late = torch.ones(2, dtype=torch.bool)
+    states = []
+    for seed in (1, 2):
+        target = torch.randn(2, 3, 7, 10, generator=torch.Generator().manual_seed(seed))
+        eps = codiff.effective_noise(target, given.coarse, Noise.per_item([3, 4]).like(target), late)
+        states.append(codiff.schedule.add_noise(target, codiff.times(1, "coarse")[0], eps))
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(states[0], codiff._begin(given, Noise.per_item([3, 4]), 1, "coarse")[1])
 
 
 def test_balance_is_half_and_half():

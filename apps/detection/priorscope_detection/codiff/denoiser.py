@@ -115,6 +115,8 @@ class SetDenoiser(nn.Module):
         widths = [spec.width * factor for factor in spec.multiples]
         time = 4 * spec.width
         self.level = LevelEmbedding(time)
+        # runs from noise and from the coarse map: at the same level, x holds different things
+        self.run = nn.Embedding(2, time)
         # noisy latent, coarse latent, whether there is one
         self.stem = nn.Conv2d(2 * spec.latent + 1, widths[0], 3, 1, 1)
         self.reader = AgentReader(spec.latent, widths[0], spec.heads)
@@ -150,6 +152,7 @@ class SetDenoiser(nn.Module):
         level: torch.Tensor,
         coarse: torch.Tensor,
         has_coarse: torch.Tensor,
+        late: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
         seen: torch.Tensor,
@@ -166,6 +169,8 @@ class SetDenoiser(nn.Module):
             Latent of the coarse fused feature.
         has_coarse : bool Tensor (B,)
             Whether ``coarse`` counts.
+        late : bool Tensor (B,)
+            Whether the run started from ``coarse`` instead of from noise.
         key, value : Tensor (B, L + 1, width, H, W)
             From :meth:`AgentReader.prepare`.
         seen : bool Tensor (B, L, H, W)
@@ -178,7 +183,7 @@ class SetDenoiser(nn.Module):
         there = has_coarse.to(x)[:, None, None, None].expand(-1, 1, *x.shape[2:])
         h = self.stem(torch.cat([x, coarse * there, there], 1))
         h = h + self.reader(h, key, value, seen)
-        time = self.level(level)
+        time = self.level(level) + self.run(late.long())
         skips = []
         for blocks, smaller in (part.children() for part in self.downs):
             for block in blocks.children():

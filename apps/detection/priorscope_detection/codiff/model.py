@@ -29,6 +29,9 @@ from priorscope_detection.fusion.agents import as_sets, presence
 from priorscope_detection.fusion.warp import Extent, coverage, warp_to_ego
 from priorscope_detection.network.spec import CoDiffSpec, Start
 
+#: Steps of the runs that are trained on.
+_RUNS = (1, 2, 4, 8)
+
 
 class AgentSet(NamedTuple):
     """What the denoiser is told.
@@ -129,12 +132,11 @@ class CoDiff(nn.Module):
         keep_coarse = draw[:, 0] >= self.spec.drop_coarse
         return told._replace(has_coarse=told.has_coarse & keep_coarse, seen=told.seen & keep[:, :, None, None])
 
-    def condition(self, told: AgentSet) -> Condition:
-        """What stays the same in all steps of a run, computed once."""
+    def condition(self, told: AgentSet, late: torch.Tensor) -> Condition:
+        """What stays the same in all steps of a run, computed once; ``late`` (B,): it starts from the coarse latent."""
         key, value = self.network.reader.prepare(told.agents, told.seen, told.kinds, told.delays)
-        return Condition(
-            {"coarse": told.coarse, "has_coarse": told.has_coarse, "key": key, "value": value, "seen": told.seen}
-        )
+        given = {"coarse": told.coarse, "has_coarse": told.has_coarse, "late": late}
+        return Condition(given | {"key": key, "value": value, "seen": told.seen})
 
     def estimate(self, target: torch.Tensor, told: AgentSet, noise: Noise) -> DiffusionEstimate:
         """One training step of the diffusion.
@@ -157,20 +159,53 @@ class CoDiff(nn.Module):
         Notes
         -----
         With settings that start from the coarse feature half the items learn that run, the others the one from noise.
+        Half of either are at the level where the run starts: each run makes that call, one of one step no other, and
+        only there x says nothing of the target.
         """
         frames = len(target)
-        draw = _uniform(noise.draw((frames, 2), device=target.device))
+        draw = _uniform(noise.draw((frames, 3), device=target.device))
         late = (draw[:, 1] < 0.5) & told.has_coarse & (self.spec.start == "coarse")
         first = torch.where(late, self.times(1, "coarse")[0], self.spec.noise_steps - 1)
         t = (draw[:, 0] * (first + 1)).floor().clamp(max=self.spec.noise_steps - 1)
+        t = torch.where(draw[:, 2] < 0.5, first, t)
         eps = self.effective_noise(target, told.coarse, noise.like(target), late)
         denoiser = self.denoiser
         x = self.schedule.add_noise(target, t, eps)
-        output = denoiser.raw(x, t, self.condition(told))
+        output = denoiser.raw(x, t, self.condition(told, late))
         error = (output.float() - denoiser.target(target, eps, t).float()).square()
         loss = masked_mean(error * balance(target.float()))
         alpha, sigma = self.schedule.coefficients(t, x)
         return DiffusionEstimate(loss, denoiser.split(output, x, alpha, sigma).x0)
+
+    def estimate_of_run(self, target: torch.Tensor, told: AgentSet, noise: Noise) -> DiffusionEstimate:
+        """One training step on a whole run of the network's own, of 1, 2, 4 or 8 steps.
+
+        In :meth:`estimate` x holds the target itself, in a run only what earlier calls made of it: a network that has
+        learned to trust x carries their errors on. Here x comes from its own earlier calls; the gradient goes through
+        the last call.
+
+        Parameters
+        ----------
+        target, told, noise
+            As for :meth:`estimate`. Settings that start from the coarse feature do so in three of four batches, from
+            noise in the others.
+
+        Returns
+        -------
+        DiffusionEstimate
+            The loss is the squared error of the latent that the run ends with.
+        """
+        draw = _uniform(noise.draw((len(target), 2), device="cpu"))[0]
+        start: Start = "coarse" if self.spec.start == "coarse" and draw[0] < 0.75 else "noise"
+        if start == "coarse":
+            told = told._replace(has_coarse=torch.ones_like(told.has_coarse))
+        steps = _RUNS[min(int(draw[1] * len(_RUNS)), len(_RUNS) - 1)]
+        times, x, condition = self._begin(told, noise, steps, start)
+        if steps > 1:
+            x = sample(self.denoiser, x, times[:-1], condition=condition)
+        latent = self.denoiser(x, times[-2], condition).x0
+        error = (latent.float() - target.float()).square()
+        return DiffusionEstimate(masked_mean(error * balance(target.float())), latent)
 
     def effective_noise(
         self, target: torch.Tensor, coarse: torch.Tensor, eps: torch.Tensor, late: torch.Tensor
@@ -223,13 +258,20 @@ class CoDiff(nn.Module):
             raise InputError(f"{len(seeds)} seeds for {len(told.coarse)} frames")
         if start not in ("noise", "coarse"):
             raise InputError(f"a run from {start!r}", remedy="Use 'noise' or 'coarse'.")
+        with torch.no_grad():
+            times, x, condition = self._begin(told, Noise.per_item(seeds), steps, start)
+            return sample(self.denoiser, x, times, step=step, condition=condition)
+
+    def _begin(
+        self, told: AgentSet, noise: Noise, steps: int, start: Start
+    ) -> tuple[list[float], torch.Tensor, Condition]:
+        """Levels, first state and condition of a run."""
         times = self.times(steps, start)
         alpha, sigma = self.schedule(times[0])
-        x = sigma * Noise.per_item(seeds).like(told.coarse)
+        x = sigma * noise.like(told.coarse)
         if start == "coarse":
             x = x + alpha * told.coarse * told.has_coarse[:, None, None, None]
-        with torch.no_grad():
-            return sample(self.denoiser, x, times, step=step, condition=self.condition(told))
+        return times, x, self.condition(told, torch.full_like(told.has_coarse, start == "coarse"))
 
     def times(self, steps: int, start: Start) -> list[float]:
         """Levels of a run: equal parts of the way down from where it starts; the last is clean."""

@@ -146,7 +146,9 @@ class CollaborativeDetector(nn.Module):
         features = torch.cat([self.own(scales), self.fuse(scales, batch)])
         return reconstruction_loss(self.codiff.codec, features)
 
-    def codiff_training(self, batch: AgentBatch, clean: AgentBatch, noise: Noise) -> CoDiffTraining:
+    def codiff_training(
+        self, batch: AgentBatch, clean: AgentBatch, noise: Noise, *, own_runs: bool = False
+    ) -> CoDiffTraining:
         """A training step of CoDiff's diffusion.
 
         Parameters
@@ -157,6 +159,9 @@ class CollaborativeDetector(nn.Module):
             The same frames with right poses and no delay. Only its fused feature is used, as the target. Where the
             points are the same (``clean.pillars is batch.pillars``) they go through the backbone once.
         noise : Noise
+        own_runs : bool
+            Learn from whole runs instead of from random levels
+            (:meth:`~priorscope_detection.codiff.model.CoDiff.estimate_of_run`).
         """
         if len(clean.agents) != len(batch.agents):
             raise InputError(f"{len(clean.agents)} clean frames for {len(batch.agents)}")
@@ -167,7 +172,7 @@ class CollaborativeDetector(nn.Module):
             target = self.codiff.codec.encode(self.fuse(seen, clean))
         fused = self.fuse(scales, batch)
         told = self.codiff.dropped(self.told(fused, scales, batch), noise)
-        found = self.codiff.estimate(target, told, noise)
+        found = (self.codiff.estimate_of_run if own_runs else self.codiff.estimate)(target, told, noise)
         return CoDiffTraining(found.loss, self.heads(self.codiff.feature(found.latent, fused)))
 
     def set_stage(self, stage: Stage | None) -> None:

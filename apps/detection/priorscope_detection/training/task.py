@@ -91,7 +91,8 @@ class DetectionTask(Task):
             clean = replace(agents, to_ego=clean.to_ego.to(device))
         else:
             clean = clean.to(device)
-        result = network.codiff_training(agents, clean, Noise.per_item(batch["seeds"]))
+        noise = Noise.per_item(batch["seeds"])
+        result = network.codiff_training(agents, clean, noise, own_runs=self.stage == "finetune")
         losses = {"loss": result.loss, "diffusion": result.loss}
         if self.box_weight:
             found = self._boxes(result.maps, batch["targets"], device)
