@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,6 +39,8 @@ class Meaning:
     """Name of the model that predicted it."""
     frame: str = CAMERA_FRAME
     """Axes of the normals."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """How the map came about beyond that, JSON-able; stands at the end of the description."""
 
     def __post_init__(self) -> None:
         if self.space not in get_args(Space):
@@ -62,6 +64,7 @@ class Meaning:
                 "unit": None,
                 "convention": f"unit vectors in the camera's frame: {self.frame}",
                 "model": self.model,
+                **self.notes,
             }
         larger = "farther" if self.space == "depth" else "nearer"
         known = f"in {self.unit}" if self.scale == "metric" else "up to an unknown factor and offset, not metric"
@@ -72,6 +75,7 @@ class Meaning:
             "unit": self.unit,
             "convention": f"{kind}, larger = {larger}, {known}",
             "model": self.model,
+            **self.notes,
         }
 
 

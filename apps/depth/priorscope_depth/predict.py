@@ -14,14 +14,15 @@ from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFile, fi
 from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_video_info
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, conclude, run_items
+from priorscope_depth.base import ImagePredictor, Result
 from priorscope_depth.configs import ModelConfig, PredictConfig
 from priorscope_depth.output import Meaning, result_names, to_colours, write_result
 from priorscope_depth.point_cloud import DepthRange, intrinsics_from_fov
-from priorscope_depth.predictor import DepthPredictor, Result
+from priorscope_depth.predictor import DepthPredictor
 from priorscope_depth.results import DepthResult
 
 
-def load_predictor(settings: ModelConfig) -> DepthPredictor:
+def load_predictor(settings: ModelConfig) -> ImagePredictor:
     """The predictor that the command line's model options describe."""
     from priorscope.predictors.geometry import Geometry
 
@@ -48,7 +49,7 @@ def load_predictor(settings: ModelConfig) -> DepthPredictor:
 def meaning_of(result: Result) -> Meaning:
     """Space, scale and model of a result, as its side file states them."""
     if isinstance(result, DepthResult):
-        return Meaning(result.space, scale=result.scale, model=result.model)
+        return Meaning(result.space, scale=result.scale, model=result.model, notes=result.notes)
     return Meaning("normals", model=result.model)
 
 
@@ -86,7 +87,7 @@ def predict(config: PredictConfig) -> int:
     return conclude(failures, len(images) + len(clips), config.out)
 
 
-def _check_request(predictor: DepthPredictor, config: PredictConfig) -> None:
+def _check_request(predictor: ImagePredictor, config: PredictConfig) -> None:
     """What would fail for every input alike fails once, before the first."""
     predictor.check_request(ensemble=config.settings.ensemble, tile=config.tile, batch_size=config.settings.batch_size)
     if not config.formats:
@@ -114,7 +115,7 @@ def _video_targets(clip: ImageFile, space: str, config: PredictConfig) -> list[P
     return [config.out / f"{clip.stem}_{space}.mp4", *frames]
 
 
-def _predict_images(predictor: DepthPredictor, images: list[ImageFile], config: PredictConfig) -> list[Failure]:
+def _predict_images(predictor: ImagePredictor, images: list[ImageFile], config: PredictConfig) -> list[Failure]:
     settings = config.settings
 
     def evaluate(batch: list[ImageFile]) -> list[dict[str, Any]]:
@@ -156,7 +157,7 @@ def _write(stem: Path, result: Result, picture: np.ndarray, config: PredictConfi
     )
 
 
-def _predict_video(predictor: DepthPredictor, clip: ImageFile, config: PredictConfig) -> None:
+def _predict_video(predictor: ImagePredictor, clip: ImageFile, config: PredictConfig) -> None:
     """Frame by frame: a colour video, and the frames' maps in the other formats asked for.
 
     All frames share one item's noise, so that a generative model does not flicker by itself.

@@ -9,7 +9,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from priorscope.backbones.latents import Posterior, load_latent_space
@@ -17,27 +16,20 @@ from priorscope.backbones.loading import model_folder
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import load_unet
 from priorscope.backbones.table import find_published
-from priorscope.data.images import check_rgb
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.noise import Noise
-from priorscope.errors import InputError
 from priorscope.evaluation.cost import CostLog
 from priorscope.evaluation.run_folder import RunFolder
-from priorscope.predictors.batching import equal_batches
 from priorscope.predictors.ensemble import ensemble_affine, ensemble_normals
 from priorscope.predictors.geometry import Geometry
 from priorscope.predictors.latent import LatentPredictor
 from priorscope.predictors.tiling import predict_tiled
 from priorscope_depth.assemble import PARTS, build_predictor, own_settings, scheduler_config
+from priorscope_depth.base import ImagePredictor, Prediction
 from priorscope_depth.families import MODELS, Recipe, recognise
-from priorscope_depth.results import DepthResult, NormalsResult
-
-Result = DepthResult | NormalsResult
-
-_SMALLEST_TILE = 32
 
 
-class DepthPredictor:
+class DepthPredictor(ImagePredictor):
     """Predict depth, disparity or surface normals from photographs.
 
     ``predictor = DepthPredictor.from_pretrained("lotus-depth-d-v2-0-disparity")``, then ``predictor(image)``.
@@ -76,6 +68,19 @@ class DepthPredictor:
         self.name = name
         self.device = torch.device(device)
         self.dtype = dtype
+
+    @property
+    def network(self) -> Any:
+        return self.latent.denoiser.network.unet  # type: ignore[attr-defined]
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return self.latent.stochastic
+
+    def with_geometry(self, geometry: Geometry) -> DepthPredictor:
+        return DepthPredictor(
+            self.latent, self.recipe, geometry=geometry, name=self.name, device=self.device, dtype=self.dtype
+        )
 
     @property
     def task(self) -> Literal["depth", "normals"]:
@@ -190,82 +195,9 @@ class DepthPredictor:
             device=where,
         )
 
-    def __call__(
-        self,
-        images: np.ndarray | Sequence[np.ndarray],
-        *,
-        seed: int = 0,
-        items: Sequence[int | str] | None = None,
-        ensemble: int = 1,
-        batch_size: int = 1,
-        tile: int = 0,
-    ) -> Any:
-        """Predict for one image or several.
-
-        Parameters
-        ----------
-        images : uint8 array (H, W, 3), or a sequence of such arrays of any sizes
-            RGB.
-        seed : int
-        items : sequence of int or str, optional
-            Identity of each image (a file name); its noise derives from (seed, identity), so that results do
-            not depend on the order or the batch. Default: the position.
-        ensemble : int
-            Predictions an image, aligned and reduced; needs a generative model.
-        batch_size : int
-            Images a batch, among those of equal size. Memory grows with ``batch_size * ensemble``.
-        tile : int
-            Side of tiles for images larger than this, at full resolution; 0: none.
-
-        Returns
-        -------
-        DepthResult or NormalsResult, or a list of them for a sequence.
-        """
-        if isinstance(images, np.ndarray) and images.ndim == 3:
-            return self([images], seed=seed, items=items, ensemble=ensemble, batch_size=batch_size, tile=tile)[0]
-        images = list(images)
-        names: Sequence[int | str] = list(range(len(images))) if items is None else items
-        if len(names) != len(images):
-            raise InputError(f"{len(names)} item names for {len(images)} images")
-        self.check_request(ensemble=ensemble, tile=tile, batch_size=batch_size)
-        for image in images:
-            check_rgb(image)
-        results: list[Result | None] = [None] * len(images)
-        entries = list(zip(images, names, strict=True))
-        for batch in equal_batches(entries, lambda entry: entry[0].shape, batch_size):
-            rgb = torch.stack([_to_tensor(image) for _, (image, _) in batch])
-            seeds = [name for _, (_, name) in batch]
-            predictions: list[tuple[torch.Tensor, torch.Tensor | None]]
-            if tile and max(rgb.shape[-2:]) > tile:
-                predictions = [
-                    (self.predict_tiled(rgb[i : i + 1], tile=tile, seed=seed, items=[seeds[i]]), None)
-                    for i in range(len(batch))
-                ]
-            else:
-                predictions = self.predict(rgb, seed=seed, items=seeds, ensemble=ensemble)
-            for (index, _), (values, uncertainty) in zip(batch, predictions, strict=True):
-                results[index] = self._result(values, uncertainty)
-        return results
-
-    def check_request(self, *, ensemble: int = 1, tile: int = 0, batch_size: int = 1) -> None:
-        """Raise an :class:`InputError` for what this model cannot be asked, whatever the images."""
-        if ensemble < 1:
-            raise InputError(f"an ensemble of {ensemble}", remedy="Use --ensemble 1 or more.")
-        if batch_size < 1:
-            raise InputError(f"a batch size of {batch_size}", remedy="Use --batch-size 1 or more.")
-        if tile and tile < _SMALLEST_TILE:
-            raise InputError(f"tiles of {tile} pixels", remedy=f"Use --tile {_SMALLEST_TILE} or more, or 0 for none.")
-        if ensemble > 1 and not self.latent.stochastic:
-            raise InputError(
-                f"an ensemble of {ensemble} from {self.name}, whose answer does not depend on noise",
-                remedy="Use --ensemble 1, or a generative model.",
-            )
-        if tile and ensemble > 1:
-            raise InputError("tiles and ensembles cannot be combined yet", remedy="Use one of --tile, --ensemble.")
-
     def predict(
         self, rgb: torch.Tensor, *, seed: int = 0, items: Sequence[int | str] = (0,), ensemble: int = 1
-    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    ) -> list[Prediction]:
         """Predict for a batch of tensors.
 
         Parameters
@@ -274,7 +206,7 @@ class DepthPredictor:
 
         Returns
         -------
-        list of (values, uncertainty) an image
+        list of Prediction, one an image
             Values (K, H, W) at the image's size: K = 1 in [0, 1] for depth and disparity; K = 3, unit vectors,
             for normals. Uncertainty (1, H, W), None without an ensemble.
         """
@@ -289,7 +221,7 @@ class DepthPredictor:
                 members, uncertainty = reduce(members)
                 uncertainty = self.geometry.restore(uncertainty, frame)[0]
             values = self.geometry.restore(members, frame)[0]
-            predictions.append((self._unit(values), uncertainty))
+            predictions.append(Prediction(self._unit(values), uncertainty))
         return predictions
 
     def raw(self, image: torch.Tensor, *, seed: int, items: Sequence[int | str], ensemble: int = 1) -> torch.Tensor:
@@ -336,9 +268,7 @@ class DepthPredictor:
         Tensor (K, H, W)
         """
         whole = self.predict(rgb, seed=seed, items=items)[0][0][None]
-        native = DepthPredictor(
-            self.latent, self.recipe, geometry=self.geometry.native(), device=self.device, dtype=self.dtype
-        )
+        native = self.with_geometry(self.geometry.native())
 
         number = count(1)
 
@@ -360,25 +290,13 @@ class DepthPredictor:
             return values
         return values / values.norm(dim=dim, keepdim=True).clamp(min=1e-6)
 
-    def _result(self, values: torch.Tensor, uncertainty: torch.Tensor | None) -> Result:
-        spread = None if uncertainty is None else uncertainty[0].cpu().numpy()
-        array = values.cpu().numpy()
-        if not np.isfinite(array).all():
-            raise InputError(
-                f"{self.name} gives NaN or infinite values",
-                remedy="Use --precision float32, or download its weights again.",
-            )
-        if self.task == "depth":
-            return DepthResult(array[0], self.space, uncertainty=spread, model=self.name)
-        return NormalsResult(np.ascontiguousarray(array.transpose(1, 2, 0)), uncertainty=spread, model=self.name)
-
 
 class NativePredictor:
-    """A :class:`DepthPredictor` as the evaluation asks it: tensors in, tensors out, at the input's own size.
+    """A predictor as the evaluation asks it: tensors in, tensors out, at the input's own size.
 
     Parameters
     ----------
-    predictor : DepthPredictor
+    predictor : ImagePredictor
     seed, ensemble : int
         As for the predictor itself; the noise of an image derives from the seed and the image's key.
     geometry : Geometry, optional
@@ -389,7 +307,7 @@ class NativePredictor:
 
     def __init__(
         self,
-        predictor: DepthPredictor,
+        predictor: ImagePredictor,
         *,
         seed: int = 0,
         ensemble: int = 1,
@@ -397,31 +315,18 @@ class NativePredictor:
         run: RunFolder | None = None,
     ) -> None:
         self.geometry = geometry or predictor.benchmark_geometry
-        self.predictor = DepthPredictor(
-            predictor.latent,
-            predictor.recipe,
-            geometry=self.geometry,
-            name=predictor.name,
-            device=predictor.device,
-            dtype=predictor.dtype,
-        )
+        self.predictor = predictor.with_geometry(self.geometry)
         self.device = predictor.device
         self.space = predictor.space
         self.seed = seed
         self.ensemble = ensemble
-        network: Any = predictor.latent.denoiser.network
-        self.cost = None if run is None else CostLog(run, network.unet, predictor.device)
+        self.cost = None if run is None else CostLog(run, predictor.network, predictor.device)
 
     def __call__(self, rgb: torch.Tensor, items: Sequence[int | str] | None = None) -> torch.Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, H, W) depth or disparity, or (B, 3, H, W) normals."""
         names = list(range(len(rgb))) if items is None else items
         with nullcontext() if self.cost is None else self.cost.call(len(rgb)):
             predicted = self.predictor.predict(rgb, seed=self.seed, items=names, ensemble=self.ensemble)
-            values = [prediction for prediction, _ in predicted]
+            values = [prediction.values for prediction in predicted]
         stacked = torch.stack(values)
         return stacked[:, 0] if self.predictor.task == "depth" else stacked
-
-
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    # a copy: pictures that Pillow decoded are read-only, which torch warns about
-    return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1).float() / 255

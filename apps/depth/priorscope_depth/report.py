@@ -14,6 +14,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
 from priorscope_depth.alignment import AffineFit, Space, fit_affine
 from priorscope_depth.archives import DepthArchive, DepthSample
+from priorscope_depth.base import ImagePredictor
 from priorscope_depth.baselines import BASELINES
 from priorscope_depth.configs import EvaluateConfig, EvaluateNormalsConfig, ModelConfig
 from priorscope_depth.evaluate import evaluate_depth, predict_at_own_size
@@ -22,7 +23,7 @@ from priorscope_depth.held_out import SCENES_PROTOCOL, HeldOutScenes
 from priorscope_depth.metrics import DEPTH_METRICS
 from priorscope_depth.normals_data import NormalsArchive
 from priorscope_depth.predict import load_predictor
-from priorscope_depth.predictor import DepthPredictor, NativePredictor
+from priorscope_depth.predictor import NativePredictor
 from priorscope_depth.protocols import DepthProtocol, depth_protocol
 from priorscope_depth.scores import DepthEvaluation
 
@@ -141,7 +142,7 @@ def _spaces(evaluation: DepthEvaluation, asked: Sequence[Space]) -> list[Space]:
     return [space for space in asked if any(space in evaluation.alignments(method) for method in methods)]  # type: ignore[arg-type]
 
 
-def _native(predictor: DepthPredictor, settings: ModelConfig, run: RunFolder | None = None) -> NativePredictor:
+def _native(predictor: ImagePredictor, settings: ModelConfig, run: RunFolder | None = None) -> NativePredictor:
     """At the protocol's size, or at the resolution that was asked for; ``run`` gets the cost of every call."""
     geometry = None if settings.resolution is None else predictor.geometry
     return NativePredictor(predictor, seed=settings.seed, ensemble=settings.ensemble, geometry=geometry, run=run)

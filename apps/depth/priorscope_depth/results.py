@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,14 +14,17 @@ class DepthResult:
 
     Parameters
     ----------
-    values : float32 array (H, W) in [0, 1]
+    values : float32 array (H, W)
         ``space="depth"``: larger is farther; ``"disparity"``: larger is nearer (inverse depth).
     space : {"depth", "disparity"}
     scale : {"affine-invariant", "metric"}
-        Affine-invariant: true depth (or disparity) is ``a * values + b`` with unknown a > 0 and b.
+        Affine-invariant: values in [0, 1]; true depth (or disparity) is ``a * values + b`` with unknown a > 0 and b.
+        Metric: metres (disparity: 1/metre).
     uncertainty : float32 array (H, W) or None
         Spread of an ensemble relative to the range.
     model : str
+    notes : dict
+        How it came about beyond that, JSON-able: a second model, the fit to known distances, a focal length.
     """
 
     values: np.ndarray
@@ -29,6 +32,7 @@ class DepthResult:
     scale: Literal["affine-invariant", "metric"] = "affine-invariant"
     uncertainty: np.ndarray | None = None
     model: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
