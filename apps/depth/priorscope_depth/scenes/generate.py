@@ -55,6 +55,8 @@ class Scene:
         In pixels; the centre of the first pixel lies at (0.5, 0.5).
     kind : str
     seed : int
+    parts : ndarray, int32, (H, W), optional
+        Which of the scene's meshes a pixel shows, -1 where none; shards do not keep it.
     """
 
     rgb: NDArray[np.uint8]
@@ -64,6 +66,7 @@ class Scene:
     intrinsics: NDArray[np.float64]
     kind: str
     seed: int
+    parts: NDArray[np.int32] | None = None
 
 
 def choose_kind(seed: int) -> str:
@@ -139,6 +142,8 @@ def photograph(
     away = np.einsum("nk,nk->n", facing, rays[hits.ray]) > 0
     normals[hits.ray] = np.where(away[:, None], -facing, facing) @ camera.rotation.T * [1.0, -1.0, -1.0]
     intrinsics = camera.intrinsics(height, width)
+    parts = np.full(height * width, -1, dtype=np.int32)
+    parts[hits.ray] = hits.part
     light = shade(stage.world, caster, hits, rays, camera.position, shape, 1 / intrinsics[0, 0], rng)
     if supersample > 1:
         light = _smooth_borders(caster, camera, hits, light, normals, shape, supersample)
@@ -150,6 +155,7 @@ def photograph(
         intrinsics=intrinsics,
         kind=kind,
         seed=seed,
+        parts=parts.reshape(height, width),
     )
 
 
