@@ -162,18 +162,18 @@ def read_manifest() -> Callable[[Path], dict[str, list[int]]]:
 
 
 @pytest.fixture(scope="session")
-def write_random_weights() -> Callable[..., int]:
-    """``write(path, shapes)``: a float32 or float16 safetensors file of any size in bounded memory; its bytes.
+def random_weights() -> Callable[[str, Sequence[int]], Iterator[np.ndarray]]:
+    """``random_weights(key, shape)``: flat float32 pieces of a network's weight of any size, in bounded memory.
 
     Deterministic: the values of a key are a window of one block of noise, chosen by the key's checksum. Matrices
-    are scaled by 1 / sqrt(fan in), so that signals keep their size; norms are 1, biases and the like 0.
+    are scaled by 1 / sqrt(fan in), so that signals keep their size; norms (weights of one axis) are 1, biases 0.
     """
     block = np.random.Generator(np.random.Philox(0)).standard_normal(1 << 22, dtype=np.float32)
 
     def pieces(key: str, shape: Sequence[int]) -> Iterator[np.ndarray]:
         left = math.prod(shape)
         if len(shape) < 2:
-            yield np.full(left, float("norm" in key and key.endswith("weight")), np.float32)
+            yield np.full(left, float(key.endswith("weight")), np.float32)
             return
         scale = np.float32(1 / math.sqrt(math.prod(shape[1:])))
         begin = zlib.crc32(key.encode()) % len(block)
@@ -181,6 +181,16 @@ def write_random_weights() -> Callable[..., int]:
             piece = block[begin : begin + left] * scale
             yield piece
             left, begin = left - len(piece), 0
+
+    return pieces
+
+
+@pytest.fixture(scope="session")
+def write_random_weights(random_weights: Callable[[str, Sequence[int]], Iterator[np.ndarray]]) -> Callable[..., int]:
+    """``write(path, shapes)``: a float32 or float16 safetensors file of any size in bounded memory; its bytes.
+
+    The values are those of :func:`random_weights`.
+    """
 
     def write(path: Path, shapes: Mapping[str, Sequence[int]], dtype: type = np.float32) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +205,7 @@ def write_random_weights() -> Callable[..., int]:
         with open(path, "wb") as file:
             file.write(len(head).to_bytes(8, "little") + head)
             for key, shape in shapes.items():
-                for piece in pieces(key, shape):
+                for piece in random_weights(key, shape):
                     file.write(piece.astype(dtype, copy=False).data)
         return path.stat().st_size
 

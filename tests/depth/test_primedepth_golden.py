@@ -7,6 +7,7 @@ import math
 import zlib
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -217,3 +218,52 @@ def test_golden_manifest_primedepth(golden_files, read_json, read_manifest):
             assert counts["unet"] == settings[size]["params"]["model"]
             assert counts["vae"] == settings[size]["params"]["first_stage_model"]
             assert counts["labeller"] + heads == settings[size]["params"]["labeller"]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_golden_primedepth_full_size(golden_files, read_manifest):
+    """The published size with the cases' hashed weights: 5 GB of them, without autoencoder and text tower."""
+    from diffusers import UNet2DConditionModel
+
+    from priorscope.backbones.latents import PixelSpace
+    from priorscope.backbones.ldm_names import take, unet_names
+    from priorscope.backbones.state_dict import filled
+    from priorscope_depth.primedepth.labeller import labeller_name
+
+    path = golden_files("depth", "primedepth_full_hashed.safetensors")[0]
+    case = load_file(path)
+    manifest = read_manifest(path.parent / "manifest-primedepth-full.tsv")
+    sizes = Architecture()
+    with torch.device("meta"):
+        unet, labeller = UNet2DConditionModel(**sizes.unet), Labeller(sizes)
+    names = unet_names(unet.state_dict())
+    for module, part, name in ((unet, "unet", names.__getitem__), (labeller, "labeller", labeller_name)):
+        prefix = PREFIXES[part]
+        state = {
+            key.removeprefix(prefix): hashed(key, shape)
+            for key, shape in manifest.items()
+            if key.startswith(prefix) and "label_predictor" not in key
+        }
+        filled(module, take(module.state_dict(), state, name), path)
+    text = torch.from_numpy((-1.7 + 3.4 * hashed_uniform("context", 77 * 1024)).astype(np.float32)).reshape(1, 77, 1024)
+    model = PrimeDepthModel(unet, PixelSpace(), labeller, text)
+    x = case["x_noisy"]
+    seen = {}
+    # "refiner_in" is 8 x 8, as only what enters the decoder's last layers is
+    hook = labeller.refiner.out.register_forward_pre_hook(lambda module, args: seen.update(refined_in=args[0]))
+    refined = labeller.refine(model.preimage(x, text), text, model.embedding(x))
+    hook.remove()
+    unet_out = model.denoiser.raw(x, 1.0, Condition({"text": text}))
+    depth = labeller.depth_predictor(refined)
+    for name, ours in (
+        ("unet_out", unet_out),
+        ("refiner_in_0_16", seen["refined_in"][:, :16]),
+        ("refiner_out_0_16", refined[:, :16]),
+        ("depth", depth),
+    ):
+        worst = (ours - case[name]).abs().max() / case[name].std()
+        print(f"{name}: {worst:.1e} of the spread")
+        assert worst <= 1e-3, name  # primedepth_full_hashed.json: "atol 1e-3*std"
+    mean = refined.mean((-1, -2))
+    assert (mean - case["refiner_out_mean"]).abs().max() <= 1e-3 * case["refiner_out_mean"].std()

@@ -137,7 +137,11 @@ def split_parts(state: State) -> dict[str, State]:
 
 
 def read_networks(
-    path: Path, architecture: Architecture | None = None, *, dtype: torch.dtype = torch.float32
+    path: Path,
+    architecture: Architecture | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    tiled: bool = False,
 ) -> Networks:
     """The networks of a file, on the CPU, without gradients: the U-Net in ``dtype``, the others in float32.
 
@@ -147,6 +151,8 @@ def read_networks(
         ``.ckpt`` as published, or a safetensors file of its state dict.
     architecture : Architecture, optional
         Sizes, which the file does not state. Default: the published ones.
+    tiled : bool
+        Encode in tiles, see :class:`~priorscope.backbones.latents.AutoencoderSpace`.
 
     Raises
     ------
@@ -175,13 +181,13 @@ def read_networks(
         raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
     set_epsilon(vae.encoder)
     notes = ("the file's head for segmentation is not loaded",) if parts["segmentation"] else ()
-    return Networks(unet, latent_space(vae, labeller), labeller, notes)
+    return Networks(unet, latent_space(vae, labeller, tiled=tiled), labeller, notes)
 
 
-def latent_space(vae: Any, labeller: Labeller) -> AutoencoderSpace:
+def latent_space(vae: Any, labeller: Labeller, *, tiled: bool = False) -> AutoencoderSpace:
     """The autoencoder's latent space, with the depth head where its own decoder was, which nothing needs here."""
     vae.decoder, vae.post_quant_conv = labeller.depth_predictor, None
-    return AutoencoderSpace(vae)
+    return AutoencoderSpace(vae, tiled=tiled)
 
 
 def read_text_encoder(path: Path, architecture: Architecture | None = None) -> Any:
@@ -189,21 +195,17 @@ def read_text_encoder(path: Path, architecture: Architecture | None = None) -> A
     from transformers import CLIPTextConfig, CLIPTextModel
 
     sizes = architecture or Architecture()
-    weights = split_parts(read_state(path))["text"]
-    if sizes.text is None or not weights:
-        raise InputError(f"has no keys {PREFIXES['text']}*", path=path, remedy=_REMEDY)
-    with torch.device("meta"):
-        model = CLIPTextModel(CLIPTextConfig(**sizes.text))
-    keys = {key: value for key, value in model.state_dict().items() if not key.endswith("position_ids")}
-    weights = {key: value for key, value in weights.items() if key not in _UNUSED_TEXT}
+    state = read_state(path)
     try:
-        own = _cast(take(keys, split_attention(weights), clip_text_name), None)
-        for key, value in model.state_dict().items():  # integers that count the positions
-            own.setdefault(key, torch.arange(value.shape[-1])[None])
-        filled(model, own, path)
+        weights = {key: value for key, value in split_parts(state)["text"].items() if key not in _UNUSED_TEXT}
+        if sizes.text is None or not weights:
+            raise InputError(f"has no keys {PREFIXES['text']}*")
+        with torch.device("meta"):
+            model = CLIPTextModel(CLIPTextConfig(**sizes.text))
+        filled(model, _cast(take(model.state_dict(), split_attention(weights), clip_text_name), None), path)
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
-    # buffers that are in no state dict were made on the meta device
+    # a buffer that is in no state dict: it was made on the meta device
     embeddings = next(module for module in model.modules() if hasattr(module, "position_ids"))
     embeddings.position_ids = torch.arange(sizes.text["max_position_embeddings"])[None]
     return model

@@ -29,6 +29,10 @@ class PrimeDepthModel:
         State of the caption where a call brings none.
     posterior : {"mode", "sample"}
         How images are encoded; the official code samples.
+    label : float, optional
+        What the U-Net is told about the noise; default: the level itself. One-step models know one number only.
+    task : Tensor (1, n), optional
+        Task switcher, for U-Nets that have one.
     noisy : bool
         Add the little noise of the level to the latents, as in training. False: only scale them by its share of signal
         (0.99915), so that nothing is drawn and the answer is the same whatever the seed.
@@ -42,15 +46,18 @@ class PrimeDepthModel:
         text: torch.Tensor,
         *,
         posterior: Posterior = "mode",
+        label: float | None = None,
+        task: torch.Tensor | None = None,
         noisy: bool = True,
     ) -> None:
-        self.denoiser = Denoiser(UNetNetwork(unet), VPSchedule.from_betas(), "epsilon")
+        self.denoiser = Denoiser(UNetNetwork(unet), VPSchedule.from_betas(), "epsilon", time_label=label)
         self.latents = latents
         self.labeller = labeller
         self.text = text
         self.posterior: Posterior = posterior
         self.noisy = noisy
-        self.reader = PreimageReader(self.denoiser, labeller.steps)
+        self.task = task
+        self.reader = PreimageReader(self.denoiser, labeller.steps, task)
         self.compiled = False
 
     @property
@@ -81,10 +88,13 @@ class PrimeDepthModel:
         return self.reader(x, text)
 
     def embedding(self, like: torch.Tensor) -> torch.Tensor:
-        """The U-Net's embedding of the level (1, time width), float32."""
+        """The U-Net's embedding of the level, and of its task (1, time width), float32."""
         unet = self.unet
-        level = torch.full((1,), LEVEL, device=like.device)
-        return unet.time_embedding(unet.get_time_embed(like.new_zeros(1, dtype=unet.dtype), level)).float()
+        level = self.denoiser.label(LEVEL, like[:1])
+        embedding = unet.time_embedding(unet.get_time_embed(like.new_zeros(1, dtype=unet.dtype), level))
+        if self.task is not None:
+            embedding = embedding + unet.class_embedding(self.task.to(embedding))
+        return embedding.float()
 
     @torch.no_grad()
     def __call__(
@@ -131,3 +141,4 @@ def move(model: PrimeDepthModel, device: torch.device, layout: torch.memory_form
     if isinstance(model.latents, AutoencoderSpace):
         model.latents.lean()
     model.text = model.text.to(device)
+    model.task = None if model.task is None else model.task.to(device)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.features.forward import Features, Tapped
 from priorscope.features.tap import Tap, TapSet
 from priorscope_depth.primedepth.architecture import Step
-
-import torch  # isort: skip
 
 #: The step of the training schedule that pictures are noised to, counted from 0; the network is told the same number.
 LEVEL = 1.0
@@ -34,6 +34,8 @@ class PreimageReader:
     denoiser : Denoiser
         Asks the frozen U-Net.
     steps : list of Step
+    task : Tensor (1, n), optional
+        Task switcher, for U-Nets that have one.
 
     Notes
     -----
@@ -41,8 +43,9 @@ class PreimageReader:
     positions costs memory in proportion to N, not to N squared (:mod:`priorscope.features.attention`).
     """
 
-    def __init__(self, denoiser: Denoiser, steps: list[Step]) -> None:
+    def __init__(self, denoiser: Denoiser, steps: list[Step], task: torch.Tensor | None = None) -> None:
         self.denoiser = denoiser
+        self.task = Condition() if task is None else Condition({"task": task}, shared=["task"])
         unet = denoiser.network.unet  # type: ignore[attr-defined]
         self.tapped = Tapped(unet, preimage_taps(steps))
 
@@ -55,5 +58,5 @@ class PreimageReader:
             Latents at :data:`LEVEL`.
         text : Tensor (B, tokens, width)
         """
-        condition = Condition({"text": text})
+        condition = self.task.merged(Condition({"text": text})).to(x.device)
         return self.tapped.watch(lambda: self.denoiser.raw(x, LEVEL, condition))[1]

@@ -1,0 +1,239 @@
+"""What PrimeDepth is told about a picture in words, and the state of the text tower for it.
+
+The authors' code describes each picture with BLIP-2. Here the default is the empty prompt, which needs no second
+network; what that costs in accuracy was not measured, since it takes the published weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from priorscope.backbones.prompt import cache_folder
+from priorscope.errors import InputError
+
+#: The two ends of a text, and what fills it up, in CLIP's vocabulary; open_clip fills with 0, transformers with ends.
+START, END, PADDING = 49406, 49407, 0
+#: Published models whose ``tokenizer`` folder is Stable Diffusion 2's; a local copy of either will do.
+_TOKENIZERS = ("stabilityai/stable-diffusion-2-1", "jingheya/lotus-depth-d-v2-0-disparity")
+
+
+@dataclass
+class Captions:
+    """Captions of pictures: one for all, from a file by name, or by a model that looks at them.
+
+    Parameters
+    ----------
+    text : str
+        For every picture that has no caption of its own.
+    by_name : dict of str to str
+        By an item's name, or the last part of it, with or without suffix.
+    model : str or Path, optional
+        A BLIP-2 model that describes the pictures; a folder, or a hub id that is in the local cache.
+    """
+
+    text: str = ""
+    by_name: dict[str, str] = field(default_factory=dict)
+    model: str | Path | None = None
+    _captioner: Callable[[torch.Tensor], list[str]] | None = None
+
+    @classmethod
+    def from_file(cls, path: Path, text: str = "") -> Captions:
+        """Captions of a JSON object ``{"photo.jpg": "a street", ...}``, or of lines ``photo.jpg<TAB>a street``."""
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read ({error})", path=path) from None
+        if path.suffix == ".json":
+            try:
+                entries = json.loads(content)
+            except json.JSONDecodeError as error:
+                raise InputError(f"is not valid JSON ({error})", path=path) from None
+            if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
+                raise InputError("holds no JSON object of names and captions", path=path)
+            return cls(text, entries)
+        entries = {}
+        for number, line in enumerate(content.splitlines(), 1):
+            if not line.strip():
+                continue
+            name, found, caption = line.partition("\t")
+            if not found:
+                raise InputError(f"line {number} has no tab", path=path, remedy="Write NAME, a tab, the caption.")
+            entries[name] = caption.strip()
+        return cls(text, entries)
+
+    @property
+    def known(self) -> list[str]:
+        """Every caption that is known before a picture is seen."""
+        return [] if self.model is not None else [self.text, *self.by_name.values()]
+
+    def describe(self) -> str:
+        """Where captions come from, in words."""
+        if self.model is not None:
+            return f"by {self.model}"
+        default = self.text or "empty"
+        return f"from a file, else {default}" if self.by_name else default
+
+    def load(self, device: torch.device) -> None:
+        """Load the model that looks at pictures, where there is one: its absence is then known before work begins."""
+        if self.model is not None and self._captioner is None:
+            self._captioner = load_captioner(self.model, device)
+
+    def of(self, rgb: torch.Tensor, items: Sequence[int | str]) -> list[str]:
+        """Captions of pictures (B, 3, H, W) in [0, 1]."""
+        if self.model is not None:
+            self.load(rgb.device)
+            assert self._captioner is not None
+            return self._captioner(rgb)
+        return [self._named(str(item)) for item in items]
+
+    def _named(self, item: str) -> str:
+        path = Path(item)
+        for name in (item, path.name, path.stem):
+            if name in self.by_name:
+                return self.by_name[name]
+        by_stem = {Path(name).stem: caption for name, caption in self.by_name.items()}
+        return by_stem.get(path.stem, self.text)
+
+
+class TextStates:
+    """States of captions, (1, 77, width) each, computed once and kept in the user's cache.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Identifies the text tower; a folder ``tokenizer`` beside it is used.
+    load : callable
+        Loads the tower (``CLIPTextModel``), when it is needed.
+    tokens : int
+        Of a state.
+    """
+
+    def __init__(self, checkpoint: Path, load: Callable[[], Any], tokens: int = 77) -> None:
+        self.checkpoint = checkpoint
+        self.load = load
+        self.tokens = tokens
+        self._states: dict[str, torch.Tensor] = {}
+        self._tower: Any = None
+        self._tokenizer: Any = None
+
+    def prepare(self, captions: Sequence[str]) -> None:
+        """Compute the states of captions that are known beforehand, and let the tower go."""
+        for caption in dict.fromkeys(captions):
+            self(caption)
+        self._tower = None
+
+    def __call__(self, caption: str) -> torch.Tensor:
+        """The state of one caption: the last layer's, normalised. Source: PrimeDepth's config, ``layer="last"``.
+
+        Raises
+        ------
+        InputError
+            A caption of more tokens than the tower takes; no tokenizer.
+        """
+        caption = caption.strip()
+        if caption not in self._states:
+            kept = self._kept(caption)
+            if not kept.exists():
+                self._compute(caption, kept)
+            self._states[caption] = load_file(kept)["state"]
+        return self._states[caption]
+
+    def token_ids(self, caption: str) -> list[int]:
+        """Ids of a caption between its two ends, filled up to :attr:`tokens`."""
+        ids: list[int] = []
+        if caption:  # the empty prompt needs no tokenizer
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self.checkpoint.parent)
+            ids = list(self._tokenizer(caption, add_special_tokens=False).input_ids)
+        if len(ids) > self.tokens - 2:
+            raise InputError(
+                f"the caption {caption[:40]!r}... has {len(ids)} tokens; the text encoder takes {self.tokens - 2}",
+                remedy="Shorten it.",
+            )
+        ids = [START, *ids, END]
+        return ids + [PADDING] * (self.tokens - len(ids))
+
+    def _compute(self, caption: str, kept: Path) -> None:
+        ids = self.token_ids(caption)
+        if self._tower is None:
+            self._tower = self.load()
+        with torch.no_grad():
+            state = self._tower(torch.tensor([ids])).last_hidden_state.float()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        aside = kept.with_suffix(f".{os.getpid()}.tmp")
+        save_file({"state": state.contiguous()}, aside)
+        aside.replace(kept)
+
+    def _kept(self, caption: str) -> Path:
+        """Where a state is kept: by the caption and the file's identity, without reading its gigabytes."""
+        stamp = self.checkpoint.stat()
+        content = json.dumps([str(self.checkpoint.resolve()), stamp.st_size, stamp.st_mtime_ns, self.tokens, caption])
+        return cache_folder() / "prompts" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer: the folder ``tokenizer`` in ``folder``, else that of a published model in the local cache."""
+    from huggingface_hub import snapshot_download
+    from transformers import AutoTokenizer
+
+    places = [folder / "tokenizer"] if (folder / "tokenizer").is_dir() else []
+    for name in () if places else _TOKENIZERS:
+        try:
+            found = Path(snapshot_download(name, allow_patterns=["tokenizer/*"], local_files_only=True))
+        except Exception:
+            continue
+        if (found / "tokenizer").is_dir():
+            places.append(found / "tokenizer")
+    if not places:
+        raise InputError(
+            "captions other than the empty prompt need CLIP's tokenizer, which the checkpoint does not hold",
+            path=folder,
+            remedy=f"Put the tokenizer folder of {_TOKENIZERS[-1]} beside the checkpoint.",
+        )
+    try:
+        return AutoTokenizer.from_pretrained(str(places[0]), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise InputError(
+            f"the tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}", path=places[0]
+        ) from error
+
+
+def load_captioner(model: str | Path, device: torch.device) -> Callable[[torch.Tensor], list[str]]:
+    """BLIP-2 as a function from pictures (B, 3, H, W) in [0, 1] to captions, in float16 on a GPU.
+
+    Raises
+    ------
+    InputError
+        The model is not here; it is never downloaded without being asked for (7 GB and more).
+    """
+    from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    try:
+        processor = AutoProcessor.from_pretrained(str(model), local_files_only=True)
+        network = Blip2ForConditionalGeneration.from_pretrained(str(model), local_files_only=True, dtype=dtype)
+    except Exception as error:
+        raise InputError(
+            f"no caption model: {model} is not on this machine, or is no BLIP-2 model",
+            remedy=f"Run `hf download {model}`, or caption by --caption TEXT or --caption-file; the empty prompt needs "
+            "none.",
+        ) from error
+    network = network.to(device).eval()
+
+    @torch.no_grad()
+    def describe(rgb: torch.Tensor) -> list[str]:
+        pictures = list((rgb * 255).round().to(torch.uint8).cpu())
+        inputs = processor(images=pictures, return_tensors="pt").to(device, dtype)
+        texts = processor.batch_decode(network.generate(**inputs), skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
+
+    return describe
