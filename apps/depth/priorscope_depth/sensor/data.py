@@ -1,0 +1,140 @@
+"""Pairs of exact and scanned depth: drawn scenes through the hand-made sensor, or a folder of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from priorscope.data.arrays import read_array, write_npy
+from priorscope.data.images import find_images
+from priorscope.diffusion.noise import item_seed
+from priorscope.errors import InputError
+from priorscope.training.order import Order
+from priorscope_depth.pairs.maps import MAP_SUFFIXES, read_depth
+from priorscope_depth.scenes import GENERATOR_VERSION, render_scene
+from priorscope_depth.sensor.codec import LogDepth
+from priorscope_depth.sensor.structured_light import StructuredLight
+
+#: Kinds of scenes within a sensor's range, in turn.
+KINDS = ("clutter", "room")
+
+
+@dataclass(frozen=True)
+class SensorPair:
+    """Exact and scanned depth, float32 (H, W) in metres; 0 where there is none."""
+
+    clean: NDArray[np.float32]
+    scan: NDArray[np.float32]
+    key: str
+
+
+def drawn_scans(
+    folder: Path, seeds: Sequence[int], sensor: StructuredLight, *, height: int = 192, width: int = 256, scan: int = 0
+) -> list[SensorPair]:
+    """Drawn scenes and what ``sensor`` reports of them; scenes that ``folder`` lacks are drawn and kept there.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets the exact depth, a file a scene; scans are made anew.
+    seeds : sequence of int
+        From ``HELD_OUT_SEED`` on for scenes that are not trained on.
+    scan : int
+        Number of the scan: others have other noise.
+    """
+    pairs = []
+    for seed in seeds:
+        path = folder / f"v{GENERATOR_VERSION}-{height}x{width}" / f"{seed}.npy"
+        if not path.exists():
+            scene = render_scene(seed, height=height, width=width, kind=KINDS[seed % len(KINDS)])
+            write_npy(path, scene.depth, overwrite=True)
+        clean = read_array(path)
+        pairs.append(SensorPair(clean, sensor.scan(clean, item_seed(seed, scan)), f"scene-{seed}"))
+    return pairs
+
+
+def folder_scans(folder: Path, *, scale: float = 0.001) -> list[SensorPair]:
+    """``clean/NAME.*`` with ``scan/NAME.*``, as :func:`~priorscope_depth.pairs.maps.read_depth` reads them.
+
+    Raises
+    ------
+    InputError
+        For a map without its partner, or of another size.
+    """
+    pairs = []
+    for file in find_images(folder / "clean", suffixes=frozenset(MAP_SUFFIXES)):
+        places = [folder / "scan" / f"{file.stem}{suffix}" for suffix in MAP_SUFFIXES]
+        path = next((place for place in places if place.exists()), None)
+        if path is None:
+            raise InputError("is missing", path=places[0], remedy=f"It should hold the scan of {file.path}.")
+        clean, scan = read_depth(file.path, scale=scale), read_depth(path, scale=scale)
+        if clean.shape != scan.shape:
+            raise InputError(f"has {scan.shape} pixels, the exact map {clean.shape}", path=path)
+        pairs.append(SensorPair(clean, scan, file.stem))
+    return pairs
+
+
+def residual_spread(pairs: Sequence[SensorPair], codec: LogDepth) -> float:
+    """Root mean square of the residuals of measured pixels.
+
+    Raises
+    ------
+    InputError
+        If no pixel is measured, or every one exactly.
+    """
+    squares = []
+    for pair in pairs:
+        here = codec.is_valid(pair.scan) & codec.is_valid(pair.clean)
+        squares.append(np.square(codec.residual(pair.scan[here], pair.clean[here]), dtype=np.float64))
+    every = np.concatenate(squares)
+    spread = float(np.sqrt(every.mean())) if len(every) else 0.0
+    if not spread > 0:
+        raise InputError("the scans measure nothing, or everything exactly", remedy="Give scans of a real sensor.")
+    return spread
+
+
+class SensorFeed:
+    """A :class:`priorscope.training.Feed` of random squares, half of them upside down.
+
+    Never mirrored: shadows fall to one side. A batch holds ``clean`` and ``scan`` (B, 1, s, s) in metres, ``level``
+    (B,) from 0 to 999, ``seed`` (B,) for noise, and ``key``.
+    """
+
+    def __init__(self, pairs: Sequence[SensorPair], *, crop: int, batch_size: int, seed: int) -> None:
+        small = next((pair for pair in pairs if min(pair.clean.shape) < crop), None)
+        if small is not None:
+            raise InputError(
+                f"{small.key} has {small.clean.shape} pixels", remedy=f"Train on squares smaller than --crop {crop}."
+            )
+        self.pairs = list(pairs)
+        self.crop = crop
+        self.batch_size = batch_size
+        self.seed = seed
+        self.order = Order(len(self.pairs), seed)
+
+    def batch(self, step: int, rows: range) -> dict[str, Any]:
+        places = self.order.batch(step, self.batch_size)
+        cleans, scans, levels, seeds, keys = [], [], [], [], []
+        for place in (places[row] for row in rows):
+            draw, pair = place.generator(self.seed), self.pairs[place.item]
+            top, left = (int(draw.integers(side - self.crop + 1)) for side in pair.clean.shape)
+            window = np.s_[top : top + self.crop, left : left + self.crop]
+            turn = -1 if draw.random() < 0.5 else 1
+            cleans.append(torch.from_numpy(pair.clean[window][::turn].copy())[None])
+            scans.append(torch.from_numpy(pair.scan[window][::turn].copy())[None])
+            levels.append(float(draw.integers(1000)))
+            seeds.append(item_seed(place.noise_seed(self.seed), 0))
+            keys.append(pair.key)
+        return {
+            "clean": torch.stack(cleans),
+            "scan": torch.stack(scans),
+            "level": torch.tensor(levels),
+            "seed": torch.tensor(seeds),
+            "key": keys,
+        }

@@ -1,0 +1,79 @@
+"""``priorscope depth sensor``: scans of exact depth maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from priorscope.data.files import refuse_existing
+from priorscope.data.images import ImageFile, find_images
+from priorscope.diffusion.noise import item_seed
+from priorscope.errors import InputError
+from priorscope.evaluation.suite import conclude, run_items
+from priorscope_depth.output import Meaning, result_names, write_result
+from priorscope_depth.pairs.maps import MAP_SUFFIXES, read_depth
+from priorscope_depth.sensor.configs import SensorConfig, SensorFormat
+from priorscope_depth.sensor.structured_light import StructuredLight
+
+#: The name that results bear where no learned model made them.
+HAND_MADE = "structured-light"
+
+
+def simulate_scans(config: SensorConfig) -> int:
+    """Run ``priorscope depth sensor``.
+
+    Returns
+    -------
+    int
+        0; 1 when some inputs failed, which are listed and do not stop the others.
+    """
+    if not config.inputs:
+        raise InputError("no input", remedy="Give depth maps or folders: priorscope depth sensor depth.npy")
+    if config.count < 1 or config.steps < 1:
+        raise InputError(f"--count {config.count} --steps {config.steps}", remedy="Use 1 or more.")
+    unknown = [name for name in config.formats if name not in get_args(SensorFormat)]
+    if unknown or not config.formats:
+        raise InputError(f"formats {list(config.formats)}", remedy=f"Known: {', '.join(get_args(SensorFormat))}.")
+    maps = find_images(config.inputs, suffixes=frozenset(MAP_SUFFIXES))
+    scan, name = _sensor(config)
+    stems = {file.path: [config.out / f"{file.stem}_scan{number}" for number in range(config.count)] for file in maps}
+    if not config.overwrite:
+        names = result_names("", "depth", config.formats).values()
+        refuse_existing(
+            [stem.with_name(stem.name + end) for file in maps for stem in stems[file.path] for end in names]
+        )
+
+    def evaluate(batch: list[ImageFile]) -> list[dict[str, Any]]:
+        for file in batch:
+            depth = read_depth(file.path, scale=config.depth_scale)
+            for number, stem in enumerate(stems[file.path]):
+                values = scan(depth, item_seed(item_seed(config.seed, file.stem), number))
+                write_result(
+                    stem,
+                    values,
+                    Meaning("depth", "metric", model=name),
+                    formats=config.formats,
+                    valid=values > 0,
+                    overwrite=True,  # what was there was checked for all inputs before the first was read
+                )
+        return [{} for _ in batch]
+
+    outcome = run_items(maps, evaluate, key=lambda file: str(file.path), progress=True if len(maps) > 1 else None)
+    return conclude(list(outcome.failures), len(maps), config.out)
+
+
+def _sensor(config: SensorConfig) -> tuple[Callable[[np.ndarray, int], np.ndarray], str]:
+    """A function of exact depth and a seed, and its name."""
+    if config.model is None:
+        return StructuredLight().scan, HAND_MADE
+    from priorscope_depth.sensor.simulator import SensorSimulator
+
+    simulator = SensorSimulator.from_pretrained(Path(config.model), device=config.device)
+
+    def scan(depth: np.ndarray, seed: int) -> np.ndarray:
+        return simulator(depth, seed=seed, steps=config.steps)[0]
+
+    return scan, simulator.name

@@ -1,0 +1,207 @@
+"""A learned sensor: the residual of a scan is generated, given the exact depth (Stable-Sim2Real, stage one)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from priorscope.backbones.latents import PatchSpace
+from priorscope.backbones.loading import load_component, read_config
+from priorscope.data.files import write_text
+from priorscope.device import inference_layout, resolve_device
+from priorscope.diffusion.condition import Condition
+from priorscope.diffusion.denoiser import Denoiser
+from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.sampling import sample
+from priorscope.diffusion.schedule import VPSchedule
+from priorscope.diffusion.spacing import spaced_times
+from priorscope.errors import InputError
+from priorscope.predictors.geometry import Geometry
+from priorscope_depth.sensor.codec import LogDepth
+from priorscope_depth.sensor.configs import Method
+from priorscope_depth.sensor.structured_light import checked_depth
+
+#: The small network; the published one is Stable Diffusion 2.1 with a ControlNet for the exact depth.
+SMALL_UNET: dict[str, Any] = {
+    "block_out_channels": (48, 64, 96),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    "norm_num_groups": 8,
+    "attention_head_dim": 16,
+}
+PATCH = 4
+#: A scan has two channels: the residual, and whether anything was measured.
+SCAN = PatchSpace(PATCH, 2)
+#: The exact depth has three: its code, and how that changes to the right and downwards.
+CLEAN = PatchSpace(PATCH, 3)
+#: Changes of the code from pixel to pixel are small numbers: enlarged so much, and bounded by tanh.
+_SLOPE = 50.0
+_KIND = "sensor-residual"
+
+
+class SensorNetwork:
+    """Ask a ``UNet2DModel`` for the scan: ``network(x, label, clean=...)``, both as blocks of 4 x 4 pixels."""
+
+    def __init__(self, unet: Any) -> None:
+        self.unet = unet
+
+    def __call__(self, x: torch.Tensor, label: torch.Tensor, *, clean: torch.Tensor) -> torch.Tensor:
+        return self.unet(torch.cat([x, clean], dim=1), label, return_dict=False)[0]
+
+
+class SensorSimulator:
+    """Exact depth to a scan, with the sensor's faults as it was trained on.
+
+    Parameters
+    ----------
+    unet : UNet2DModel
+    method : {"sampled", "one-step", "one-step-mean"}
+        How it is asked: by DDIM from noise, or in one call on noise.
+    scale : float
+        Standard deviation of the residuals it was trained on; the network works on residuals divided by it.
+    codec : LogDepth, optional
+    name : str
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        method: Method,
+        scale: float,
+        *,
+        codec: LogDepth | None = None,
+        name: str = "new",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if method not in get_args(Method):
+            raise InputError(f"method {method!r}", remedy=f"Use one of {', '.join(get_args(Method))}.")
+        if not 0 < scale < float("inf"):
+            raise InputError(f"residuals of deviation {scale}", remedy="It must be above 0.")
+        self.unet = unet
+        self.method: Method = method
+        self.scale = float(scale)
+        self.codec = codec or LogDepth()
+        self.name = name
+        self.device = torch.device(device)
+        self.denoiser = Denoiser(SensorNetwork(unet), VPSchedule.from_betas(), "sample")
+        self.geometry = Geometry(0, multiple=PATCH * 2 ** (len(unet.config.block_out_channels) - 1))
+
+    @classmethod
+    def new(cls, method: Method, scale: float, *, seed: int = 0) -> SensorSimulator:
+        """A small one with random weights."""
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            unet = UNet2DModel(in_channels=SCAN.channels + CLEAN.channels, out_channels=SCAN.channels, **SMALL_UNET)
+        return cls(unet, method, scale)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str = "auto") -> SensorSimulator:
+        """Load what :meth:`save` wrote, in float32.
+
+        Raises
+        ------
+        InputError
+            No such folder, or one of another kind or with other weights.
+        """
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        folder = Path(folder)
+        if not folder.is_dir():
+            what = "is a file, not a model folder" if folder.exists() else "no such model folder"
+            raise InputError(what, path=folder, remedy="Train one: priorscope depth train-sensor.")
+        about = read_config(folder, "priorscope.json")
+        if about.get("kind") != _KIND:
+            raise InputError("is not a sensor model", path=folder, remedy="Give the model folder of train-sensor.")
+        where = resolve_device(device)
+        wanted = {"in_channels": SCAN.channels + CLEAN.channels, "out_channels": SCAN.channels}
+        unet = load_component(UNet2DModel, folder / "unet", expect=wanted)
+        unet.to(where, memory_format=inference_layout(where))
+        name = folder.name if folder.name != "model" else folder.parent.name
+        return cls(unet, about["method"], about["scale"], name=name, device=where)
+
+    def save(self, folder: Path) -> None:
+        """Write the model folder, in float32; it must not exist."""
+        (folder / "unet").mkdir(parents=True)
+        about = {"kind": _KIND, "method": self.method, "scale": self.scale}
+        write_text(folder / "priorscope.json", json.dumps(about) + "\n")
+        self.unet.save_config(folder / "unet")
+        weights = {key: value.detach().float().cpu().contiguous() for key, value in self.unet.state_dict().items()}
+        save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+    def condition(self, clean: torch.Tensor) -> Condition:
+        """What the network is told of exact depth (B, 1, H, W) in metres."""
+        code = self.codec.encode(clean)
+        right = torch.diff(code, dim=-1, append=code[..., -1:])
+        down = torch.diff(code, dim=-2, append=code[..., -1:, :])
+        told = torch.cat([code, torch.tanh(_SLOPE * right), torch.tanh(_SLOPE * down)], dim=1)
+        return Condition({"clean": CLEAN.encode(told)})
+
+    def target(self, scan: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """What the network generates for a scan (B, 1, H, W): (B, 32, H / 4, W / 4).
+
+        The residual over its deviation, 0 where nothing was measured, and 1 or -1 for whether it was.
+        """
+        measured = self.codec.is_valid(scan)
+        residual = torch.where(measured, self.codec.residual(scan, clean) / self.scale, 0.0)
+        return SCAN.encode(torch.cat([residual, measured.float() * 2 - 1], dim=1))
+
+    def scan_of(self, generated: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Undoes :meth:`target`: metres (B, 1, H, W), 0 where nothing is measured."""
+        residual, measured = SCAN.decode(generated).chunk(2, dim=1)
+        depth = self.codec.apply(residual * self.scale, clean)
+        return torch.where((measured > 0) & self.codec.is_valid(clean), depth, 0.0)
+
+    def generate(self, clean: torch.Tensor, noise: Noise, *, steps: int = 50) -> torch.Tensor:
+        """Scans in metres of exact depth (B, 1, H, W), sides multiples of 16."""
+        condition = self.condition(clean)
+        size = clean.shape[-2] // PATCH, clean.shape[-1] // PATCH
+        start = noise.draw((clean.shape[0], SCAN.channels, *size), device=clean.device)
+        times = spaced_times(self.denoiser.schedule, steps if self.method == "sampled" else 1, "trailing")
+        return self.scan_of(sample(self.denoiser, start, times, condition=condition), clean)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        depths: NDArray[np.floating] | Sequence[NDArray[np.floating]],
+        *,
+        seed: int = 0,
+        items: Sequence[int | str] | None = None,
+        steps: int = 50,
+    ) -> list[NDArray[np.float32]]:
+        """What the sensor reports for exact depth maps.
+
+        Parameters
+        ----------
+        depths : ndarray (H, W), or a sequence of them
+            Metres; 0 where there is none, which is never measured.
+        seed : int
+        items : sequence of int or str, optional
+            What each map's noise derives from, with ``seed``. Default: its position.
+        steps : int
+            DDIM steps of a sampled model.
+
+        Returns
+        -------
+        list of ndarray, float32, (H, W)
+            Metres; 0 where nothing is measured.
+        """
+        maps = [depths] if isinstance(depths, np.ndarray) else list(depths)
+        keys: list[int | str] = list(range(len(maps))) if items is None else list(items)
+        scans = []
+        for depth, key in zip(maps, keys, strict=True):
+            clean = torch.from_numpy(checked_depth(depth)).float()[None, None].to(self.device)
+            clean, frame = self.geometry.prepare(clean)
+            scan = self.generate(clean, Noise.for_items(seed, [key]), steps=steps)
+            scans.append(self.geometry.crop(scan, frame)[0, 0].cpu().numpy())
+        return scans
