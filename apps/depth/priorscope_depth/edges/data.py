@@ -1,0 +1,117 @@
+"""Images with edge maps: drawn scenes with exact edges, or a folder of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from priorscope.data.arrays import read_array, write_npz
+from priorscope.data.images import find_images, read_image
+from priorscope.diffusion.noise import item_seed
+from priorscope.errors import InputError
+from priorscope.training.order import Order
+from priorscope_depth.edges.truth import scene_edges
+from priorscope_depth.scenes import GENERATOR_VERSION, render_scene
+
+#: Kinds of scenes that are drawn for edges, in turn: leaves and grass of the others are edges all over.
+KINDS = ("clutter", "room")
+
+
+@dataclass(frozen=True)
+class EdgePair:
+    """An image, uint8 (H, W, 3), and its edges, bool (H, W)."""
+
+    rgb: NDArray[np.uint8]
+    edges: NDArray[np.bool_]
+    key: str
+
+
+def drawn_pairs(folder: Path, seeds: Sequence[int], *, height: int = 192, width: int = 256) -> list[EdgePair]:
+    """Drawn scenes with their edges; those that ``folder`` lacks are drawn and kept there.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets a file a scene, so that what is cut off goes on.
+    seeds : sequence of int
+        From ``HELD_OUT_SEED`` on for scenes that are not trained on.
+    """
+    pairs = []
+    for seed in seeds:
+        path = folder / f"v{GENERATOR_VERSION}-{height}x{width}" / f"{seed}.npz"
+        if not path.exists():
+            scene = render_scene(seed, height=height, width=width, kind=KINDS[seed % len(KINDS)], supersample=2)
+            write_npz(path, {"rgb": scene.rgb, "edges": scene_edges(scene)}, overwrite=True)
+        pairs.append(EdgePair(read_array(path, key="rgb"), read_array(path, key="edges"), f"scene-{seed}"))
+    return pairs
+
+
+def folder_pairs(folder: Path) -> list[EdgePair]:
+    """``images/NAME.*`` with ``edges/NAME.png``: white edges on black, from half of full white on.
+
+    Raises
+    ------
+    InputError
+        For an image without edges, or of another size than its edges.
+    """
+    pairs = []
+    for file in find_images(folder / "images"):
+        path = folder / "edges" / f"{file.stem}.png"
+        if not path.exists():
+            raise InputError(
+                "is missing", path=path, remedy=f"It should hold the edges of {file.path}; name both alike."
+            )
+        rgb, edges = read_image(file.path), read_array(path)
+        grey = edges if edges.ndim == 2 else edges[..., :3].max(-1)
+        if grey.shape != rgb.shape[:2]:
+            raise InputError(f"has {grey.shape} pixels, its image {rgb.shape[:2]}", path=path)
+        full = np.iinfo(grey.dtype).max if grey.dtype.kind in "iu" else 1
+        pairs.append(EdgePair(rgb, grey >= full / 2, file.stem))
+    return pairs
+
+
+class EdgeFeed:
+    """A :class:`priorscope.training.Feed` of random squares, half of them mirrored.
+
+    A batch holds ``image`` (B, 3, s, s) and ``edges`` (B, 1, s, s) in [-1, 1], ``time`` (B,) uniform in (0, 1],
+    ``seed`` (B,) for noise, and ``key``.
+    """
+
+    def __init__(self, pairs: Sequence[EdgePair], *, crop: int, batch_size: int, seed: int) -> None:
+        small = next((pair for pair in pairs if min(pair.edges.shape) < crop), None)
+        if small is not None:
+            raise InputError(
+                f"{small.key} has {small.edges.shape} pixels", remedy=f"Train on squares smaller than --crop {crop}."
+            )
+        self.pairs = list(pairs)
+        self.crop = crop
+        self.batch_size = batch_size
+        self.seed = seed
+        self.order = Order(len(self.pairs), seed)
+
+    def batch(self, step: int, rows: range) -> dict[str, Any]:
+        places = self.order.batch(step, self.batch_size)
+        images, edges, times, seeds, keys = [], [], [], [], []
+        for place in (places[row] for row in rows):
+            draw, pair = place.generator(self.seed), self.pairs[place.item]
+            top, left = (int(draw.integers(side - self.crop + 1)) for side in pair.edges.shape)
+            window = np.s_[top : top + self.crop, left : left + self.crop]
+            turn = -1 if draw.random() < 0.5 else 1
+            images.append(torch.from_numpy(pair.rgb[window][:, ::turn].copy()).permute(2, 0, 1))
+            edges.append(torch.from_numpy(pair.edges[window][:, ::turn].copy())[None])
+            times.append(1 - draw.random())
+            seeds.append(item_seed(place.noise_seed(self.seed), 0))
+            keys.append(pair.key)
+        return {
+            "image": torch.stack(images).float() / 127.5 - 1,
+            "edges": torch.stack(edges).float() * 2 - 1,
+            "time": torch.tensor(times, dtype=torch.float64).clamp(min=1e-4),
+            "seed": torch.tensor(seeds),
+            "key": keys,
+        }

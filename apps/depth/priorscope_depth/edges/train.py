@@ -1,0 +1,117 @@
+"""``priorscope depth train-edges``: the autoencoder, then the diffusion in its latents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from priorscope.data.images import read_image
+from priorscope.diffusion.noise import item_seed
+from priorscope.errors import InputError
+from priorscope.evaluation.report import Report
+from priorscope.evaluation.run_folder import RunFolder
+from priorscope.training.curves import add_curves
+from priorscope.training.loop import FitResult, fit, make_accelerator
+from priorscope.training.settings import MAY_DIFFER, LoopConfig
+from priorscope.training.task import Task
+from priorscope_depth.edges.configs import TrainEdgesConfig
+from priorscope_depth.edges.data import EdgeFeed, EdgePair, drawn_pairs, folder_pairs
+from priorscope_depth.edges.predictor import EdgePredictor
+from priorscope_depth.edges.task import EdgeAutoencoderTask, EdgeTask
+from priorscope_depth.scenes import HELD_OUT_SEED
+
+#: Held-out scenes of this app's other commands begin at ``HELD_OUT_SEED``; these are others.
+_FIRST_HELD_OUT = HELD_OUT_SEED + 20_000
+
+
+def train_edges(config: TrainEdgesConfig) -> FitResult:
+    """Train, or go on training, as ``config`` says; the model folder is ``out/diffusion/model``.
+
+    Raises
+    ------
+    InputError
+        For options that make no sense, images that cannot be read, a loss that is not finite, and a folder that
+        cannot be written.
+    """
+    _check(config)
+    train, held_out = _pairs(config)
+    feed = EdgeFeed(train, crop=config.crop, batch_size=config.loop.batch_size, seed=config.loop.seed)
+    predictor = EdgePredictor.new(channels=config.channels, seed=item_seed(config.loop.seed, 0))
+    first = replace(config.loop, steps=config.autoencoder_steps)
+    # what is looked at also says how far latents spread; without it, what is trained on does
+    shown = held_out or train[:16]
+    result = _stage(config, "autoencoder", EdgeAutoencoderTask(predictor, shown), feed, first)
+    if not result.finished:
+        return result
+    unet = predictor.unet
+    predictor = EdgePredictor.from_pretrained(result.model, device=config.loop.device, precision="float32")
+    predictor.unet.load_state_dict(unet.state_dict())
+    return _stage(config, "diffusion", EdgeTask(predictor, held_out), feed, config.loop)
+
+
+def _stage(config: TrainEdgesConfig, name: str, task: Task, feed: EdgeFeed, loop: LoopConfig) -> FitResult:
+    """One training in ``out/NAME``; one that is finished is not done again."""
+    accelerator = make_accelerator(loop)
+    may_differ = ("out", "data", *(f"loop.{key}" for key in MAY_DIFFER))
+    # the second begins where the first has ended, so that both are resumed by one command
+    run = RunFolder.create(config.out / name, replace(config, loop=loop), resume=loop.resume, may_differ=may_differ)
+    accelerator.wait_for_everyone()
+    result = fit(task, feed, loop, run, accelerator)
+    if accelerator.is_main_process:
+        _report(run, name, loop, result)
+    accelerator.free_memory()
+    return result
+
+
+def _pairs(config: TrainEdgesConfig) -> tuple[list[EdgePair], list[EdgePair]]:
+    if config.pairs is not None:
+        pairs = folder_pairs(config.pairs)
+        count = min(config.held_out, len(pairs) // 10)
+        return pairs[count:], pairs[:count]
+    folder = config.data or config.out / "data"
+    size = {"height": config.height, "width": config.width}
+    print(f"drawing what is missing of {config.scenes} scenes in {folder}", flush=True)
+    train = drawn_pairs(folder, range(config.scenes), **size)
+    return train, drawn_pairs(folder, range(_FIRST_HELD_OUT, _FIRST_HELD_OUT + config.held_out), **size)
+
+
+def _check(config: TrainEdgesConfig) -> None:
+    config.loop.check()
+    for name in ("scenes", "autoencoder_steps", "channels"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")
+    if config.held_out < 0:
+        raise InputError(f"--held-out {config.held_out}", remedy="Use 0 or more.")
+    if config.crop < 16 or config.crop % 16:
+        raise InputError(f"--crop {config.crop}", remedy="Use a multiple of 16.")
+
+
+def _report(run: RunFolder, name: str, loop: LoopConfig, result: FitResult) -> None:
+    report = Report("Edge training", f"{name}, {result.step} of {loop.steps} steps")
+    add_curves(report, run.history())
+    for path in sorted(run.figures.glob("step-*.png"))[-1:]:
+        report.heading("Held-out images")
+        report.figure(read_image(path), "Image, exact edges, generated edges.")
+    report.heading("The model")
+    report.paragraph(
+        f"{result.model} is for `priorscope depth edges IMAGE --model`."
+        if name == "diffusion"
+        else "The autoencoder of edge maps; its held-out ODS is the most that any prediction can reach through it."
+    )
+    report.environment(run)
+    report.write(run.report_path, overwrite=True)
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """``python -m priorscope_depth.edges.train``, for ``accelerate launch``."""
+    import tyro
+
+    return train_edges(tyro.cli(TrainEdgesConfig, args=arguments)).model
+
+
+if __name__ == "__main__":
+    import sys
+
+    from priorscope.cli import run_training
+
+    sys.exit(run_training(main, app="depth"))
