@@ -22,7 +22,8 @@ class ModelConfig:
     """Which model, and how it is asked."""
 
     model: str = "tiny-depth"
-    """Name in the model table (`priorscope models`), hub id (owner/name), or folder in diffusers' layout."""
+    """Name in the model table (`priorscope models`), hub id (owner/name), folder in diffusers' layout, or PrimeDepth's
+    checkpoint file."""
     family: Literal["lotus-g", "lotus-d", "marigold", "e2e-ft", "e2e-ft-sd", "genpercept"] | None = None
     """Family of a folder whose name does not tell."""
     task: Literal["depth", "normals"] | None = None
@@ -32,11 +33,20 @@ class ModelConfig:
     steps: int | None = None
     """Solver steps (Marigold); the other families are one-step models."""
     posterior: Literal["mode", "sample"] = "mode"
-    """How the image is encoded: deterministic, or sampled as in Lotus' own code."""
+    """How the image is encoded: deterministic, or sampled as in the own code of Lotus and PrimeDepth."""
+    caption: str = ""
+    """PrimeDepth: what all pictures show, in words, or `blip2`, which describes each (as the authors do; BLIP-2 must be
+    in the local cache). Default: the empty prompt; what that costs was not measured."""
+    caption_file: Path | None = None
+    """PrimeDepth: captions by file name, as a JSON object or as lines NAME<TAB>CAPTION."""
+    caption_model: str = "Salesforce/blip2-opt-2.7b"
+    """Hub id (in the local cache) or folder of the BLIP-2 model that --caption blip2 asks."""
+    deterministic: bool = False
+    """PrimeDepth: add no noise at all. Default: noise that follows from --seed and the image's name."""
     resolution: int | None = None
     """Longer side while processing, in pixels; 0: the image's own. Default: the model's (768 for published ones)."""
     official_geometry: bool = False
-    """Lotus' own geometry (parity): no padding, nearest-neighbour back to the image's size."""
+    """The authors' own geometry (parity): no padding; with Lotus nearest-neighbour back to the image's size."""
     tiled_vae: bool = False
     """Run the autoencoder in tiles: less memory on large images."""
     compile: bool = False
@@ -49,6 +59,10 @@ class ModelConfig:
     """Fixes every result; an image's noise derives from it and the image's name."""
     ensemble: int = 1
     """Predictions an image, aligned and reduced (generative models)."""
+    ensemble_with: str | None = None
+    """Average with a second model (name, hub id or folder), fitted to the first by a robust scale and shift."""
+    ensemble_space: Literal["depth", "disparity"] | None = None
+    """Where the two are fitted and averaged; default: the space of the one that is affine-invariant."""
     batch_size: int = 1
     """Images of equal size a batch."""
     revision: str | None = None
@@ -75,6 +89,20 @@ class PredictConfig:
     """Distance that the nearest point of an affine-invariant prediction gets in the point cloud."""
     far: float = 10.0
     """And the farthest."""
+    lidar: Path | None = None
+    """Metres: fit to known points of the picture, u,v,depth rows in .csv, .npy or .npz, or a sparse 16-bit depth PNG as
+    KITTI's; for several pictures a folder of such files under the pictures' names."""
+    distances: tuple[str, ...] = ()
+    """Metres: fit to two or more distances typed as u,v,metres (column, row, planar depth), for one picture."""
+    max_depth: float = 250.0
+    """Pixels with a metric depth beyond this have none."""
+    frames: Literal["shared", "independent", "previous"] = "shared"
+    """Noise of a video's frames (generative models): one for all, each its own, or one for all and a start from the
+    last frame's latents."""
+    frame_level: float | None = None
+    """Level (0 to 999) at which --frames previous starts; default: the first of the run that leaves a signal."""
+    align_frames: bool = False
+    """Fit every frame of a video to the one before by a robust scale and shift."""
     overwrite: bool = False
     """Replace results that are there already."""
     settings: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)
@@ -100,6 +128,8 @@ class EvaluateConfig:
     """Part of a KITTI image that counts."""
     baselines: bool = True
     """Also score the best constant and the best plane, both fitted to the truth."""
+    compare: tuple[str, ...] = ()
+    """Further models whose rows stand beside this one's, each in its own space: depth-anything-v2-small, depthpro."""
     limit: int = 0
     """Only the first so many images, for a quick look; 0: all. For scenes: how many (default 200)."""
     resume: bool = False

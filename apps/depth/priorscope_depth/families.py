@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from priorscope.backbones.table import PublishedModel
 from priorscope.errors import InputError
+from priorscope_depth.primedepth.source import PRIMEDEPTH
 
 Task = Literal["depth", "normals"]
 Space = Literal["depth", "disparity"]
@@ -117,6 +118,23 @@ def _lotus(name: str, task: str, note: str = "") -> PublishedModel:
     return PublishedModel(name, task=task, loader=mode, source=f"jingheya/{name}", note=note, **_LOTUS)
 
 
+#: Loaders of the rows that transformers runs (:mod:`priorscope_depth.transformers_models`): no diffusion models.
+TRANSFORMERS = ("depth-anything", "depth-pro")
+
+
+def _depth_anything(name: str, parameters: str) -> PublishedModel:
+    return PublishedModel(
+        f"depth-anything-v2-{name.lower()}",
+        "depth",
+        "disparity",
+        "depth-anything",
+        f"depth-anything/Depth-Anything-V2-{name}-hf",
+        licence="see its page",
+        size=f"{parameters} million parameters",
+        note="no diffusion model: for comparison, and for --ensemble-with",
+    )
+
+
 def _other(name: str, source: str, task: str, loader: str, note: str) -> PublishedModel:
     return PublishedModel(name, "depth", task, loader, source, licence="see its page", size="about 5 GB", note=note)
 
@@ -169,6 +187,20 @@ MODELS: list[PublishedModel] = [
         "genpercept",
         "layout of the hub repository not verified here; a folder in diffusers' layout is expected",
     ),
+    _depth_anything("Small", "24.8"),
+    _depth_anything("Base", "97.5"),
+    _depth_anything("Large", "335.3"),
+    PublishedModel(
+        "depthpro",
+        "depth",
+        "depth",
+        "depth-pro",
+        "apple/DepthPro-hf",
+        licence="see its page",
+        size="see its page",
+        note="no diffusion model: metric depth and focal length, for comparison and for --ensemble-with",
+    ),
+    PRIMEDEPTH,
 ]
 
 
@@ -214,6 +246,10 @@ def recognise(
     row = next((row for row in MODELS if name and name in (row.name, row.source)), None) or next(
         (row for row in MODELS if row.source.split("/")[-1] in (folder.name, Path(name).name)), None
     )
+    if row is not None and row.loader in TRANSFORMERS:
+        raise InputError(
+            f"{row.name} is no diffusion model: it can be asked (predict, evaluate), not trained", path=folder
+        )
     if row is not None:
         known["family"] = known["family"] or row.loader
         known["task"] = known["task"] or ("normals" if row.task == "normals" else "depth")

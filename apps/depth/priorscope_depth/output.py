@@ -121,15 +121,22 @@ def to_png_values(
     return np.where(shown, np.maximum(pixels, 1), 0).astype(np.uint16)
 
 
-def to_colours(values: NDArray[Any], meaning: Meaning, *, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+def to_colours(
+    values: NDArray[Any],
+    meaning: Meaning,
+    *,
+    valid: NDArray[np.bool_] | None = None,
+    span: tuple[float, float] | None = None,
+) -> NDArray[np.uint8]:
     """A picture to look at, uint8 [H, W, 3]: near is warm (red), far is cold, for depth and disparity alike.
 
-    The colours span the least to the greatest valid value of this one map.
+    The colours span the least to the greatest valid value of this one map, or ``span``.
     """
     if meaning.space == "normals":
         return to_png_values(values, meaning, valid=valid).astype(np.uint8)
     values, shown = checked(values, meaning, valid)
-    return colourise(values, "Spectral" if meaning.space == "depth" else "Spectral_r", valid=shown)
+    low, high = (None, None) if span is None else span
+    return colourise(values, "Spectral" if meaning.space == "depth" else "Spectral_r", lo=low, hi=high, valid=shown)
 
 
 def result_names(stem: str, space: str, formats: Sequence[str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from priorscope.evaluation.cost import CostLog
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.predictors.ensemble import ensemble_affine, ensemble_normals
 from priorscope.predictors.geometry import Geometry
-from priorscope.predictors.latent import LatentPredictor
+from priorscope.predictors.latent import LatentMemory, LatentPredictor
 from priorscope.predictors.tiling import predict_tiled
 from priorscope_depth.assemble import PARTS, build_predictor, own_settings, scheduler_config
 from priorscope_depth.base import ImagePredictor, Prediction
@@ -196,13 +196,21 @@ class DepthPredictor(ImagePredictor):
         )
 
     def predict(
-        self, rgb: torch.Tensor, *, seed: int = 0, items: Sequence[int | str] = (0,), ensemble: int = 1
+        self,
+        rgb: torch.Tensor,
+        *,
+        seed: int = 0,
+        items: Sequence[int | str] = (0,),
+        ensemble: int = 1,
+        memory: LatentMemory | None = None,
     ) -> list[Prediction]:
         """Predict for a batch of tensors.
 
         Parameters
         ----------
         rgb : Tensor (B, 3, H, W) in [0, 1]
+        memory : LatentMemory, optional
+            For frames of a video: start from the last call's latents.
 
         Returns
         -------
@@ -211,7 +219,7 @@ class DepthPredictor(ImagePredictor):
             for normals. Uncertainty (1, H, W), None without an ensemble.
         """
         image, frame = self.geometry.prepare(rgb.to(self.device, torch.float32) * 2 - 1)
-        raw = self.raw(image, seed=seed, items=items, ensemble=ensemble)
+        raw = self.raw(image, seed=seed, items=items, ensemble=ensemble, memory=memory)
         fields = self.geometry.crop(self.read(raw), frame)
         predictions = []
         for members in fields.split(ensemble):
@@ -224,7 +232,15 @@ class DepthPredictor(ImagePredictor):
             predictions.append(Prediction(self._unit(values), uncertainty))
         return predictions
 
-    def raw(self, image: torch.Tensor, *, seed: int, items: Sequence[int | str], ensemble: int = 1) -> torch.Tensor:
+    def raw(
+        self,
+        image: torch.Tensor,
+        *,
+        seed: int,
+        items: Sequence[int | str],
+        ensemble: int = 1,
+        memory: LatentMemory | None = None,
+    ) -> torch.Tensor:
         """The decoded prediction (B * ensemble, 3, h, w) in about [-1, 1] for prepared images in [-1, 1]."""
         members = [f"{item}/{member}" for item in items for member in range(ensemble)]
         decoded = self.latent(
@@ -232,6 +248,7 @@ class DepthPredictor(ImagePredictor):
             Noise.for_items(seed, members),
             posterior_noise=Noise.for_items(seed, [f"{item}/posterior" for item in items]),
             members=ensemble,
+            memory=memory,
         )
         return decoded.float()
 

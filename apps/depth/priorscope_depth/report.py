@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from priorscope_depth.alignment import AffineFit, Space, fit_affine
 from priorscope_depth.archives import DepthArchive, DepthSample
 from priorscope_depth.base import ImagePredictor
 from priorscope_depth.baselines import BASELINES
+from priorscope_depth.compared import evaluate_compared, load_compared
 from priorscope_depth.configs import EvaluateConfig, EvaluateNormalsConfig, ModelConfig
 from priorscope_depth.evaluate import evaluate_depth, predict_at_own_size
 from priorscope_depth.evaluate_normals import evaluate_normals
@@ -45,6 +46,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     if predictor.task != "depth":
         raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="Use `evaluate-normals`.")
     native = _native(predictor, config.settings)
+    others = load_compared(config)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
     measured = _native(predictor, config.settings, run)
     evaluation = evaluate_depth(
@@ -58,17 +60,26 @@ def run_evaluation(config: EvaluateConfig) -> int:
         run=run,
         progress=protocol.title,
     )
+    compared = evaluate_compared(others, config, samples, protocol)
     processed = native.geometry.resolution or "the protocol's"
-    run.write_metrics({"model": predictor.name, "processing_resolution": processed, **evaluation.summary()})
+    summary = {"model": predictor.name, "processing_resolution": processed, **evaluation.summary()}
+    if compared:
+        summary["compared"] = {name: other.summary() for name, other in compared.items()}
+    run.write_metrics(summary)
+    tables = {
+        space: _with_compared(table_of(evaluation, space, predictor.name), compared, space, evaluation.images)
+        for space in _spaces(evaluation, config.alignments)
+    }
     for space in _spaces(evaluation, config.alignments):
         print(f"\n{protocol.title}, {evaluation.images} images, aligned in {space}:")
-        rows = table_of(evaluation, space, predictor.name)
-        print_table(rows, ".4g")
-        published = _published(evaluation, native, space, rows)
+        print_table(tables[space], ".4g")
+        published = _published(evaluation, native, space, tables[space])
         if published:
             print("\nPublished under the same protocol, alignment and convention:")
             print_table(published, ".4g")
     missing = [f"Not aligned in {space}: {reason}." for space, reason in evaluation.undefined.items()]
+    for name, other in compared.items():
+        missing += [f"{name}: not aligned in {space}: {reason}." for space, reason in other.undefined.items()]
     for line in missing:
         print(f"\n{line}")
     for failure in evaluation.failures:
@@ -82,12 +93,12 @@ def run_evaluation(config: EvaluateConfig) -> int:
     for space in _spaces(evaluation, config.alignments):
         report.heading(f"Aligned in {space}")
         report.table(
-            table_of(evaluation, space, predictor.name),
+            tables[space],
             "Unweighted means over images after a least-squares scale and shift per image"
             f" in {space} space. Baselines are fitted to the truth itself.",
             best=BETTER,
         )
-        published = _published(evaluation, native, space, table_of(evaluation, space, predictor.name))
+        published = _published(evaluation, native, space, tables[space])
         if published:
             report.table(published, "Published figures of the same protocol, alignment, convention and images.")
     for line in (*missing, _cost(measured)):
@@ -135,6 +146,19 @@ def aligned_panels(
         Panel(depth, f"prediction, aligned in {space}", lo=low, hi=high, label="metres"),
         Panel(error, "relative error", "magma", 0.0, 0.5, label="|p - g| / g", valid=sample.valid),
     ]
+
+
+def _with_compared(
+    rows: list[dict[str, Any]], compared: Mapping[str, DepthEvaluation], space: Space, images: int
+) -> list[dict[str, Any]]:
+    """Rows of the other models below the first's, above the baselines, where they have this space."""
+    others = [
+        {"method": name if other.images == images else f"{name} ({other.images} images)", **other.means(space)}
+        for name, other in compared.items()
+        if space in other.alignments("prediction")
+    ]
+    own = [row for row in rows if row["method"] not in _LABELS.values()]
+    return [*own, *others, *rows[len(own) :]]
 
 
 def _spaces(evaluation: DepthEvaluation, asked: Sequence[Space]) -> list[Space]:

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ensemble_affine": "ensemble",
         "ensemble_normals": "ensemble",
         "LatentPredictor": "latent",
+        "LatentMemory": "latent",
         "equal_batches": "batching",
         "Patched": "patch_consistency",
     },

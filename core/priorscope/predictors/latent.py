@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +14,24 @@ from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.noise import Noise
 from priorscope.diffusion.sampling import sample
 from priorscope.diffusion.solvers import Step, ddim
+from priorscope.diffusion.warm_start import late_start
 from priorscope.errors import InputError
+
+
+@dataclass
+class LatentMemory:
+    """What one frame of a video leaves to the next: a generative run then starts from it (:func:`late_start`).
+
+    Attributes
+    ----------
+    level : float or None
+        Where the run starts, in the schedule's unit; None: the first of its levels that leaves a signal.
+    latents : Tensor or None
+        The last prediction's, kept by :meth:`LatentPredictor.predict_latents`; None at the first frame.
+    """
+
+    level: float | None = None
+    latents: torch.Tensor | None = None
 
 
 class LatentPredictor:
@@ -89,15 +107,48 @@ class LatentPredictor:
         """Latents of ``image`` (B, 3, H, W) in [-1, 1]."""
         return self.latents.encode(image, self.posterior, noise)
 
-    def predict_latents(self, image_latents: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
+    def start_level(self, memory: LatentMemory) -> float:
+        """The level at which a run with a memory starts; InputError where none would let the memory through."""
+        schedule = self.denoiser.schedule
+        if not self.stochastic:
+            raise InputError("a regression starts from no noise: nothing of the last frame can enter")
+        levels = self.times[:-1]
+        if memory.level is None:
+            found = next((t for t in levels if schedule(t)[0] > 0), None)
+            if found is None:
+                raise InputError(
+                    "the run starts from pure noise in its only step: nothing of the last frame can enter",
+                    remedy="Use 2 steps or more.",
+                )
+            return found
+        if len(levels) == 1 and memory.level != levels[0]:
+            raise InputError(
+                f"a start at level {memory.level:g} of a one-step model, which knows level {levels[0]:g} only"
+            )
+        if not min(self.times) < memory.level <= max(self.times):
+            raise InputError(
+                f"a start at level {memory.level:g}", remedy=f"Use above {min(self.times):g}, to {max(self.times):g}."
+            )
+        return memory.level
+
+    def predict_latents(
+        self, image_latents: torch.Tensor, noise: Noise | None = None, memory: LatentMemory | None = None
+    ) -> torch.Tensor:
         """The predicted latents (B, C, h, w) for image latents of the same size."""
         condition = self.condition.merged(Condition({"image": image_latents}))
         if len(self.times) == 1:
             return self.denoiser(torch.zeros_like(image_latents), self.times[0], condition).x0
         if noise is None:
             raise InputError("a generative predictor needs noise", remedy="Pass noise=Noise.per_item(seeds).")
-        start = noise.like(image_latents)
-        return sample(self.denoiser, start, self.times, step=self.solver, noise=noise, condition=condition)
+        if memory is None or memory.latents is None:
+            start, times = noise.like(image_latents), self.times
+        else:
+            level = self.start_level(memory)
+            start, times = late_start(memory.latents, self.times, self.denoiser.schedule, level, noise)
+        found = sample(self.denoiser, start, times, step=self.solver, noise=noise, condition=condition)
+        if memory is not None:
+            memory.latents = found
+        return found
 
     @torch.no_grad()
     def __call__(
@@ -107,6 +158,7 @@ class LatentPredictor:
         *,
         posterior_noise: Noise | None = None,
         members: int = 1,
+        memory: LatentMemory | None = None,
     ) -> torch.Tensor:
         """Predict.
 
@@ -120,6 +172,8 @@ class LatentPredictor:
             For a sampled posterior: B rows.
         members : int
             Predictions an image; the image is encoded once.
+        memory : LatentMemory, optional
+            For frames of a video, one call a frame: the last call's latents, replaced by this one's.
 
         Returns
         -------
@@ -131,7 +185,7 @@ class LatentPredictor:
             image_latents = self.encode(image, posterior_noise)
             if members > 1:
                 image_latents = image_latents.repeat_interleave(members, 0)
-            return self.latents.decode(self.predict_latents(image_latents, noise))
+            return self.latents.decode(self.predict_latents(image_latents, noise, memory))
         except RuntimeError as error:
             if not self.compiled or not _is_compilers(error):
                 raise
