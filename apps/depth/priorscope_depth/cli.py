@@ -14,8 +14,9 @@ from priorscope_depth.configs import (
     TrainConfig,
 )
 from priorscope_depth.families import MODELS
+from priorscope_depth.primedepth.configs import TrainPrimeDepthConfig
 
-SUMMARY = "depth and surface normals from photographs (Lotus, Marigold, E2E-FT, GenPercept)"
+SUMMARY = "depth and surface normals from photographs (Lotus, Marigold, E2E-FT, GenPercept, PrimeDepth)"
 
 __all__ = ["MODELS", "SUMMARY", "main"]
 
@@ -25,6 +26,7 @@ _VERBS = {
     "evaluate-normals": EvaluateNormalsConfig,
     "train": TrainConfig,
     "scenes": ScenesConfig,
+    "train-primedepth": TrainPrimeDepthConfig,
     "demo": DemoConfig,
 }
 
@@ -54,6 +56,11 @@ def main(arguments: Sequence[str]) -> int:
 
         seeds = range(config.first_seed, config.first_seed + config.count)
         write_scenes(config.out, seeds, height=config.height, width=config.width, workers=config.workers)
+        return 0
+    if isinstance(config, TrainPrimeDepthConfig):
+        from priorscope_depth.primedepth.train import train_primedepth
+
+        print(f"model: {train_primedepth(config).model}")
         return 0
     from priorscope_depth.demo import demo
 

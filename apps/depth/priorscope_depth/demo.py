@@ -15,12 +15,13 @@ from priorscope.evaluation.report import Report
 from priorscope.evaluation.tables import print_table
 from priorscope_depth.alignment import Space, fit_affine
 from priorscope_depth.archives import DepthSample
-from priorscope_depth.configs import DemoConfig
+from priorscope_depth.configs import DemoConfig, ModelConfig
 from priorscope_depth.evaluate import evaluate_depth
 from priorscope_depth.held_out import SCENES_PROTOCOL, HeldOutScenes
 from priorscope_depth.output import Meaning, to_colours
 from priorscope_depth.point_cloud import point_cloud
-from priorscope_depth.predictor import DepthPredictor, NativePredictor
+from priorscope_depth.predict import load_predictor
+from priorscope_depth.predictor import NativePredictor
 from priorscope_depth.protocols import DepthProtocol
 from priorscope_depth.report import BETTER, aligned_panels, table_of
 
@@ -36,7 +37,7 @@ def demo(config: DemoConfig) -> int:
     out = config.out
     if config.scenes < 0:
         raise InputError(f"{config.scenes} scenes", remedy="Use --scenes 0 for none.")
-    predictor = DepthPredictor.from_pretrained(config.model, device=config.device)
+    predictor = load_predictor(ModelConfig(model=config.model, device=config.device))
     if predictor.task != "depth":
         raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="The demo needs a depth model.")
     run = demo_folder(out, config, "priorscope depth demo")
