@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,14 @@ class Captions:
             return self._captioner(rgb)
         return [self._named(str(item)) for item in items]
 
+    @cached_property
+    def _by_stem(self) -> dict[str, str]:
+        return {Path(name).stem: caption for name, caption in self.by_name.items()}
+
     def _named(self, item: str) -> str:
         path = Path(item)
-        for name in (item, path.name, path.stem):
-            if name in self.by_name:
-                return self.by_name[name]
-        by_stem = {Path(name).stem: caption for name, caption in self.by_name.items()}
-        return by_stem.get(path.stem, self.text)
+        exact = next((name for name in (item, path.name) if name in self.by_name), None)
+        return self._by_stem.get(path.stem, self.text) if exact is None else self.by_name[exact]
 
 
 class TextStates:
