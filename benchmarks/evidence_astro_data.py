@@ -200,7 +200,6 @@ class Data:
             raise SystemExit(f"{len(flux)} of {len(labels)} galaxies are generated: first --only generate")
         return Galaxies(flux, labels, conditions, tuple(f"generated-{seed}" for seed in seeds))
 
-
     @cached_property
     def noise(self) -> Galaxies:
         """As many pictures of nothing but the sky's noise, labelled as the generated galaxies are."""

@@ -15,6 +15,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope_astro.accept_config import AcceptConfig
 from priorscope_astro.configs import DemoConfig, EvaluateConfig, GenerateConfig, PlanConfig, SimulateConfig
 from priorscope_astro.demo_config import BUNDLED, BUNDLED_FOLDER
+from priorscope_astro.diffusion.spec import ModelSpec
 from priorscope_astro.simulator.config import CLASSES, PREVALENCES
 
 #: Share of the demo's survey that is of the rare class; figures are weighted back to nature's.
@@ -33,7 +34,7 @@ def demo(config: DemoConfig) -> int:
     """
     _check(config)
     folder = model_folder(config.model)
-    side = _side(folder)
+    spec = _spec(folder)
     begun = time.monotonic()
     run = demo_folder(config.out, config, "priorscope astro demo")
     took: list[dict[str, Any]] = []
@@ -41,7 +42,7 @@ def demo(config: DemoConfig) -> int:
     def step(name: str) -> None:
         took.append({"step": name, "seconds": time.monotonic() - begun - sum(row["seconds"] for row in took)})
 
-    survey = _survey(run, config, side)
+    survey = _survey(run, config, spec)
     step("simulate a survey")
     plan = _plan(run, config, survey)
     step("plan")
@@ -100,8 +101,7 @@ def _check(config: DemoConfig) -> None:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy=f"Use {least} or more.")
 
 
-def _side(folder: Path) -> int:
-    from priorscope_astro.diffusion.spec import ModelSpec
+def _spec(folder: Path) -> ModelSpec:
     from priorscope_astro.simulator.config import BANDS
 
     spec = ModelSpec.read(folder)
@@ -111,17 +111,19 @@ def _side(folder: Path) -> int:
             path=folder,
             remedy=f"The demo simulates flux in {', '.join(BANDS)}, nmgy.",
         )
-    return spec.side
+    return spec
 
 
-def _survey(run: RunFolder, config: DemoConfig, side: int) -> Path:
+def _survey(run: RunFolder, config: DemoConfig, spec: ModelSpec) -> Path:
+    """Galaxies as large and as sharp as those that the model has learnt."""
     from priorscope_astro.simulator.survey import run as simulate
 
     return simulate(
         SimulateConfig(
             run.path / "survey",
             count=config.galaxies,
-            size=side,
+            size=spec.side,
+            pixel_scale=spec.pixel_scale or SimulateConfig.pixel_scale,
             seed=config.seed,
             first=_FIRST,
             prevalence=(f"{config.rare}={_SHARE}",),

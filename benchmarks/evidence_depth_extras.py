@@ -1,0 +1,319 @@
+"""Two more predictors, trained small: crisp edges in five steps, and a depth sensor learned from its scans.
+
+    OMP_NUM_THREADS=1 python benchmarks/evidence_depth_extras.py [--only edges|sensor] [--max-seconds 1200] [--table]
+
+Edges (DiffusionEdge): an autoencoder of edge maps, then two ways to use the same U-Net in its latents, with the same
+images, crops, optimiser and steps: ``diffusion`` (the decoupled process, five steps and a short one) and ``regression``
+(one call on zeros, squared plus absolute error of the latent). Beside them ``sobel`` and ``canny`` of scikit-image on
+the grey image; the blur of each is chosen on validation scenes, and ODS takes the best threshold of the test scenes
+for every method alike. ``autoencoder`` is the truth through the autoencoder: no method in its latents does better.
+ODS and OIS are after non-maximum suppression and thinning ("standard"), and of the maps as they are ("crisp").
+
+Sensor (Stable-Sim2Real, stage one): drawn rooms and clutter through our structured-light model are the "real" scans.
+``sampled`` (50 steps of DDIM), ``one-step`` (energy score) and ``one-step-mean`` (Lotus' one-step loss) are trained on
+scans of other scenes. Beside them ``none`` (exact depth), ``gaussian`` (one sigma, fitted to the training scans) and
+``gaussian-z2`` (sigma growing with the square of depth, fitted likewise). ``again`` is the sensor itself with other
+noise: what a perfect simulator reaches. Judged by the Wasserstein distance between distributions of errors.
+
+One seed, fixed here before the first run. Every result is a row of evidence_depth_extras.jsonl; the same command goes
+on with what is missing, a training from its last checkpoint, and ends after --max-seconds. --table prints the rows as
+markdown and draws figures/evidence_depth_extras.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from evidence_rows import EvidenceRows
+from numpy.typing import NDArray
+
+from priorscope.diffusion.condition import Condition
+from priorscope.diffusion.noise import Noise, item_seed
+from priorscope.evaluation.run_folder import RunFolder
+from priorscope.training.loop import FitResult, fit, make_accelerator
+from priorscope.training.settings import MAY_DIFFER, LoopConfig
+from priorscope_depth.edges.configs import TrainEdgesConfig
+from priorscope_depth.edges.data import EdgeFeed, EdgePair, drawn_pairs
+from priorscope_depth.edges.metrics import edge_scores
+from priorscope_depth.edges.predictor import EdgePredictor
+from priorscope_depth.edges.task import EdgeTask, rebuilt_edges
+from priorscope_depth.edges.train import train_edges
+from priorscope_depth.scenes import HELD_OUT_SEED
+from priorscope_depth.sensor.configs import TrainSensorConfig
+from priorscope_depth.sensor.data import drawn_scans
+from priorscope_depth.sensor.judge import compare_scans, fitted_sigma, gaussian_scans
+from priorscope_depth.sensor.simulator import SensorSimulator
+from priorscope_depth.sensor.structured_light import StructuredLight
+from priorscope_depth.sensor.train import train_sensor
+
+HERE = Path(__file__).parent
+ROWS = HERE / "evidence_depth_extras.jsonl"
+FIGURE = HERE / "figures/evidence_depth_extras.png"
+
+SEED = 0
+SCENES, VALIDATION, TEST = 400, 30, 60
+FIRST_VALIDATION, FIRST_TEST = HELD_OUT_SEED + 40_000, HELD_OUT_SEED + 41_000
+AUTOENCODER_STEPS, EDGE_STEPS, SENSOR_STEPS = 600, 1200, 1500
+BLURS = (0.0, 1.0, 1.5, 2.0, 3.0)
+LOOP = LoopConfig(batch_size=16, lr=1.5e-3, log_every=100, validate_every=10_000, checkpoint_every=50, seed=SEED)
+
+
+class RegressionTask(EdgeTask):
+    """The latent in one call on zeros, with the U-Net's first output; the second is not used."""
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            x0 = self.predictor.latents.encode(batch["edges"])
+        error = regress(self.predictor, batch["image"]) - x0
+        return {"loss": (error.square() + error.abs()).mean() / 2}
+
+
+class RegressionPredictor(EdgePredictor):
+    """Edges by :func:`regress`; times and noise do not matter."""
+
+    def generate(self, image: torch.Tensor, times: Sequence[float], noise: Noise) -> torch.Tensor:
+        return self.latents.decode(regress(self, image)).float() / 2 + 0.5
+
+
+def regress(predictor: EdgePredictor, image: torch.Tensor) -> torch.Tensor:
+    space = predictor.latents
+    size = image.shape[-2] // space.factor, image.shape[-1] // space.factor
+    start = torch.zeros(image.shape[0], space.channels, *size)
+    return -predictor.denoiser.raw(start, 1.0, Condition({"image": image}))[0]
+
+
+class Evidence:
+    """All pieces of one call, in order, until its time is used up."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.out: Path = options.out
+        self.rows = EvidenceRows(options.rows, options.max_seconds)
+
+    def loop(self, steps: int) -> LoopConfig:
+        seconds = max(self.rows.seconds_left(), 1.0)
+        return replace(LOOP, steps=steps, resume=True, max_seconds=seconds, device="cpu")
+
+    def train(self, run: Callable[[], FitResult], path: Path) -> float:
+        """Processor seconds of all calls that a training took; the program ends where it is not finished."""
+        begin = time.process_time()
+        result = run()
+        spent = path / "cpu_seconds"
+        seconds = time.process_time() - begin + (float(spent.read_text()) if spent.exists() else 0.0)
+        spent.write_text(f"{seconds}\n")
+        if not result.finished:
+            raise SystemExit("the time is used up; the same command goes on")
+        return round(seconds, 1)
+
+    # edges
+
+    def edges(self) -> None:
+        data = self.out / "edge-scenes"
+        pairs = [drawn_pairs(data, range(first, first + count)) for first, count in _SETS]
+        train, validation, test = pairs
+        for name, method in (("sobel", sobel), ("canny", canny)):
+            if self.rows.lacks(part="edges", method=name):
+                self.rows.seconds_left()
+                blur = max(BLURS, key=lambda blur, m=method: score([m(p, blur) for p in validation], validation)["ods"])
+                self.write_edges(name, [method(pair, blur) for pair in test], test, blur=blur)
+        if self.rows.lacks(part="edges", method="diffusion"):
+            config = TrainEdgesConfig(
+                out=self.out / "edges",
+                data=data,
+                scenes=SCENES,
+                held_out=8,
+                autoencoder_steps=AUTOENCODER_STEPS,
+                loop=self.loop(EDGE_STEPS),
+            )
+            seconds = self.train(lambda: train_edges(config), self.out / "edges")
+            predictor = EdgePredictor.from_pretrained(self.out / "edges/diffusion/model", device="cpu")
+            if self.rows.lacks(part="edges", method="autoencoder"):
+                self.write_edges("autoencoder", [rebuilt_edges(predictor, pair) for pair in test], test)
+            self.generate("diffusion", predictor, test, train_cpu_seconds=seconds)
+        if self.rows.lacks(part="edges", method="regression"):
+            model = EdgePredictor.from_pretrained(self.out / "edges/autoencoder/model", device="cpu")
+            fresh = EdgePredictor.new(seed=item_seed(SEED, 0))
+            predictor = RegressionPredictor(fresh.unet, model.latents, name="regression")
+            feed = EdgeFeed(train, crop=96, batch_size=LOOP.batch_size, seed=SEED)
+            run = lambda: self.fit_regression(RegressionTask(predictor), feed)  # noqa: E731
+            seconds = self.train(run, self.out / "edge-regression")
+            self.generate("regression", predictor, test, train_cpu_seconds=seconds)
+
+    def fit_regression(self, task: RegressionTask, feed: EdgeFeed) -> FitResult:
+        config = self.loop(EDGE_STEPS)
+        run = RunFolder.create(self.out / "edge-regression", config, resume=True, may_differ=MAY_DIFFER)
+        result = fit(task, feed, config, run, make_accelerator(config))
+        task.eval()
+        # the average of the weights is what is saved, and what diffusion is measured with
+        task.predictor.unet = EdgePredictor.from_pretrained(result.model, device="cpu").unet
+        task.predictor.denoiser.network.unet = task.predictor.unet  # type: ignore[attr-defined]
+        return result
+
+    def generate(self, name: str, predictor: EdgePredictor, test: Sequence[EdgePair], **more: Any) -> None:
+        begin = time.process_time()
+        results = predictor([pair.rgb for pair in test], items=[pair.key for pair in test], seed=SEED)
+        each = (time.process_time() - begin) / len(test)
+        maps = [result.values for result in results]
+        np.savez_compressed(self.out / f"edges-{name}.npz", *[maps[index] for index in range(3)])
+        self.write_edges(name, maps, test, cpu_ms_an_image=round(1000 * each), **more)
+
+    def write_edges(self, name: str, maps: Sequence[NDArray[Any]], test: Sequence[EdgePair], **more: Any) -> None:
+        standard, crisp = score(maps, test), score(maps, test, processing="none")
+        row = {"part": "edges", "method": name, "scenes": len(test), **standard}
+        self.rows.write(row | {"crisp_ods": crisp["ods"], "crisp_ois": crisp["ois"], **more})
+
+    # sensor
+
+    def sensor(self) -> None:
+        data, sensor = self.out / "sensor-scenes", StructuredLight()
+        train = drawn_scans(data, range(SCENES), sensor)
+        seeds = range(FIRST_TEST, FIRST_TEST + TEST)
+        test, other = (drawn_scans(data, seeds, sensor, scan=number) for number in range(2))
+        exact, scans = [pair.clean for pair in test], [pair.scan for pair in test]
+        learnt, learnt_from = [pair.scan for pair in train], [pair.clean for pair in train]
+        rows: dict[str, Callable[[], tuple[list[NDArray[Any]], dict[str, Any]]]] = {
+            "none": lambda: (exact, {}),
+            "again": lambda: ([pair.scan for pair in other], {}),
+        }
+        for name, power in (("gaussian", 0.0), ("gaussian-z2", 2.0)):
+
+            def noisy(power: float = power) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+                sigma = fitted_sigma(learnt, learnt_from, power=power)
+                return list(gaussian_scans(exact, sigma, SEED, power=power)), {"sigma": round(sigma, 5)}
+
+            rows[name] = noisy
+        for method in ("sampled", "one-step", "one-step-mean"):
+            rows[method] = lambda method=method: self.simulate(method, exact)  # type: ignore[misc]
+        for name, make in rows.items():
+            if self.rows.lacks(part="sensor", method=name):
+                self.rows.seconds_left()
+                found, more = make()
+                comparison = compare_scans(found, scans, exact)
+                figures = {key: round(value, 4) for key, value in asdict(comparison).items()}
+                self.rows.write({"part": "sensor", "method": name, "scenes": len(test), **figures, **more})
+
+    def simulate(self, method: Any, exact: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+        out = self.out / f"sensor-{method}"
+        config = TrainSensorConfig(
+            out=out,
+            method=method,
+            data=self.out / "sensor-scenes",
+            scenes=SCENES,
+            held_out=8,
+            loop=self.loop(SENSOR_STEPS),
+        )
+        seconds = self.train(lambda: train_sensor(config), out)
+        simulator = SensorSimulator.from_pretrained(out / "model", device="cpu")
+        begin = time.process_time()
+        found = simulator(exact, seed=SEED)
+        each = (time.process_time() - begin) / len(exact)
+        return list(found), {"train_cpu_seconds": seconds, "cpu_ms_an_image": round(1000 * each)}
+
+
+_SETS = ((0, SCENES), (FIRST_VALIDATION, VALIDATION), (FIRST_TEST, TEST))
+
+
+def score(maps: Sequence[NDArray[Any]], pairs: Sequence[EdgePair], **options: Any) -> dict[str, float]:
+    scores = edge_scores(maps, [pair.edges for pair in pairs], thresholds=19, **options)
+    return {name: round(value, 4) for name, value in asdict(scores).items()}
+
+
+def grey(pair: EdgePair, blur: float) -> NDArray[np.float64]:
+    from scipy.ndimage import gaussian_filter
+    from skimage.color import rgb2gray
+
+    image = rgb2gray(pair.rgb)
+    return gaussian_filter(image, blur) if blur else image
+
+
+def sobel(pair: EdgePair, blur: float) -> NDArray[np.float64]:
+    """Its strength, over its 99.5 % quantile."""
+    from skimage.filters import sobel as filtered
+
+    values = filtered(grey(pair, blur))
+    return np.clip(values / max(float(np.quantile(values, 0.995)), 1e-6), 0, 1)
+
+
+def canny(pair: EdgePair, blur: float) -> NDArray[np.float64]:
+    """For each pixel the highest of 19 thresholds that it survives; the lower one of each is 0.4 times the upper."""
+    from skimage.feature import canny as filtered
+
+    image = grey(pair, 0.0)
+    values = np.zeros(image.shape)
+    for index, upper in enumerate(np.geomspace(0.01, 0.6, 19), start=1):
+        found = filtered(image, sigma=max(blur, 0.5), low_threshold=0.4 * upper, high_threshold=upper)
+        values[found] = index / 20
+    return values
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    columns = {
+        "edges": ("ods", "ois", "ac", "crisp_ods", "crisp_ois", "train_cpu_seconds", "cpu_ms_an_image"),
+        "sensor": (
+            "wasserstein_mm",
+            "by_range_mm",
+            "hole_rate",
+            "sensor_hole_rate",
+            "hole_overlap",
+            "train_cpu_seconds",
+            "cpu_ms_an_image",
+        ),
+    }
+    for part, names in columns.items():
+        print(f"\n| {part} | {' | '.join(name.replace('_', ' ') for name in names)} |")
+        print("| --- " * (len(names) + 1) + "|")
+        for row in rows:
+            if row["part"] == part:
+                print(f"| {row['method']} | {' | '.join(str(row.get(name, '')) for name in names)} |")
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Three test scenes: image, exact edges, and what was generated."""
+    from priorscope.data.images import write_png
+    from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
+
+    files = {name: options.out / f"edges-{name}.npz" for name in ("regression", "diffusion")}
+    if not all(path.exists() for path in files.values()):
+        return
+    pairs = drawn_pairs(options.out / "edge-scenes", range(FIRST_TEST, FIRST_TEST + 3))
+    panels = []
+    for index, pair in enumerate(pairs):
+        shown = {"exact": pair.edges.astype(np.float32), "sobel": sobel(pair, 1.0)}
+        shown |= {name: np.load(path)[f"arr_{index}"] for name, path in files.items()}
+        panels.append(Panel(pair.rgb, pair.key))
+        for name, values in shown.items():
+            panels.append(Panel((values[..., None].repeat(3, -1) * 255).astype(np.uint8), name))
+    options.figure.parent.mkdir(exist_ok=True)
+    write_png(options.figure, figure_to_image(side_by_side(panels, columns=5, width=10.0), dpi=80), overwrite=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/evidence-depth-extras"), help="scenes and trainings")
+    parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--only", choices=("edges", "sensor"))
+    parser.add_argument("--max-seconds", type=float, default=1e9)
+    parser.add_argument("--table", action="store_true", help="print what is there, and draw the figure")
+    options = parser.parse_args()
+    evidence = Evidence(options)
+    if not options.table:
+        torch.set_num_threads(1)
+        for part in ("edges", "sensor"):
+            if options.only in (None, part):
+                getattr(evidence, part)()
+    print_table(evidence.rows.rows)
+    draw(options)
+
+
+if __name__ == "__main__":
+    main()
