@@ -340,3 +340,18 @@ def test_no_card_is_too_long(tmp_path, length):
         write_stamp_fits(tmp_path / "a.fits", np.ones((1, 8, 8)), bands=["g"], unit="nmgy", provenance=where)
     found = read_stamp_fits(tmp_path / "a.fits").provenance
     assert (found.model, found.model_sha, found.sampler, found.prompt) == (text,) * 4
+
+
+@pytest.mark.parametrize("before", range(60, 80))
+def test_history_comes_back_whatever_its_length(tmp_path, before):
+    """A line that needs two cards stays one, also where an escaped letter or a blank falls on the border."""
+    history = ("x" * before + "\u00dcbergang", "y" * before + "  \\& two blanks", "z" * 200, "")
+    where = replace(ORIGIN, history=history)
+    write_stamp_fits(tmp_path / "a.fits", np.ones((1, 8, 8)), bands=["g"], unit="nmgy", provenance=where)
+    assert read_stamp_fits(tmp_path / "a.fits").provenance.history == history
+
+
+def test_history_of_blanks_comes_to_an_end(tmp_path):
+    where = replace(ORIGIN, history=(" " * 500 + "made",))
+    write_stamp_fits(tmp_path / "a.fits", np.ones((1, 8, 8)), bands=["g"], unit="nmgy", provenance=where)
+    assert read_stamp_fits(tmp_path / "a.fits").provenance.history[0].endswith("made")

@@ -68,6 +68,10 @@ _KEYWORDS = {
 }
 
 
+#: Characters of HISTORY in a card; what a card begins with that continues the one before: no escaped text does.
+_CARD, _GOES_ON = 72, "\\&"
+
+
 @dataclass(frozen=True)
 class StampFile:
     """What a FITS stamp holds.
@@ -174,7 +178,8 @@ def write_stamp_fits(
             room = len(str(value).replace("'", "''")) + len(comment) <= 60
             first.header[keyword] = (value, comment) if room else value
         for line in provenance.history:
-            first.header.add_history(_escaped(line))
+            for card in _cards(_escaped(line)):
+                first.header.add_history(card)
     planes = [first] if cube else [fits.ImageHDU(plane, name=band) for plane, band in zip(stack, bands, strict=True)]
     for number, plane in enumerate(planes):
         header = plane.header
@@ -310,8 +315,24 @@ def _provenance(header: Any) -> Provenance | None:
     for name, (keyword, _) in _KEYWORDS.items():
         value = header.get(keyword, "")
         values[name] = _unescaped(str(value)) if kinds[name] == "str" else value
-    history = tuple(_unescaped(str(line)) for line in header.get("HISTORY", ()))
-    return Provenance(**values, history=history)
+    history: list[str] = []
+    for card in map(str, header.get("HISTORY", ())):
+        if card.startswith(_GOES_ON) and history:
+            history[-1] += card.removeprefix(_GOES_ON)
+        else:
+            history.append(card)
+    return Provenance(**values, history=tuple(map(_unescaped, history)))
+
+
+def _cards(text: str) -> list[str]:
+    """A line of history in pieces that a card has room for; none ends in a blank, which FITS does not keep."""
+    cards = []
+    while len(text) > _CARD:
+        piece = text[:_CARD].rstrip()
+        piece = piece if len(piece) > len(_GOES_ON) else text[:_CARD]  # nothing but blanks
+        cards.append(piece)
+        text = _GOES_ON + text[len(piece) :]
+    return [*cards, text]
 
 
 def _escaped(text: str) -> str:
