@@ -33,6 +33,7 @@ from priorscope_astro.data.galaxy_datasets import published_splits, read_galaxy_
 from priorscope_astro.data.gz2 import read_gz2
 from priorscope_astro.data.ids import object_ids
 from priorscope_astro.data.pairs import read_pairs, write_pairs
+from priorscope_astro.data.splits import sky_groups
 from priorscope_astro.data.stamps import check_stamp, flux_unit, read_stamps, write_stamps
 from priorscope_astro.imaging.fits import write_stamp_fits
 
@@ -663,3 +664,27 @@ def test_a_set_whose_parts_do_not_fit():
         GalaxySet(("a",)).vectors()
     with pytest.raises(InputError, match="Did you mean"):
         GalaxySet(("a",), captions=("spiral galxy",)).vectors()
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.fits", "v.vot", "v.ecsv"])
+def test_what_a_table_lacks_is_no_position_and_no_class(gz2, tmp_path, name):
+    """A missing position would else be ra 0, dec 0, and all such objects one object of the sky."""
+    table = read_catalogue(gz2 / "gz2_hart16.csv")
+    table["ra"] = MaskedColumn(np.asarray(table["ra"]), mask=[False, True, True, False, False, False])
+    table["gz2_class"] = MaskedColumn(list("EsEsEs"), mask=[True, False, False, False, False, False])
+    write_catalogue(table, tmp_path / name)
+    tables = [read_galaxies(tmp_path / name, label_column="gz2_class")]
+    if name == "v.csv":
+        tables.append(read_gz2(tmp_path / name, pictures=False, label_column="gz2_class"))
+    for galaxies in tables:
+        assert np.isnan(galaxies.columns["ra"]).tolist() == [False, True, True, False, False, False]
+        assert galaxies.labels == ("", *"sEsEs")
+        with pytest.raises(InputError, match=r"finite positions.*--sky-radius 0"):
+            sky_groups(galaxies.columns["ra"], galaxies.columns["dec"])
+
+
+def test_a_broken_table_is_named_without_its_bytes(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1\x1b[2J,2,3\n")
+    with pytest.raises(InputError, match="cannot be read as csv") as found:
+        read_catalogue(tmp_path / "a.csv")
+    assert str(found.value).isprintable()

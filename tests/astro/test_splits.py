@@ -86,6 +86,9 @@ def test_one_place_of_the_sky_is_one_object():
         refuse_sky_leakage(splits, ids, ra, dec)
     for seed in range(20):
         refuse_sky_leakage(make_splits(ids, test=0.4, validation=0, seed=seed, groups=groups), ids, ra, dec)
+    for radius in (0, -1, np.nan):
+        with pytest.raises(InputError, match="radius"):
+            sky_groups(ra, dec, radius=radius)
     for wrong in (np.array([np.nan] * 6), np.array([91.0] * 6), np.zeros(5)):
         with pytest.raises(InputError, match="finite positions"):
             sky_groups(ra, wrong)

@@ -6,11 +6,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from priorscope.errors import InputError
 from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
-from priorscope_astro.data.catalogue import read_catalogue
+from priorscope_astro.data.catalogue import column_text, column_values, read_catalogue
 from priorscope_astro.data.fits_stamps import read_fits_stamps
 from priorscope_astro.data.galaxies import GalaxySet, hdf5_file
 from priorscope_astro.data.galaxy10 import read_galaxy10
@@ -21,6 +19,7 @@ from priorscope_astro.data.pairs import read_pairs
 from priorscope_astro.data.stamps import Stamps, read_stamps
 
 _STAMPS = ("stamps.npz", "stamps.h5")
+_HDF5 = (".h5", ".hdf5")
 
 
 def read_galaxies(
@@ -60,10 +59,8 @@ def read_galaxies(
         raise InputError("no such file or folder", path=path, remedy="Check the path.")
     if path.suffix == ".npz":
         return read_stamps(path).galaxies()
-    if path.suffix in (".h5", ".hdf5"):
-        with hdf5_file(path) as file:
-            flux = "flux" in file
-        return read_stamps(path).galaxies() if flux else read_galaxy10(path)
+    if path.suffix in _HDF5:
+        return read_stamps(path).galaxies() if holds_flux(path) else read_galaxy10(path)
     return _from_table(path, label_column, ids)
 
 
@@ -86,6 +83,18 @@ def read_flux(path: str | PathLike[str]) -> Stamps:
     raise InputError(f"has no {' or '.join(_STAMPS)}, nor FITS files", path=path, remedy="Flux is read from stamps.")
 
 
+def holds_flux(path: Path) -> bool:
+    """Whether a file or folder holds flux (and perhaps pictures too): what :func:`read_flux` reads."""
+    if path.is_dir():
+        return stamps_file(path) is not None or (
+            _pictures(path) == "" and next(path.rglob("*.fits*"), None) is not None
+        )
+    if path.suffix in _HDF5 and path.is_file():
+        with hdf5_file(path) as file:
+            return "flux" in file
+    return path.suffix == ".npz"
+
+
 def stamps_file(folder: Path) -> Path | None:
     """The file of stamps in a folder, stamps.npz or stamps.h5; None where there is none."""
     return next((folder / name for name in _STAMPS if (folder / name).is_file()), None)
@@ -94,17 +103,27 @@ def stamps_file(folder: Path) -> Path | None:
 def _from_folder(path: Path, mode: str, pictures: bool, label_column: str) -> GalaxySet:
     if mode == "flux":
         return read_flux(path).galaxies()
-    if any(path.glob("gz2_hart16.csv*")):
+    layout = _pictures(path)
+    if layout == "gz2":
         return read_gz2(path, pictures=pictures, label_column=label_column)
-    if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
+    if layout == "galaxy-datasets":
         return read_galaxy_datasets(path, pictures=pictures)
-    if next(path.rglob("*.txt"), None) is not None:
+    if layout == "pairs":
         return read_pairs(path)
     raise InputError(
         "holds no galaxies in a layout that is known",
         path=path,
         remedy="Known: Galaxy Zoo 2 (gz2_hart16.csv), galaxy-datasets (parquet), pairs (NAME.jpg, NAME.txt).",
     )
+
+
+def _pictures(folder: Path) -> str:
+    """The layout of a folder of pictures; '' where it is none that is known."""
+    if any(folder.glob("gz2_hart16.csv*")):
+        return "gz2"
+    if any(folder.glob("*.parquet")) or any(folder.glob("data/*.parquet")):
+        return "galaxy-datasets"
+    return "" if next(folder.rglob("*.txt"), None) is None else "pairs"
 
 
 def _from_table(path: Path, label_column: str, ids: str) -> GalaxySet:
@@ -122,9 +141,9 @@ def _from_table(path: Path, label_column: str, ids: str) -> GalaxySet:
     labels = None
     if label_column:
         id_column(table.colnames, label_column, path=path)  # says which is missing
-        labels = tuple("" if np.ma.is_masked(value) else str(value).strip() for value in table[label_column])
-    positions = {key: getattr(table[key], "value", table[key]) for key in ("ra", "dec") if key in table.colnames}
-    galaxies = GalaxySet(names, labels=labels, columns={key: np.asarray(value) for key, value in positions.items()})
+        labels = tuple(name.strip() for name in column_text(table[label_column]))
+    positions = {key: column_values(table[key]) for key in ("ra", "dec") if key in table.colnames}
+    galaxies = GalaxySet(names, labels=labels, columns=positions)
     if not has_votes:
         return galaxies
     columns = {column: table[column] for column in table.colnames}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from priorscope.data.files import atomic_path
 from priorscope.errors import InputError
@@ -96,9 +97,8 @@ def read_catalogue(path: str | PathLike[str], *, columns: Sequence[str] | None =
     except InputError:
         raise
     except Exception as error:  # the parsers raise whatever they like on broken bytes
-        raise InputError(
-            f"cannot be read as {kind} ({' '.join(str(error).split())[:150]})", path=path, remedy="Is it whole?"
-        ) from error
+        said = "".join(character for character in " ".join(str(error).split()) if character.isprintable())
+        raise InputError(f"cannot be read as {kind} ({said[:150]})", path=path, remedy="Is it whole?") from error
     if not isinstance(table, Table) or not len(table):
         raise InputError("has no rows", path=path)
     table.convert_bytestring_to_unicode()
@@ -150,6 +150,19 @@ def _read_votable(path: Path) -> QTable:
         if info.name and info.name.startswith("priorscope:"):
             table.meta[info.name.removeprefix("priorscope:")] = json.loads(info.value)
     return table
+
+
+def column_text(column: Any) -> tuple[str, ...]:
+    """Values of a table's column as text; '' where one is missing."""
+    return tuple("" if np.ma.is_masked(value) else str(value) for value in column)
+
+
+def column_values(column: Any) -> NDArray[Any]:
+    """Values of a table's column without its unit; NaN where a number is missing."""
+    values = getattr(column, "value", column)
+    missing = np.asarray(getattr(values, "mask", False))
+    array = np.asarray(getattr(values, "unmasked", values))
+    return np.where(missing, np.nan, array) if missing.any() and array.dtype.kind in "iuf" else array
 
 
 def write_catalogue(

@@ -19,7 +19,7 @@ from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import VoteKind
 from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.conditions.votes import VoteTable
-from priorscope_astro.data.catalogue import read_catalogue
+from priorscope_astro.data.catalogue import column_text, column_values, read_catalogue
 from priorscope_astro.data.galaxies import GalaxySet, MemberPictures
 from priorscope_astro.data.ids import ID_COLUMNS, id_column, object_ids
 
@@ -86,8 +86,8 @@ def read_gz2(
     columns = {column: table[column] for column in table.colnames}
     galaxies = GalaxySet(
         ids,
-        labels=tuple(str(value) for value in table[label_column]) if label_column else None,
-        columns={key: np.asarray(table[key]) for key in (*_OTHERS, *more) if key in table.colnames},
+        labels=tuple(name.strip() for name in column_text(table[label_column])) if label_column else None,
+        columns={key: column_values(table[key]) for key in (*_OTHERS, *more) if key in table.colnames},
     ).with_votes(VoteTable.from_columns(columns, kind=kind, path=table_path, ids=ids, tolerate=tolerate))
     if not pictures:
         return galaxies

@@ -205,15 +205,20 @@ def sky_groups(ra: NDArray[Any], dec: NDArray[Any], *, radius: float = 2.0) -> N
     Raises
     ------
     InputError
-        Positions that are not finite or no positions.
+        Positions that are not finite or no positions, or a radius that is none.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
+    if not 0 < radius < 3600 * 180:
+        raise InputError(f"a radius of {radius:g} arcsec", remedy="Use more than 0, up to 180 degrees.")
     ra, dec = np.asarray(ra, np.float64), np.asarray(dec, np.float64)
     if ra.shape != dec.shape or ra.ndim != 1 or not (np.isfinite(ra) & np.isfinite(dec)).all() or (abs(dec) > 90).any():
-        raise InputError("ra and dec are not N finite positions in degrees", remedy="Declinations lie in [-90, 90].")
+        raise InputError(
+            "ra and dec are not N finite positions in degrees",
+            remedy="Declinations lie in [-90, 90]. Without positions: --sky-radius 0.",
+        )
     a, d = np.radians(ra), np.radians(dec)
     points = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], 1)
     chord = 2 * np.sin(np.radians(radius / 3600) / 2)
