@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from astropy.table import QTable
 
 from priorscope.data.members import Members
 from priorscope.errors import InputError
+from priorscope_astro import planning
 from priorscope_astro.conditions.classes import UNCLASSIFIED, classify, read_classes
 from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.tree import ANSWERS
@@ -139,6 +141,7 @@ def test_numbers_to_draw():
     [
         ({"draw": "counts", "counts": ("rings=7",)}, "no class 'rings'. Did you mean 'ring'"),
         ({"draw": "counts", "counts": ("ring=-7",)}, "whole number"),
+        ({"draw": "counts", "counts": ("ring=²",)}, "whole number"),
         ({"draw": "counts", "counts": ("ring=7", "ring=8")}, "each class once"),
         ({"draw": "counts", "counts": ("ring",)}, "CLASS=VALUE"),
         ({"draw": "counts"}, "without --counts"),
@@ -365,6 +368,25 @@ def test_the_command_on_a_simulated_survey(simulated_survey, tmp_path, capsys):
     assert (tmp_path / "plan.ecsv").read_bytes() == content
     with pytest.raises(InputError, match="holds another plan"):
         plan(replace(settings, target=31))
+
+
+def test_nothing_is_left_where_the_plan_cannot_be_written(galaxies, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "load", lambda config: galaxies)
+    with pytest.raises(InputError, match=r"ends in \.ecsv"):
+        plan(config(out=tmp_path / "new" / "plan.csv"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_rules_of_the_same_name_are_another_plan(labelled, splits, tmp_path):
+    """Two images may not have one id and seed."""
+    path = tmp_path / "classes.json"
+    made = []
+    for tags in ("ring galaxy", "merger"):
+        path.write_text(json.dumps({"classes": [{"name": "odd", "tags": tags}]}))
+        settings = config(classes=str(path), condition="tags", draw="counts", counts=("odd=1",))
+        made.append(make_plan(labelled, splits, settings))
+    assert made[0].rows[0].prompt != made[1].rows[0].prompt
+    assert made[0].plan_id != made[1].plan_id
 
 
 def test_a_survey_as_pictures_and_as_flux(simulated_survey):

@@ -7,7 +7,7 @@ the same file, and an image's seed follows from the plan's id and its row: whoev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import Condition
-from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
+from priorscope_astro.data.catalogue import column_text, read_catalogue, write_catalogue
 from priorscope_astro.data.splits import Splits
 
 #: Changes whenever the same input gives another plan.
@@ -123,6 +123,28 @@ class Plan:
                 remedy="Give the splits that it was made with, or make it again.",
             )
 
+    def is_there(self, path: str | PathLike[str], *, overwrite: bool = False) -> bool:
+        """Whether a file holds this very plan, and need not be written.
+
+        Raises
+        ------
+        InputError
+            Another plan is there, and `overwrite` is false; or the name does not end in .ecsv.
+        """
+        path = Path(path)
+        if path.suffix != ".ecsv":
+            raise InputError("a plan's name ends in .ecsv", path=path)
+        if not path.exists() or overwrite:
+            return False
+        there = Plan.read(path)
+        if there.plan_id != self.plan_id or there.rows != self.rows:
+            raise InputError(
+                f"holds another plan ({there.plan_id}, not {self.plan_id})",
+                path=path,
+                remedy="Choose another --out, or ask for overwriting.",
+            )
+        return True
+
     def write(self, path: str | PathLike[str], *, overwrite: bool = False) -> bool:
         """Write as .ecsv. A file that holds this very plan is left as it is.
 
@@ -134,21 +156,11 @@ class Plan:
         Raises
         ------
         InputError
-            Another plan is there, and `overwrite` is false; or the name does not end in .ecsv.
+            As :meth:`is_there`.
         """
         from astropy.table import QTable
 
-        path = Path(path)
-        if path.suffix != ".ecsv":
-            raise InputError("a plan's name ends in .ecsv", path=path)
-        if path.exists() and not overwrite:
-            there = Plan.read(path)
-            if there.plan_id != self.plan_id or there.rows != self.rows:
-                raise InputError(
-                    f"holds another plan ({there.plan_id}, not {self.plan_id})",
-                    path=path,
-                    remedy="Choose another --out, or ask for overwriting.",
-                )
+        if self.is_there(path, overwrite=overwrite):
             return False
         columns: dict[str, Any] = {name: [] for name in _COLUMNS}
         for row in self.rows:
@@ -194,7 +206,7 @@ class Plan:
                 path=path,
                 remedy="Make it again.",
             )
-        text = {name: _text(table[name]) for name in _COLUMNS if name not in ("row", "seed")}
+        text = {name: column_text(table[name]) for name in _COLUMNS if name not in ("row", "seed")}
         plan_id = str(table.meta.get("plan_id"))
         if set(text["plan_id"]) != {plan_id} or set(text["split"]) != {_SPLIT}:
             raise InputError("holds rows of several plans or splits", path=path, remedy="One plan a file.")
@@ -241,8 +253,3 @@ class Plan:
 def row_seed(plan_id: str, row: int) -> int:
     """The seed of an image: 63 bits of SHA-256 of the plan's id and the row."""
     return int.from_bytes(hashlib.sha256(f"{plan_id}/{row}".encode()).digest()[:8], "big") >> 1
-
-
-def _text(column: Any) -> Sequence[str]:
-    """Values of a column as text; '' where one is missing, which is how tables write it."""
-    return ["" if np.ma.is_masked(value) else str(value) for value in column]

@@ -38,6 +38,7 @@ def plan(config: PlanConfig) -> int:
     galaxies = label(load(config), config)
     splits, splits_path = _splits(config, galaxies)
     made = make_plan(galaxies, splits, config)
+    made.is_there(config.out, overwrite=config.overwrite)  # refused before the splits are written
     cuts = Cuts.read(config.cuts)
     notes = [] if cuts.verified else [f"the cuts {cuts.name} are not verified: {cuts.source}"]
     for note in (*galaxies.notes, *notes):
@@ -308,9 +309,11 @@ def _splits(config: PlanConfig, galaxies: GalaxySet) -> tuple[Splits, Path]:
 
 
 def _plan_id(train: GalaxySet, splits: Splits, config: PlanConfig, source: str) -> str:
-    """Of all that decides the rows: training galaxies, their classes, votes and pictures, splits, settings."""
+    """Of all that decides the rows: training galaxies, their classes, votes and pictures, splits, settings, rules."""
     digest = hashlib.sha256(f"{PLAN_VERSION} {source} {splits.digest()}".encode())
     digest.update(json.dumps(_settings(config), sort_keys=True).encode())
+    if config.classes != "gz2":
+        digest.update(Path(config.classes).read_bytes())  # the settings have its name alone
     for part in (train.ids, _labels(train), train.picture_names or ()):
         digest.update("\n".join(part).encode() + b"\0")
     if source == "votes":
@@ -342,7 +345,7 @@ def _explicit(words: Sequence[str], classes: Collection[str]) -> dict[str, int]:
     numbers = {}
     for name, value in assignments(words, "--counts", "CLASS").items():
         _known_class(name, classes)
-        if not value.isdigit():
+        if not value.isdecimal():
             raise InputError(f"--counts {name}={value}", remedy="A number of images is a whole number from 0 up.")
         numbers[name] = int(value)
     if not numbers:
