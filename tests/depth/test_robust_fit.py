@@ -28,6 +28,23 @@ def test_two_values_give_the_line_through_them():
     assert (fit.scale, fit.shift) == pytest.approx((5.0, 0.0))
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_few_values_all_count(count):
+    """Nobody can tell which of three or four is wrong: plain least squares."""
+    x, y = np.arange(count) / 3, np.array([1.0, 2.1, 2.8, 4.3])[:count]
+    fit = fit_robust(x, y)
+    assert (fit.scale, fit.shift) == pytest.approx(tuple(np.polyfit(x, y, 1)))
+    assert fit.inliers.all()
+
+
+def test_six_rough_measurements_and_a_blunder():
+    x = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 0.5])
+    y = 3 * x + 1 + np.array([0.02, -0.03, 0.03, -0.02, 0.01, -0.01, 4.0])
+    fit = fit_robust(x, y)
+    assert list(fit.inliers) == [True] * 6 + [False]
+    assert (fit.scale, fit.shift) == pytest.approx(tuple(np.polyfit(x[:6], y[:6], 1)))
+
+
 def test_least_squares_where_nothing_is_wrong():
     rng = np.random.default_rng(1)
     x = rng.uniform(size=5000)

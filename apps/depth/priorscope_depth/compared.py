@@ -18,11 +18,14 @@ from priorscope_depth.protocols import DepthProtocol, get_compat
 from priorscope_depth.scores import DepthEvaluation
 
 #: Settings of the model under evaluation that mean nothing to another one.
-_OWN = {
+_OWN: dict[str, Any] = {
     "family": None,
     "task": None,
     "space": None,
     "steps": None,
+    "caption": "",
+    "caption_file": None,
+    "deterministic": False,
     "resolution": None,
     "official_geometry": False,
     "ensemble": 1,

@@ -87,9 +87,11 @@ def flicker(
             raise InputError(f"frames {index} and {index + 1} have shapes {list(now.shape)} and {list(later.shape)}")
         counts = np.ones(now.shape, bool) if still is None else np.asarray(still[index], bool)
         if motion is not None:
-            later, found = read_out(later, *motion[index])
+            moved, found = read_out(later, *motion[index])
             counts = counts & found
-        p, q = now[counts], later[counts]
+            p, q = now[counts], moved[counts]
+        else:
+            p, q = now[counts], later[counts]
         if p.size < 2 or not (np.isfinite(p).all() and np.isfinite(q).all()):
             raise InputError(f"frames {index} and {index + 1} have {p.size} finite pixels in common")
         span = float(np.subtract(*np.quantile(p, [0.98, 0.02])))

@@ -23,7 +23,7 @@ def to_metric(result: DepthResult, points: KnownPoints) -> DepthResult:
     result : DepthResult
         Affine-invariant depth or disparity.
     points : KnownPoints
-        At least two, at different depths. More than two are fitted robustly (:func:`fit_robust`): lidar returns from
+        At least two, at different depths. Five or more are fitted robustly (:func:`fit_robust`): lidar returns from
         behind an edge, and whatever else is wrong in less than half of them, are left out.
 
     Returns
@@ -59,14 +59,14 @@ def to_metric(result: DepthResult, points: KnownPoints) -> DepthResult:
         )
     fit = AffineFit(result.space, robust.scale, robust.shift, int(robust.inliers.sum()))
     fitted = metric_depth(fit, at_points)
-    error = np.abs(fitted - points.depth) / points.depth
+    relative = np.abs(fitted - points.depth) / points.depth
     note: dict[str, Any] = {
         "space": fit.space,
         "scale": fit.scale,
         "shift": fit.shift,
         "points": int(rows.size),
         "inliers": fit.pixels,
-        "median_relative_error": float(np.median(error)),
+        "median_relative_error": float(np.median(relative)),
         "source": points.source,
     }
     depth = metric_depth(fit, values)

@@ -14,6 +14,8 @@ _SAMPLE = 20_000
 #: Median absolute deviation of a normal distribution times this is its standard deviation.
 _NORMAL = 1.4826
 _LIMIT = 3.0
+#: Of fewer values nobody can tell which are wrong: two of three, or of four, always lie on a line.
+_FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def fit_robust(values: ArrayLike, target: ArrayLike, *, symmetric: bool = False)
     Returns
     -------
     RobustFit
-        Exact where the target is an affine map of more than half the values. Two values: the line through them.
+        Exact where the target is an affine map of more than half the values. Of fewer than five none is left out; two
+        give the line through them.
 
     Raises
     ------
@@ -63,9 +66,11 @@ def fit_robust(values: ArrayLike, target: ArrayLike, *, symmetric: bool = False)
     Notes
     -----
     Lines through 500 random pairs (all pairs where there are fewer), always the same ones; that with the least
-    median absolute residual; then least squares on what lies within three robust standard deviations of it, twice.
-    More than 20 000 values are thinned out, evenly, for everything but the mask of inliers.
-    Source: least median of squares, Rousseeuw 1984; reduced major axis, Kermack and Haldane 1950.
+    median absolute residual; then, twice, least squares on what lies within three robust standard deviations of it
+    (1.4826 medians, times 1 + 5 / (n - 2) for few values). More than 20 000 values are thinned out, evenly, for
+    everything but the mask of inliers.
+    Source: least median of squares and its correction for few values, Rousseeuw 1984; reduced major axis, Kermack and
+    Haldane 1950.
     """
     x = np.asarray(values, dtype=np.float64).ravel()
     y = np.asarray(target, dtype=np.float64).ravel()
@@ -82,8 +87,11 @@ def fit_robust(values: ArrayLike, target: ArrayLike, *, symmetric: bool = False)
         # float32 values that differ do so by 6e-8 relative
         if np.ptp(numbers) <= 1e-8 * np.abs(numbers).max():
             raise InputError(f"all {name} at these places are equal ({numbers[0]:.4g}): no scale follows from them")
+    if x.size < _FEWEST:
+        scale, shift = _line(x, y, symmetric)
+        every = np.ones(x.size, dtype=bool)
+        return RobustFit(scale, shift, every, float(np.median(np.abs(scale * x + shift - y))))
     scale, shift = _best_line(x, y)
-    kept = np.ones(x.size, dtype=bool)
     for _ in range(2):
         residual = np.abs(scale * x + shift - y)
         limit = _bound(residual, y)
@@ -96,7 +104,9 @@ def fit_robust(values: ArrayLike, target: ArrayLike, *, symmetric: bool = False)
 
 def _bound(residual: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Residuals up to this are inliers; rounding alone makes no outlier."""
-    return max(_LIMIT * _NORMAL * float(np.median(residual)), 1e-6 * float(np.abs(y).max()))
+    count = residual.size
+    deviation = _NORMAL * (1 + 5 / (count - 2)) * float(np.partition(residual, count // 2)[count // 2])
+    return max(_LIMIT * deviation, 1e-6 * float(np.abs(y).max()))
 
 
 def _best_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
@@ -113,7 +123,10 @@ def _best_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, f
     scales = (y[second] - y[first]) / (x[second] - x[first])
     shifts = y[first] - scales * x[first]
     some = slice(None, None, -(-x.size // 2000))
-    errors = [np.median(np.abs(a * x[some] + b - y[some])) for a, b in zip(scales, shifts, strict=True)]
+    middle = x[some].size // 2
+    errors = [
+        np.partition(np.abs(a * x[some] + b - y[some]), middle)[middle] for a, b in zip(scales, shifts, strict=True)
+    ]
     best = int(np.argmin(errors))
     return float(scales[best]), float(shifts[best])
 
