@@ -13,8 +13,10 @@ from priorscope_depth.configs import (
     ScenesConfig,
     TrainConfig,
 )
+from priorscope_depth.edges.configs import EdgesConfig, TrainEdgesConfig
 from priorscope_depth.families import MODELS
 from priorscope_depth.primedepth.configs import TrainPrimeDepthConfig
+from priorscope_depth.sensor.configs import SensorConfig, TrainSensorConfig
 
 SUMMARY = "depth and surface normals from photographs (Lotus, Marigold, E2E-FT, GenPercept, PrimeDepth)"
 
@@ -27,6 +29,10 @@ _VERBS = {
     "train": TrainConfig,
     "scenes": ScenesConfig,
     "train-primedepth": TrainPrimeDepthConfig,
+    "edges": EdgesConfig,
+    "train-edges": TrainEdgesConfig,
+    "sensor": SensorConfig,
+    "train-sensor": TrainSensorConfig,
     "demo": DemoConfig,
 }
 
@@ -61,6 +67,24 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_depth.primedepth.train import train_primedepth
 
         print(f"model: {train_primedepth(config).model}")
+        return 0
+    if isinstance(config, EdgesConfig):
+        from priorscope_depth.edges.predict import predict_edges
+
+        return predict_edges(config)
+    if isinstance(config, TrainEdgesConfig):
+        from priorscope_depth.edges.train import train_edges
+
+        print(f"model: {train_edges(config).model}")
+        return 0
+    if isinstance(config, SensorConfig):
+        from priorscope_depth.sensor.predict import simulate_scans
+
+        return simulate_scans(config)
+    if isinstance(config, TrainSensorConfig):
+        from priorscope_depth.sensor.train import train_sensor
+
+        print(f"model: {train_sensor(config).model}")
         return 0
     from priorscope_depth.demo import demo
 

@@ -1,0 +1,206 @@
+"""The learned sensor: its targets there and back, its losses, its judge, and its commands."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from priorscope import InputError
+from priorscope.cli import main
+from priorscope.data.arrays import write_npy
+from priorscope.data.images import write_png
+from priorscope.diffusion import Denoiser
+from priorscope_depth.sensor.data import SensorFeed, drawn_scans, folder_scans, residual_spread
+from priorscope_depth.sensor.judge import compare_scans, fitted_sigma, gaussian_scans
+from priorscope_depth.sensor.simulator import SensorSimulator
+from priorscope_depth.sensor.structured_light import StructuredLight
+from priorscope_depth.sensor.task import SensorTask, counting, energy_loss
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return drawn_scans(tmp_path_factory.mktemp("drawn"), range(3), StructuredLight(), height=64, width=96)
+
+
+@pytest.fixture(scope="module")
+def batch(pairs):
+    return SensorFeed(pairs, crop=32, batch_size=4, seed=0).batch(0, range(4))
+
+
+def test_targets_there_and_back(pairs):
+    """A scan becomes residual and holes, and these the scan; what is too far to be valid is not measured."""
+    simulator = SensorSimulator.new("sampled", residual_spread(pairs, SensorSimulator.new("sampled", 1.0).codec))
+    clean, scan = (torch.from_numpy(values)[None, None].double() for values in (pairs[0].clean, pairs[0].scan))
+    target = simulator.target(scan, clean)
+    assert target.shape == (1, 32, 16, 24)
+    expected = torch.where(simulator.codec.is_valid(clean), scan, 0.0)
+    torch.testing.assert_close(simulator.scan_of(target, clean), expected, rtol=1e-9, atol=0)
+    measured = simulator.codec.is_valid(scan) & simulator.codec.is_valid(clean)
+    # of the order of one: what the network sees is neither tiny nor huge
+    residual = torch.nn.functional.pixel_shuffle(target, 4)[:, :1][measured]
+    assert 0.2 < residual.std() < 5
+
+
+def test_what_counts(pairs):
+    simulator = SensorSimulator.new("sampled", 0.01)
+    clean = torch.tensor([[1.0, 1.0, 1.0, 0.0], [2.0, 2.0, 2.0, 6.0]]).repeat(2, 1)[None, None]
+    scan = torch.tensor([[1.1, 0.0, 1.6, 1.0], [2.4, 2.6, 0.0, 4.0]]).repeat(2, 1)[None, None]
+    residual, hole = torch.nn.functional.pixel_shuffle(counting(simulator, scan, clean).float(), 4)[0, :, :2]
+    assert residual.tolist() == [[1, 0, 0, 0], [1, 0, 0, 0]]
+    assert hole.tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("method", ["sampled", "one-step"])
+def test_a_network_that_knows_gives_the_scan(pairs, method):
+    simulator = SensorSimulator.new(method, 0.01)
+    clean, scan = (torch.from_numpy(values)[None, None] for values in (pairs[1].clean, pairs[1].scan))
+    target = simulator.target(scan, clean)
+    simulator.denoiser = Denoiser(lambda x, label, clean: target, simulator.denoiser.schedule, "sample")
+    found = simulator(pairs[1].clean, steps=7)[0]
+    expected = np.where(simulator.codec.is_valid(pairs[1].clean), pairs[1].scan, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_energy_score_prefers_the_right_spread():
+    """For a standard normal truth and generators s n, the score is least at s = 1, and the mean (s = 0) loses."""
+    count = 40_000
+    draw = torch.Generator().manual_seed(0)
+    truth = torch.randn(count, 32, 1, 1, generator=draw)
+    noise = torch.randn(2 * count, 32, 1, 1, generator=draw)
+    counts = torch.ones_like(truth, dtype=torch.bool)
+    simulator = SensorSimulator.new("one-step", 1.0)
+    empty = simulator.condition(torch.ones(count, 1, 4, 4))
+    scores = {}
+    for spread in (0.0, 0.5, 1.0, 1.5):
+        network = lambda x, label, clean, spread=spread: spread * x  # noqa: E731
+        simulator.denoiser = Denoiser(network, simulator.denoiser.schedule, "sample")
+        scores[spread] = float(energy_loss(simulator, truth, counts, empty, noise))
+    assert min(scores, key=scores.get) == 1.0
+    # at s = 1 all three distances have one mean, sqrt(2) times that of a chi distribution of 32 degrees
+    chi = math.sqrt(2) * math.exp(math.lgamma(16.5) - math.lgamma(16))
+    assert scores[1.0] == pytest.approx(math.sqrt(2) * chi / 2, rel=2e-3)
+    assert scores[0.0] == pytest.approx(chi, rel=2e-3)
+
+
+@pytest.mark.parametrize("method", ["sampled", "one-step", "one-step-mean"])
+def test_the_loss_falls_when_the_network_learns(batch, pairs, method):
+    """Forty steps on one batch."""
+    simulator = SensorSimulator.new(method, residual_spread(pairs, SensorSimulator.new(method, 1.0).codec), seed=1)
+    task = SensorTask(simulator)
+    optimizer = torch.optim.AdamW(simulator.unet.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(40):
+        loss = task(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_saved_and_loaded_again(pairs, tmp_path):
+    simulator = SensorSimulator.new("one-step", 0.02)
+    simulator.save(tmp_path / "model")
+    again = SensorSimulator.from_pretrained(tmp_path / "model", device="cpu")
+    assert (again.method, again.scale) == ("one-step", 0.02)
+    depth = pairs[0].clean[:50, :70]
+    one, two = simulator(depth, items=["a"])[0], again([depth, depth], items=["b", "a"])[1]
+    assert one.shape == (50, 70)
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+    assert not (one[depth == 0]).any()
+    with pytest.raises(InputError, match="no such model folder"):
+        SensorSimulator.from_pretrained(tmp_path / "none")
+
+
+def test_judge_by_hand():
+    exact = [np.full((10, 10), depth) for depth in (1.2, 2.5)]
+    its = [depth + 0.01 for depth in exact]
+    mine = [exact[0] + 0.03, exact[1] - 0.01]
+    mine[0][:5] = 0  # half of one map is a hole
+    found = compare_scans(mine, its, exact)
+    # 50 pixels at +30 mm and 100 at -10 against all at 10 mm
+    assert found.wasserstein_mm == pytest.approx((50 * 20 + 100 * 20) / 150)
+    assert found.by_range_mm == pytest.approx((20 + 20) / 2)
+    assert (found.hole_rate, found.sensor_hole_rate) == (0.25, 0)
+    assert found.hole_overlap == 0
+    same = compare_scans(its, its, exact)
+    assert (same.wasserstein_mm, same.by_range_mm, same.hole_overlap) == (0, 0, 1)
+    with pytest.raises(InputError):
+        compare_scans(mine, its, exact[:1])
+
+
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_fitted_gaussian_is_found_again(power):
+    exact = [np.random.default_rng(1).uniform(0.5, 4.0, (200, 200))]
+    scans = gaussian_scans(exact, 0.01, 3, power=power)
+    assert fitted_sigma(scans, exact, power=power) == pytest.approx(0.01, rel=0.02)
+
+
+def test_feed(pairs, batch):
+    part = SensorFeed(pairs, crop=32, batch_size=4, seed=0).batch(0, range(1, 3))
+    for name in ("clean", "scan", "level", "seed"):
+        assert torch.equal(batch[name][1:3], part[name])
+    with pytest.raises(InputError, match="--crop"):
+        SensorFeed(pairs, crop=80, batch_size=4, seed=0)
+
+
+def test_hand_made_sensor_by_command(pairs, tmp_path, capsys):
+    """Needs no weights; two scans of a map differ, and are those of the model."""
+    write_npy(tmp_path / "maps/a.npy", pairs[0].clean)
+    (tmp_path / "maps/b.npy").write_bytes(b"nothing")
+    words = ["depth", "sensor", str(tmp_path / "maps"), "--out", str(tmp_path / "out"), "--count", "2"]
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    assert "1 of 2 inputs done" in captured.out
+    assert "b.npy" in captured.err
+    one, two = (np.load(tmp_path / f"out/a_scan{number}_depth.npy") for number in range(2))
+    assert np.isnan(one).any()
+    both = np.isfinite(one) & np.isfinite(two)
+    assert (one != two)[both].mean() > 0.1
+    about = json.loads((tmp_path / "out/a_scan0_depth.json").read_text())
+    assert (about["unit"], about["model"]) == ("m", "structured-light")
+    assert main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_trained_by_command(tmp_path, capsys):
+    words = ["depth", "train-sensor", "--out", str(tmp_path / "run"), "--scenes", "2", "--held-out", "1"]
+    words += ["--height", "64", "--width", "96", "--crop", "32", "--steps", "2", "--batch-size", "2"]
+    words += ["--device", "cpu", "--method", "one-step"]
+    assert main(words) == 0
+    assert "run/model" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert {"held_out_wasserstein_mm", "held_out_hole_rate_error", "loss"} <= metrics.keys()
+    assert main([*words, "--resume"]) == 0
+    write_png(tmp_path / "a.png", np.full((40, 50), 1500, np.uint16))
+    asked = ["depth", "sensor", str(tmp_path / "a.png"), "--model", str(tmp_path / "run/model"), "--device", "cpu"]
+    assert main([*asked, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/a_scan0_depth.png").exists()
+    capsys.readouterr()
+
+
+def test_a_folder_of_ones_own(tmp_path):
+    write_npy(tmp_path / "clean/a.npy", np.full((20, 30), 1.0, np.float32))
+    with pytest.raises(InputError, match="scan"):
+        folder_scans(tmp_path)
+    (tmp_path / "scan").mkdir()
+    write_png(tmp_path / "scan/a.png", np.full((20, 30), 1010, np.uint16))
+    (found,) = folder_scans(tmp_path)
+    np.testing.assert_allclose(found.scan - found.clean, 0.01, rtol=1e-4)
+    with pytest.raises(InputError, match="exactly"):
+        residual_spread([type(found)(found.clean, found.clean, "a")], SensorSimulator.new("sampled", 1.0).codec)
+
+
+def test_mistakes(tmp_path, capsys):
+    for words in (["--crop", "20"], ["--scenes", "0"], ["--steps", "0"]):
+        assert main(["depth", "train-sensor", "--out", str(tmp_path / "none"), *words]) == 2
+    assert main(["depth", "sensor", str(tmp_path / "missing.npy")]) == 2
+    assert not (tmp_path / "none").exists()
+    capsys.readouterr()
+    for method, scale in (("guess", 1.0), ("sampled", 0.0)):
+        with pytest.raises(InputError):
+            SensorSimulator(SensorSimulator.new("sampled", 1.0).unet, method, scale)
