@@ -1,0 +1,153 @@
+"""A decoder and a head on a frozen network: what is cached, what is saved, and that it learns."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from priorscope.cli import main
+from priorscope.errors import InputError
+from priorscope_depth.pairs.scenes import StreamedScenes
+from priorscope_depth.primedepth.backbone import load_backbone
+from priorscope_depth.primedepth.configs import TrainPrimeDepthConfig
+from priorscope_depth.primedepth.labeller import Labeller
+from priorscope_depth.primedepth.predictor import PrimeDepthPredictor
+from priorscope_depth.primedepth.train import train_primedepth
+from priorscope_depth.primedepth.training import PreimageCache, ViewFeed
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+SMALL = {"scenes": 3, "views": 1, "height": 32, "width": 64, "held_out": 2}
+
+
+def loop(**changes):
+    from priorscope.training.settings import LoopConfig
+
+    return LoopConfig(**{"steps": 4, "batch_size": 2, "warmup": 0, "log_every": 1, "device": "cpu"} | changes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    return train_primedepth(TrainPrimeDepthConfig(out, pretrain=2, loop=loop(validate_every=4), **SMALL))
+
+
+def test_run_pretrains_then_learns_depth_and_is_used_by_name(trained, tmp_path, capsys):
+    rows = [json.loads(line) for line in (trained.model.parent / "metrics.jsonl").read_text().splitlines()]
+    rebuilt = {row["step"] for row in rows if "rebuilding" in row}
+    painted = {row["step"] for row in rows if "relative" in row}
+    assert len(rebuilt) == len(painted) == 2
+    assert max(rebuilt) < min(painted)
+    assert any("held_out_abs_rel" in row for row in rows)
+    predictor = PrimeDepthPredictor.load(trained.model, device="cpu")
+    result = predictor(PHOTO)
+    assert result.values.shape == (50, 70)
+    assert (result.space, predictor.geometry.resolution, predictor.geometry.multiple) == ("disparity", 64, 32)
+    with pytest.raises(InputError, match="the empty prompt only"):
+        main_predict(trained.model, tmp_path, "--caption", "a dog", debug=True)
+
+
+def main_predict(model, tmp_path, *options, debug=False):
+    from PIL import Image
+
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    command = ["depth", "predict", str(tmp_path / "photo.png"), "--model", str(model), "--out", str(tmp_path / "out")]
+    return main([*(["--debug"] if debug else []), *command, *options])
+
+
+def test_frozen_network_stays_as_it_was(trained):
+    backbone = load_backbone("tiny-depth")
+    model = PrimeDepthPredictor.load(trained.model, device="cpu").model
+    for key, value in backbone.unet.state_dict().items():
+        torch.testing.assert_close(model.unet.state_dict()[key], value.half().float(), atol=1e-6, rtol=1e-3)
+
+
+def test_preimages_are_computed_once_and_equal():
+    backbone = load_backbone("tiny-depth")
+    model = backbone.model(Labeller(backbone.architecture()))
+    images = torch.rand(3, 3, 32, 64) * 2 - 1
+    cache = PreimageCache(model, seed=0, limit=10**9)
+    first = cache(images, [4, 7, 9])
+    again = cache(images[[2, 0]], [9, 4])
+    assert cache.computed == 3
+    for name, value in first.items():
+        assert torch.equal(again[name], value[[2, 0]])
+    none = PreimageCache(model, seed=0, limit=0)
+    for name, value in none(images[:1], [4]).items():
+        torch.testing.assert_close(value, first[name][:1], atol=2e-3, rtol=2e-3)
+    none(images[:1], [4])
+    assert (none.computed, none.used) == (2, 0)
+
+
+def test_only_labelled_pictures_after_the_pretraining():
+    feed = ViewFeed(
+        StreamedScenes(4, height=32, width=64),
+        labelled=1,
+        pretrain=4,
+        views=2,
+        shape=(32, 64),
+        batch_size=4,
+        seed=0,
+    )
+    before = {view for step in range(4) for view in feed.batch(step, range(4))["view"].tolist()}
+    after = {view for step in range(4, 8) for view in feed.batch(step, range(4))["view"].tolist()}
+    assert before == set(range(8))
+    assert after == {0, 1}
+    batch = feed.batch(5, range(2))
+    assert torch.equal(batch["image"], feed.batch(5, range(4))["image"][:2])
+    assert batch["target"].shape == batch["depth"].shape == (2, 1, 32, 64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"pretrain": 4}, "--pretrain 4"),
+        ({"height": 40}, "multiples of 32"),
+        ({"labelled": 9}, "--labelled 9 of 3"),
+        ({"views": 0}, "--views 0"),
+        ({"ratio": 0.0}, "--ratio"),
+    ],
+)
+def test_senseless_options_leave_nothing_behind(tmp_path, changes, word):
+    config = TrainPrimeDepthConfig(tmp_path / "run", **SMALL | {"pretrain": 1, "loop": loop()} | changes)
+    with pytest.raises(InputError, match=word):
+        train_primedepth(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_networks_that_take_noise_are_refused(tiny_model):
+    with pytest.raises(InputError, match="takes image and x"):
+        load_backbone(tiny_model("lotus-g", "lotus-depth-g-v1-0"))
+
+
+@pytest.mark.slow
+def test_learns_on_the_bundled_network(tmp_path):
+    """One core, two minutes: better than the best constant on scenes that were never seen.
+
+    The frozen network has been shown depth before, so this says that the trained part learns, and nothing about priors.
+    """
+    config = TrainPrimeDepthConfig(
+        tmp_path / "run",
+        scenes=60,
+        pretrain=100,
+        height=64,
+        width=96,
+        held_out=12,
+        loop=loop(steps=500, batch_size=8, lr=2e-3, warmup=20, log_every=20, validate_every=400, ema=0.99),
+    )
+    result = train_primedepth(config)
+    rows = [json.loads(line) for line in (result.model.parent / "metrics.jsonl").read_text().splitlines()]
+    rebuilding = [row["rebuilding"] for row in rows if "rebuilding" in row]
+    relative = [row["relative"] for row in rows if "relative" in row]
+    print(f"rebuilding {rebuilding[0]:.3f} to {rebuilding[-1]:.3f}, relative {relative[0]:.3f} to {relative[-1]:.3f}")
+    assert rebuilding[-1] < 0.8 * rebuilding[0]
+    assert relative[-1] < 0.8 * relative[0]
+    out = tmp_path / "evaluated"
+    command = ["depth", "evaluate", "scenes", "--limit", "24", "--model", str(result.model), "--out", str(out)]
+    assert main([*command, "--device", "cpu"]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    print(json.dumps(metrics["means"]))
+    ours, constant = (metrics["means"][f"{method}/disparity"]["abs_rel"] for method in ("prediction", "constant"))
+    assert ours < constant
