@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from torch import nn
 
+from priorscope.cli import main
 from priorscope.errors import InputError
 from priorscope_detection.checkpoints import AnchorSettings, Detector, load_detector, save_detector
 from priorscope_detection.coalign import find_weights, read_settings
@@ -19,7 +22,9 @@ from priorscope_detection.codiff.released_unet import ReleasedUnet
 from priorscope_detection.network.batch import AgentSweep, make_batch
 from priorscope_detection.network.detector import CollaborativeDetector
 from priorscope_detection.network.spec import SIZES, CoDiffSpec, DetectorSpec
-from priorscope_detection.post_processing import PostProcessing, candidates, finish
+from priorscope_detection.post_processing import PostProcessing
+from priorscope_detection.simulator.settings import StreetSettings
+from priorscope_detection.simulator.write import write_opv2v as write_opv2v_streets
 
 TINY = replace(SIZES["tiny"], attend="published")
 
@@ -310,7 +315,18 @@ def test_full_size_directory_of_coalign(tmp_path, golden_files, read_manifest, w
         maps = detector.network(batch)
     assert maps.classes.shape == (1, 2, 100, 352)
     assert float(maps.classes.std()) > 0.01
-    found = finish(candidates(*maps, detector.anchor_boxes(), detector.choice), settings=detector.choice)
-    assert bool(torch.isfinite(found.boxes).all())
-    print(f"{len(found)} boxes, {os.path.getsize(folder / 'net_epoch_bestval_at23.pth') / 1e6:.0f} MB file,")
+    # the user's way: three agents in OPV2V's layout through the command, at full width
+    streets = StreetSettings(cars=3, road_side_unit=False, frames=1, spread=25.0)
+    data = write_opv2v_streets(tmp_path / "streets", [0], streets, progress=False)
+    words = ["detection", "predict", str(data), "--model", str(folder), "--published-frames", "--device", "cpu"]
+    scores = torch.sigmoid(maps.classes).flatten()
+    threshold = float(scores.kthvalue(len(scores) - 200).values)  # random weights: the best few hundred
+    assert main([*words, "--out", str(tmp_path / "out"), "--score-threshold", f"{threshold:.6f}"]) == 0
+    (path,) = (tmp_path / "out").glob("*.json")
+    found = json.loads(path.read_text())
+    assert len(found["agents"]) == 3
+    assert all(np.isfinite([*box["centre"], *box["size"], box["yaw"], box["score"]]).all() for box in found["boxes"])
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".txt", ".png"}
+    size = os.path.getsize(folder / "net_epoch_bestval_at23.pth") / 1e6
+    print(f"{len(found['boxes'])} boxes, {size:.0f} MB file,")
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB at most")

@@ -109,6 +109,18 @@ def test_figures_of_known_detections(streets, oracle, tmp_path):
         assert words in report
 
 
+def test_frames_without_a_past_can_be_left_out(streets, oracle, tmp_path):
+    """At the beginning of a sequence no message is as old as asked: said in the report, and told in the rows."""
+    assert evaluate.run_evaluation(asked(streets, tmp_path / "all", delay=200.0)) == 0
+    rows = read_jsonl(tmp_path / "all/items.jsonl")
+    assert [row.get("young", False) for row in rows] == [True, True, False, False]
+    assert "2 of 4 frames come so early" in (tmp_path / "all/report.html").read_text()
+    assert evaluate.run_evaluation(asked(streets, tmp_path / "late", delay=200.0, skip=2, limit=1)) == 0
+    (row,) = read_jsonl(tmp_path / "late/items.jsonl")
+    assert row["key"].endswith("/000002")
+    assert "come so early" not in (tmp_path / "late/report.html").read_text()
+
+
 def test_a_mean_over_seeds_is_that_of_the_seeds(streets, oracle, tmp_path):
     figures = {}
     for seeds in ((0,), (1,), (0, 1)):
@@ -183,6 +195,8 @@ def test_models_are_asked_as_told():
         ({"compare": ("half", "half")}, "compared twice"),
         ({"noise_seeds": ()}, "--noise-seeds"),
         ({"limit": -1}, "--limit"),
+        ({"skip": -1}, "--skip"),
+        ({"skip": 4}, "--skip 4 leaves nothing"),
         ({"reach": -1.0}, "--reach"),
         ({"compression": 0.5}, "--compression"),
         ({"bytes_per_value": 0}, "--bytes-per-value"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from priorscope_detection.configs import ModelConfig
 from priorscope_detection.data.frame import Agent, Frame, Truth
 from priorscope_detection.data.kitti import lidar_box, read_calibration, read_labels
 from priorscope_detection.data.open import open_frames
+from priorscope_detection.geometry.boxes import corners
 from priorscope_detection.network.detector import CollaborativeDetector
 from priorscope_detection.network.spec import SIZES, FusionName
 from priorscope_detection.picture import FOUND_COLOUR, TRUE_COLOUR, bird_view
@@ -26,6 +28,7 @@ from priorscope_detection.predictor import Predictor, find_detector
 from priorscope_detection.results import AT_THE_LIDAR, kitti_lines
 from priorscope_detection.simulator.settings import LidarSettings, StreetSettings
 from priorscope_detection.simulator.write import write_opv2v
+from priorscope_detection.view import _EDGES
 
 STREETS = StreetSettings(kind="crossing", cars=2, frames=2, spread=15.0, lidar=LidarSettings(beams=12, columns=256))
 
@@ -82,6 +85,37 @@ def test_every_fusion_writes_boxes_and_a_picture(streets, untrained, tmp_path, f
     np.testing.assert_allclose(np.cos(back[:, 6] - found[:, 6]), 1, atol=1e-6)
     with Image.open(tmp_path / f"out/{stem}.png") as picture:
         assert picture.size == (256, 128)
+
+
+def test_a_page_shows_points_and_boxes_in_three_dimensions(streets, untrained, tmp_path):
+    words = (streets, "--model", untrained("attention"), "--out", tmp_path / "out", "--limit", 1)
+    assert predict(*words, "--formats", "view") == 0
+    (page,) = (tmp_path / "out").iterdir()
+    text = page.read_text()
+    assert page.suffix == ".html"
+    assert "data-points" in text
+    assert "found boxes" in text
+    # the edges are the box's: four along each of its sides
+    corner = corners(torch.tensor([[1.0, 2.0, 3.0, 4.0, 2.0, 1.0, 0.3]]))[0]
+    lengths = sorted(round(float((corner[a] - corner[b]).norm()), 4) for a, b in _EDGES)
+    assert lengths == [1.0] * 4 + [2.0] * 4 + [4.0] * 4
+    assert len(set(_EDGES)) == 12
+
+
+def test_recordings_need_rerun(streets, untrained, tmp_path, capsys, monkeypatch):
+    words = (streets, "--model", untrained("attention"), "--out", tmp_path / "out", "--limit", 1, "--formats", "rerun")
+    try:
+        import rerun  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        assert predict(*words) == 0
+        (path,) = (tmp_path / "out").iterdir()
+        assert path.suffix == ".rrd"
+        assert path.stat().st_size > 10_000
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert predict(*words, "--overwrite") == 2
+    assert "pip install rerun-sdk" in capsys.readouterr().err
 
 
 def test_predictions_are_those_of_the_frame_and_the_seed(streets, untrained):

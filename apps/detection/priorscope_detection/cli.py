@@ -40,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_detection.evaluate import run_evaluation
 
         return run_evaluation(config)
-    raise InputError(
-        "detection has no demo yet", remedy="Train on simulated:20, then evaluate with --model and --robustness."
-    )
+    from priorscope_detection.demo import demo
+
+    return demo(config)
 
 
 def _simulate(config: SimulateConfig) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ import tyro
 from priorscope.training.settings import LoopConfig
 from priorscope_detection.data.open import Layout
 from priorscope_detection.network.spec import Stage, Start
-from priorscope_detection.simulator.settings import StreetSettings
+from priorscope_detection.simulator.settings import COMPACT, StreetSettings
 
 Device = str
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -73,9 +73,10 @@ class PredictConfig:
     """Sweeps of one agent (.pcd, .bin), scenarios, or data sets."""
     out: Path = Path("out")
     """Folder for the results; made where missing."""
-    formats: tuple[Literal["json", "kitti", "picture"], ...] = ("json", "kitti", "picture")
+    formats: tuple[Literal["json", "kitti", "picture", "view", "rerun"], ...] = ("json", "kitti", "picture")
     """What to write for each frame: json (boxes in the ego's LiDAR frame), kitti (KITTI's text form; of data that are
-    not KITTI's in a camera frame at the LiDAR), picture (bird's-eye view with points, boxes and truth)."""
+    not KITTI's in a camera frame at the LiDAR), picture (bird's-eye view with points, boxes and truth), view (the same
+    in three dimensions, a page for the browser), rerun (a recording for Rerun, where rerun-sdk is installed)."""
     layout: Layout = "auto"
     """How data sets are laid out."""
     limit: int = 0
@@ -105,12 +106,13 @@ class TrainConfig:
     """Run folder; the model is out/model, what to look at is out/report.html."""
     stage: Stage = "detector"
     """detector: all but CoDiff. codec: CoDiff's autoencoder of features; diffusion: its denoiser in that latent;
-    finetune: denoiser, decoder and heads. The rest is frozen. The last three --start from the stage before."""
+    finetune: denoiser, decoder and heads, on whole runs of 1 to 8 steps. The rest is frozen. The last three --start
+    from the stage before."""
     fusion: Literal["none", "late", "early", "max", "attention", "v2x"] = "attention"
     """How the agents of a new detector are brought together. none and late learn from single agents."""
-    size: Literal["tiny", "mini", "small", "medium", "opv2v", "dair"] = "mini"
-    """Of a new detector. tiny is for trials, mini and small for a CPU, medium for a GPU; opv2v and dair are those of
-    CoAlign."""
+    size: Literal["tiny", "micro", "mini", "small", "medium", "opv2v", "dair"] = "mini"
+    """Of a new detector. tiny is for trials, micro (a square of 51 m), mini and small for a CPU, medium for a GPU;
+    opv2v and dair are those of CoAlign."""
     extent: tuple[float, float, float, float, float, float] | None = None
     """Range of a new detector: x, y, z of the lower and the upper corner, in metres. Default: the size's."""
     start: str = ""
@@ -160,8 +162,8 @@ class EvaluateConfig:
     out: Path = Path("runs/evaluate")
     """Run folder: rows as they come (items.jsonl), metrics.json, report.html."""
     compare: tuple[str, ...] = ()
-    """More models on the same frames and disturbances: FOLDER, or FOLDER:steps=8:start=noise. With no FOLDER, as in
-    :steps=8, it is --model asked otherwise."""
+    """More models on the same frames and disturbances: FOLDER, or FOLDER:steps=8:start=noise:poses=corrected (start is
+    noise or coarse, poses corrected or told). With no FOLDER, as in :steps=8, it is --model asked otherwise."""
     pose_noise: float = 0.0
     """Standard deviation of the noise that is added to x and y of all poses, in metres."""
     yaw_noise: float = 0.0
@@ -190,6 +192,9 @@ class EvaluateConfig:
     """For the count of bytes: of a feature's value."""
     limit: int = 0
     """Only the first so many frames; 0: all. Figures are then those of this part."""
+    skip: int = 0
+    """Leave out so many frames at the beginning of each sequence. There, messages cannot be as old as asked: with
+    delays up to 500 ms and a frame every 100 ms, 5 frames."""
     pictures: int = 4
     """Frames that the report shows."""
     streets: StreetSettings = field(default_factory=StreetSettings)
@@ -205,4 +210,20 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """Run folder; replaced if a demo made it."""
+    compare: tuple[str, ...] = ("tiny-detection-alone", "tiny-detection-attention")
+    """Models beside --model, as for evaluate."""
+    scenarios: int = 6
+    """Junctions that are driven through; the pictures show the first."""
+    pose_noise: float = 0.4
+    """Standard deviation of the noise on x and y of all poses, in metres."""
+    yaw_noise: float = 0.4
+    """The same of the yaw, in degrees."""
+    delay: float = 200.0
+    """Age of what other agents send, in milliseconds."""
+    sigmas: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6)
+    """Pose noise of the curve, in metres and degrees."""
+    delays: tuple[float, ...] = (0.0, 100.0, 200.0, 300.0, 400.0, 500.0)
+    """Delays of the curve, in milliseconds."""
+    streets: StreetSettings = field(default_factory=lambda: replace(COMPACT, kind="crossing", frames=7))
+    """What a scenario is; of its frames those count that have messages as old as the longest delay."""
     settings: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)

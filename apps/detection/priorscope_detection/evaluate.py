@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,11 +62,12 @@ def run_evaluation(config: EvaluateConfig) -> int:
     _check(config)
     conditions = conditions_of(config)
     predictors = {name: Predictor.load(settings) for name, settings in models_of(config).items()}
-    extent = _common_range(predictors)
+    extent = common_range(predictors)
     count = simulated_count(config.data)
     frames = None if count else open_frames(config.data, layout=config.layout)
     if frames is not None:
         check_delays(conditions, frames)
+        chosen_frames(frames, config)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
     if frames is None:
         frames = simulate(run.path / "streets", count or 0, HELD_OUT_SEED, config.streets)
@@ -113,9 +115,9 @@ def measure_all(
         for each other agent) and ``seconds``. A true box's visibility is the number of points that all agents have on
         it without noise, delay or loss.
     """
-    count = min(config.limit or len(frames), len(frames))
     reader = Reader(frames, config.reach)
-    items = [(i, condition, model) for i in range(count) for condition in conditions for model in predictors]
+    chosen = chosen_frames(frames, config)
+    items = [(i, condition, model) for i in chosen for condition in conditions for model in predictors]
 
     def measure(batch: list[tuple[int, Condition, str]]) -> list[dict[str, Any]]:
         return [_measured(*item) for item in batch]
@@ -137,13 +139,38 @@ def measure_all(
         sent = predictor.sent_bytes(
             frame, found, compression=config.compression, bytes_per_value=config.bytes_per_value
         )
-        return {**row, "model": model, "condition": condition.name, "bytes": sent, "seconds": seconds}
+        young = any(agent.delay < condition.how.delay for agent in frame.agents[1:])
+        told = {"model": model, "condition": condition.name, "bytes": sent, "seconds": seconds}
+        return {**row, **told, **({"young": True} if young else {})}
 
     def key(item: tuple[int, Condition, str]) -> str:
         index, condition, model = item
         return f"{model} | {condition.name} | {frames.name(index)}"
 
     return run_items(items, measure, key=key, run=run, progress="frames")
+
+
+def chosen_frames(frames: Frames, config: EvaluateConfig) -> list[int]:
+    """The frames that are measured, by ``config.skip`` and ``config.limit``.
+
+    Raises
+    ------
+    InputError
+        None is left.
+    """
+    seen: Counter[str] = Counter()
+    chosen = []
+    for index in range(len(frames)):
+        sequence = frames.sequence(index)
+        if seen[sequence] >= config.skip:
+            chosen.append(index)
+        seen[sequence] += 1
+    if not chosen:
+        raise InputError(
+            f"--skip {config.skip} leaves nothing of sequences of up to {max(seen.values(), default=0)} frames",
+            remedy="Skip fewer.",
+        )
+    return chosen[: config.limit or None]
 
 
 def outcomes(rows: Sequence[dict[str, Any]], models: Sequence[str], conditions: Sequence[Condition]) -> list[Outcome]:
@@ -182,7 +209,7 @@ def _mean(model: str, setting: str, each: Sequence[dict[str, float | None]]) -> 
     return Outcome(model, setting, mean, spread, len(each))
 
 
-def _common_range(predictors: dict[str, Predictor]) -> tuple[float, ...]:
+def common_range(predictors: dict[str, Predictor]) -> tuple[float, ...]:
     """The range that all models cover; each is told to leave out boxes beyond it."""
     extents = {name: predictor.detector.spec.extent for name, predictor in predictors.items()}
     first = next(iter(extents.values()))
@@ -196,7 +223,7 @@ def _common_range(predictors: dict[str, Predictor]) -> tuple[float, ...]:
 
 
 def _check(config: EvaluateConfig) -> None:
-    for name in ("limit", "pictures"):
+    for name in ("limit", "pictures", "skip"):
         if getattr(config, name) < 0:
             raise InputError(f"--{name} {getattr(config, name)}", remedy="Use 0 or more.")
     if not config.reach > 0:

@@ -11,7 +11,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import SuiteResult
 from priorscope_detection.configs import EvaluateConfig
 from priorscope_detection.data.frame import Frames
-from priorscope_detection.evaluate import Outcome
+from priorscope_detection.evaluate import Outcome, chosen_frames
 from priorscope_detection.evaluation.ap import RANGES, THRESHOLDS, VISIBILITIES
 from priorscope_detection.evaluation.conditions import Condition, Reader
 from priorscope_detection.messages import vehicles_only
@@ -35,10 +35,10 @@ def write_report(
     """Write report.html; an earlier one of this run is replaced."""
     base = conditions[0]
     at_base = [each for each in found if each.setting == base.setting]
-    count = min(config.limit or len(frames), len(frames))
+    chosen = chosen_frames(frames, config)
     report = Report(
         f"Detection on {frames.title}",
-        f"{count} frames; pose noise {base.how.position:g} m and {base.how.yaw:g} degrees "
+        f"{len(chosen)} frames; pose noise {base.how.position:g} m and {base.how.yaw:g} degrees "
         f"({base.how.distribution}), delay {base.how.delay:g} ms.",
     )
     report.heading("Result")
@@ -71,10 +71,16 @@ def write_report(
         "BEV 0.5 of parts of the true boxes: by distance from the ego in metres, and by the points that all agents "
         "have on a box without disturbance. By visibility, every detection that finds nothing counts as false."
     )
+    young = {row["key"].rpartition(" | ")[2] for row in result.rows if row.get("young")}
+    if young:
+        report.paragraph(
+            f"{len(young)} of {len(chosen)} frames come so early in their sequence that some messages are younger than "
+            "asked; --skip leaves them out."
+        )
     if config.robustness:
         _robustness(report, config, conditions, found)
-    if config.pictures and count:
-        _pictures(report, config, frames, predictors, base, count)
+    if config.pictures:
+        _pictures(report, config, frames, predictors, base, chosen)
     if result.failures:
         report.heading("Failed")
         report.table([{"frame": failure.key, "error": failure.error} for failure in result.failures[:50]])
@@ -156,11 +162,11 @@ def _pictures(
     frames: Frames,
     predictors: dict[str, Predictor],
     base: Condition,
-    count: int,
+    chosen: Sequence[int],
 ) -> None:
     report.heading("Frames")
     reader = Reader(frames, config.reach)
-    for index in spread(range(count), config.pictures):
+    for index in spread(chosen, config.pictures):
         frame = vehicles_only(reader.disturbed(index, base))
         for model, predictor in predictors.items():
             boxes = predictor(frame).boxes.boxes.numpy()

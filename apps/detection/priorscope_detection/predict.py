@@ -22,8 +22,9 @@ from priorscope_detection.noise import Disturbance, read_disturbed
 from priorscope_detection.picture import bird_view
 from priorscope_detection.predictor import Predictor
 from priorscope_detection.results import AT_THE_LIDAR, write_json, write_kitti
+from priorscope_detection.view import load_rerun, write_page, write_recording
 
-_SUFFIXES = {"json": ".json", "kitti": ".txt", "picture": ".png"}
+_SUFFIXES = {"json": ".json", "kitti": ".txt", "picture": ".png", "view": ".html", "rerun": ".rrd"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ def predict(config: PredictConfig) -> int:
         raise InputError(f"two inputs would both be written to {config.out / twice}.*", remedy="Use two --out folders.")
     if not config.overwrite:
         refuse_existing(_path(config.out, item, form) for item in items for form in config.formats)
+    if "rerun" in config.formats:
+        load_rerun()
     predictor = Predictor.load(config.settings)
+    extent = predictor.detector.spec.extent
 
     def one(batch: list[_Item]) -> list[dict[str, int]]:
         rows = []
@@ -84,8 +88,12 @@ def predict(config: PredictConfig) -> int:
                     write_json(path, frame, found, overwrite=config.overwrite)
                 elif form == "kitti":
                     write_kitti(path, found, item.to_camera(), overwrite=config.overwrite)
+                elif form == "view":
+                    write_page(path, frame, found.boxes.numpy(), extent, overwrite=config.overwrite)
+                elif form == "rerun":
+                    write_recording(path, frame, found.boxes.numpy(), extent, overwrite=config.overwrite)
                 else:
-                    picture = bird_view(frame, found.boxes.numpy(), predictor.detector.spec.extent)
+                    picture = bird_view(frame, found.boxes.numpy(), extent)
                     with atomic_path(path, overwrite=config.overwrite) as temporary:
                         Image.fromarray(picture).save(temporary)
             rows.append({"boxes": len(found)})

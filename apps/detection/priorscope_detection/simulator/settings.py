@@ -81,3 +81,9 @@ class StreetSettings:
             raise InputError("spread, traffic (up to 3), parked (up to 1), tilt and extent are not negative")
         if self.extent < 60:
             raise InputError(f"streets of half length {self.extent:g} m", remedy="Give 60 m or more.")
+
+
+#: What the bundled model has learned: two connected cars and a road-side unit, close together, LiDARs of 24 beams.
+COMPACT = StreetSettings(
+    cars=2, spread=25.0, lidar=LidarSettings(beams=24, columns=512, lowest=-22.0, highest=2.0, reach=60.0)
+)
