@@ -98,7 +98,7 @@ def test_the_loss_falls_when_the_network_learns(batch, pairs, method):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.85 * losses[0]
 
 
