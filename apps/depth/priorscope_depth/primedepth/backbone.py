@@ -17,7 +17,7 @@ from priorscope.backbones.loading import model_folder, read_config
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import load_unet, sincos_embedding
 from priorscope.backbones.state_dict import filled, read_safetensors
-from priorscope.backbones.table import PublishedModel
+from priorscope.backbones.table import PublishedModel, find_published
 from priorscope.data.files import write_text
 from priorscope.errors import InputError
 from priorscope.predictors.geometry import Geometry
@@ -32,6 +32,7 @@ from priorscope_depth.primedepth.source import SIZES
 WEIGHTS = "labeller.safetensors"
 #: How it is asked: the level's label, the task, the pictures' size.
 ASKED = "asked.json"
+_LAST_STEP = 999.0
 _UNET_SIZES = (
     "in_channels",
     "block_out_channels",
@@ -102,7 +103,8 @@ def load_backbone(source: str | Path, rows: Sequence[PublishedModel] = MODELS) -
     folder = model_folder(source, PARTS, rows)
     latents = load_latent_space(folder / "vae")
     label, task, padding = None, None, "max_length"
-    if (folder / "priorscope.json").exists() or any(row.source.endswith(folder.name) for row in rows):
+    depth_model = find_published(str(source), rows) or any(row.source.endswith(f"/{folder.name}") for row in rows)
+    if depth_model or (folder / "priorscope.json").exists():
         family = recognise(folder, name=str(source)).family
         if family.inputs != ("image",):
             raise InputError(
@@ -110,10 +112,16 @@ def load_backbone(source: str | Path, rows: Sequence[PublishedModel] = MODELS) -
                 path=folder,
                 remedy="Take one whose U-Net takes one latent: Stable Diffusion itself, Lotus-D, E2E-FT's of plain SD.",
             )
-        label, padding = family.label, family.prompt
+        # such a model knows one step only, the last where its family names none
+        label, padding = family.label or _LAST_STEP, family.prompt
         task = sincos_embedding([1, 0]) if family.task_switcher else None
     text = prompt_state(folder, padding=padding)  # type: ignore[arg-type]
-    unet = load_unet(folder / "unet", expect={"in_channels": latents.channels, "cross_attention_dim": text.shape[-1]})
+    expected = {
+        "in_channels": latents.channels,
+        "cross_attention_dim": text.shape[-1],
+        "class_embed_type": None if task is None else "projection",
+    }
+    unet = load_unet(folder / "unet", expect=expected)
     return Backbone(unet, latents, text, label, task)
 
 

@@ -161,7 +161,7 @@ class Refiner(nn.Module):
         size: tuple[int, int] | None,
     ) -> torch.Tensor:
         """One step; ``size`` is that of the next where this one enlarges."""
-        for part in self.output_blocks[number]:  # type: ignore[union-attr]
+        for part in self.output_blocks[number].children():
             if isinstance(part, ResnetBlock2D):
                 hidden = part(hidden, embedding)
             elif isinstance(part, Transformer2DModel):

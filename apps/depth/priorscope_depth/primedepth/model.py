@@ -135,9 +135,9 @@ class PrimeDepthModel:
 
 def move(model: PrimeDepthModel, device: torch.device, layout: torch.memory_format) -> None:
     """Put the networks on a device and make the parts that stream there lean; for inference."""
-    model.unet.to(device, memory_format=layout)
-    model.labeller.to(device, memory_format=layout)
-    model.latents.to(device, memory_format=layout)
+    networks: list[Any] = [model.unet, model.labeller, model.latents]
+    for network in networks:
+        network.to(device, memory_format=layout)
     if isinstance(model.latents, AutoencoderSpace):
         model.latents.lean()
     model.text = model.text.to(device)

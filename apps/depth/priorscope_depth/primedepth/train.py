@@ -98,11 +98,10 @@ def train_primedepth(config: TrainPrimeDepthConfig) -> FitResult:
 def _pictures(config: TrainPrimeDepthConfig) -> tuple[PairSource, list[TrainingPair]]:
     if config.pairs is not None:
         return hold_out(FolderPairs(config.pairs, depth_scale=config.depth_scale), config.held_out, config.loop.seed)
-    size = {"height": config.height, "width": config.width}
-    held_out = [
-        scene_pair(render_scene(_FIRST_HELD_OUT + number, **size, supersample=2)) for number in range(config.held_out)
-    ]
-    return StreamedScenes(config.scenes, **size), held_out
+    height, width = config.height, config.width
+    seeds = range(_FIRST_HELD_OUT, _FIRST_HELD_OUT + config.held_out)
+    held_out = [scene_pair(render_scene(seed, height=height, width=width, supersample=2)) for seed in seeds]
+    return StreamedScenes(config.scenes, height=height, width=width), held_out
 
 
 def _check(config: TrainPrimeDepthConfig) -> None:
