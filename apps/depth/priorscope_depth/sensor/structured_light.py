@@ -9,7 +9,7 @@ A projector (or second camera) stands beside the camera; depth is f b / disparit
 - steps: disparity comes in fractions of a pixel, so that depth comes in steps that grow with its square;
 - range: nothing nearer or farther.
 
-The model is ours, made of textbook geometry; its numbers are of the order of a first-generation Kinect's.
+The model is ours, made of textbook geometry; its numbers are fitted to no product.
 """
 
 from __future__ import annotations
