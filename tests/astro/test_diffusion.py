@@ -17,6 +17,7 @@ from priorscope_astro.diffusion import GalaxyFeed, ModelSpec, drop_questions, lo
 from priorscope_astro.diffusion.feed import TrainingImages
 from priorscope_astro.diffusion.network import SIZES, new_unet, schedule
 from priorscope_astro.diffusion.scaling import cut_stamp, display_values
+from priorscope_astro.diffusion.spec import is_galaxy_model, model_folder
 from priorscope_astro.diffusion.symmetry import COUNT, turned
 
 TAGS = ("sdss, completely round galaxy", "sdss, spiral galaxy, bar-shaped structure in the center of galaxy")
@@ -171,6 +172,13 @@ def test_senseless_requests(model, change, words):
     with pytest.raises(InputError) as caught:
         model.generate(**{"answers": np.zeros((1, 74)), "seeds": [1]} | change)
     assert words in str(caught.value)
+
+
+def test_a_model_is_found_by_its_name_its_run_or_its_folder(model, tmp_path):
+    model.save(tmp_path / "run/model")
+    assert model_folder(tmp_path / "run") == model_folder(tmp_path / "run/model") == tmp_path / "run/model"
+    assert is_galaxy_model(model_folder("tiny-galaxies"))
+    assert model_folder(tmp_path / "nowhere") == tmp_path / "nowhere"
 
 
 def test_a_saved_model_draws_the_same(model, tmp_path):

@@ -44,7 +44,8 @@ class TrainConfig:
     size: str = "mini"
     """Of a new network: tiny, mini (1.3 M weights), small or base."""
     start: str = "new"
-    """diffusion: new, or the folder of a model to train further; galaxysd: folder or hub id of what to begin with."""
+    """diffusion: new, or the folder or run folder of a model to train further; galaxysd: folder or hub id of what to
+    begin with."""
     base: str | None = None
     """galaxysd: Stable Diffusion 1.5, where --start holds HCP-Diffusion's files."""
     question_dropout: float = 0.1
@@ -69,7 +70,7 @@ class GenerateConfig:
     out: Path = Path("runs/generate")
     """Folder: images/, catalogue.ecsv, and the rows as they come (items.jsonl)."""
     model: str = "galaxysd"
-    """A model folder of ours, or GalaxySD: its name, hub id or folder."""
+    """One of ours: tiny-galaxies (bundled), a run folder or model folder; or GalaxySD: its name, hub id or folder."""
     base: str | None = None
     """GalaxySD: folder or hub id of Stable Diffusion 1.5, where --model holds HCP-Diffusion's files."""
     splits: Path | None = None

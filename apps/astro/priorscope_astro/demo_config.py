@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The small model that comes with the package, once one is there.
+#: The small model that comes with the package.
 BUNDLED = "tiny-galaxies"
 BUNDLED_FOLDER = Path(__file__).parent / "models" / BUNDLED
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from priorscope.data.files import atomic_path
 from priorscope.errors import InputError
 from priorscope.evaluation.processes import process_index_and_count
-from priorscope.evaluation.run_folder import RunFolder
+from priorscope.evaluation.run_folder import RunFolder, read_jsonl
 from priorscope.evaluation.suite import conclude, run_items
 from priorscope_astro.accept_config import AcceptConfig
 from priorscope_astro.conditions.tree import ANSWERS
@@ -48,6 +48,8 @@ def generate(config: GenerateConfig) -> int:
     rows = plan.rows[: config.limit or None]
     sampler = make_sampler(config, plan, splits)
     gate = _gate(config, sampler, splits)
+    if config.resume:
+        _refuse_others(config.out, plan, sampler)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER)
     images = run.path / "images"
 
@@ -61,7 +63,8 @@ def generate(config: GenerateConfig) -> int:
                 write_display(path, image, about)
             else:
                 write_flux(path, image, about, sampler.survey)
-            found.append({"image": f"images/{path.name}", "reference_id": reference})
+            weights = sampler.facts["model_sha256"]
+            found.append({"image": f"images/{path.name}", "reference_id": reference, "model_sha256": weights})
         return found
 
     result = run_items(
@@ -87,6 +90,24 @@ def _gate(config: GenerateConfig, sampler: Sampler, splits: Splits | None) -> An
     from priorscope_astro.acceptance import Gate
 
     return Gate(config.accept, sampler.survey, splits)
+
+
+def _refuse_others(folder: Path, plan: Plan, sampler: Sampler) -> None:
+    """Raise where a run that is to go on drew another plan or used other weights, under the same paths.
+
+    Its images would come into the catalogue with the seeds and the hash of this one.
+    """
+    weights = sampler.facts["model_sha256"]
+    for file in sorted(folder.glob("items*.jsonl")):
+        for row in read_jsonl(file):
+            same_plan = str(row.get("image")).startswith(f"images/{plan.plan_id}-")
+            if not same_plan or row.get("model_sha256", weights) != weights:
+                raise InputError(
+                    f"holds images of {'other weights' if same_plan else 'another plan'}: PLAN or --model has "
+                    "changed since the run began",
+                    path=file,
+                    remedy="Choose another --out.",
+                )
 
 
 def read_splits(config: GenerateConfig) -> Splits | None:

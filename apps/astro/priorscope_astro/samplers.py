@@ -49,12 +49,11 @@ def make_sampler(config: GenerateConfig, plan: Plan, splits: Splits | None) -> S
         For a model that cannot be loaded, options that are not its own, rows it cannot draw, a pool that lacks a
         reference or could leak one.
     """
-    from priorscope_astro.diffusion.spec import is_galaxy_model
+    from priorscope_astro.diffusion.spec import is_galaxy_model, model_folder
 
-    folder = Path(config.model).expanduser()
-    for place in (folder / "model", folder):  # a run folder has it
-        if is_galaxy_model(place):
-            return _Ours(config, plan, place)
+    folder = model_folder(config.model)
+    if is_galaxy_model(folder):
+        return _Ours(config, plan, folder)
     return _GalaxySD(config, plan, splits)
 
 

@@ -106,6 +106,7 @@ def _stamps_file(path: Path) -> Path:
 def _diffusion(config: TrainConfig, sets: Sets) -> tuple[Any, Any]:
     from priorscope_astro.diffusion.feed import GalaxyFeed, TrainingImages
     from priorscope_astro.diffusion.model import load_galaxy_model, new_model
+    from priorscope_astro.diffusion.spec import model_folder
     from priorscope_astro.diffusion.task import GalaxyTask
 
     loop = config.loop
@@ -113,7 +114,7 @@ def _diffusion(config: TrainConfig, sets: Sets) -> tuple[Any, Any]:
         spec = measured_spec(config, sets.learnt, sets.stamps)
         model = new_model(spec, config.size, psf=mean_psf(sets.stamps), seed=loop.seed)
     else:
-        model = load_galaxy_model(config.start, device="cpu", precision="float32")
+        model = load_galaxy_model(model_folder(config.start), device="cpu", precision="float32")
         spec = model.spec
         if spec.mode != config.mode or spec.side != config.side:
             raise InputError(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from priorscope.backbones.loading import read_config
 from priorscope.errors import InputError
 from priorscope.evaluation.config import config_from_plain, plain
+from priorscope_astro.demo_config import BUNDLED, BUNDLED_FOLDER
 
 Mode = Literal["display", "flux"]
 #: The file of a model folder that holds the spec.
@@ -96,6 +97,12 @@ class ModelSpec:
             return spec.check()
         except InputError as error:
             raise InputError(error.fact, path=folder / FILE, remedy=error.remedy) from None
+
+
+def model_folder(path: str | Path) -> Path:
+    """The model's own folder: that of the bundled model by its name, of a run folder the one in it, else itself."""
+    folder = BUNDLED_FOLDER if str(path) == BUNDLED else Path(path).expanduser()
+    return folder / "model" if is_galaxy_model(folder / "model") else folder
 
 
 def is_galaxy_model(folder: Path) -> bool:
