@@ -16,8 +16,10 @@ from priorscope_astro.accept_config import AcceptConfig
 from priorscope_astro.acceptance import Gate
 from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.tree import ANSWERS
+from priorscope_astro.data.anything import holds_flux
 from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
 from priorscope_astro.data.splits import make_splits
+from priorscope_astro.data.stamps import write_stamps
 from priorscope_astro.evaluate import _alike, read_splits
 from priorscope_astro.evaluation import classifying
 from priorscope_astro.evaluation.distances import OVERALL, distances, equal_rows, own_features
@@ -27,6 +29,7 @@ from priorscope_astro.evaluation.shapes import Shapes, compare_shapes, measure_s
 from priorscope_astro.evaluation.sky import compare_sky, measure_sky
 from priorscope_astro.evaluation_config import EvaluateConfig
 from priorscope_astro.evaluation_report import contact_sheet
+from priorscope_astro.imaging.fits import write_stamp_fits
 from priorscope_astro.simulator.survey import picture, read_survey
 
 
@@ -176,6 +179,15 @@ def test_agreement_with_what_was_asked(monkeypatch):
     assert first["low"] < 7 / 8 < first["high"]
     assert (first["taken for"], first["real"], first["agree, real"]) == ("b", 4, 0.75)
     assert (second["agree"], second["high"], second["agree, real"]) == (1, 1, None)
+
+
+def test_of_a_class_that_the_classifier_does_not_know_no_agreement_is_said(monkeypatch):
+    model, predictor = stub(("a", "b"), [[1.0, 0.0]] * 2)
+    monkeypatch.setattr(classifying, "predict", predictor)
+    pictures = np.zeros((2, 16, 16, 3), np.uint8)
+    asked = Sample(tuple("01"), ("a", "new"), pictures, "display")
+    rows = classifying.agreement(model, asked, pictures, asked, pictures)
+    assert [row["asked"] for row in rows] == ["a"]
 
 
 def test_agreement_of_votes_is_by_question(monkeypatch):
@@ -444,6 +456,10 @@ def test_flux_with_classifiers_trained_on_the_spot(drawn, simulated_survey, tmp_
         (["--rare", "quasar"], "--rare quasar"),
         (["--splits", "nowhere.ecsv"], "no such file"),
         (["--train-classifiers"], "without splits"),
+        (["--classifier", "nowhere"], "priorscope.json"),
+        (["--compare", "focal=nowhere"], "priorscope.json"),
+        (["--prevalence", "quasar=0.1"], "names the class 'quasar'"),
+        (["--features", "os:nothing"], "has no attribute 'nothing'"),
         (["--accepted-only"], "no catalogue"),
     ],
 )
@@ -455,6 +471,7 @@ def test_bad_options(simulated_survey, tmp_path, capsys, monkeypatch, options, w
     where = [str(simulated_survey), str(simulated_survey), "--out", str(out), "--device", "cpu"]
     assert main(["astro", "evaluate", *where, *options]) == 2
     assert words in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_pictures_and_flux_are_not_compared(drawn, simulated_survey, tmp_path, capsys):
@@ -462,6 +479,36 @@ def test_pictures_and_flux_are_not_compared(drawn, simulated_survey, tmp_path, c
     assert main(words) == 2
     assert "holds flux, the generated galaxies are display" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("unit", "bands"), [("Jy", "gri"), ("nmgy", "irg")])
+def test_flux_of_another_unit_or_other_bands_is_not_compared(simulated_survey, tmp_path, unit, bands):
+    flux = read_survey(simulated_survey).flux[:8]
+    write_stamps(tmp_path / "other.npz", ids=list("abcdefgh"), flux=flux, bands=bands, unit=unit, labels=["round"] * 8)
+    config = EvaluateConfig(tmp_path / "other.npz", simulated_survey)
+    generated, _ = read_generated(config)
+    with pytest.raises(InputError, match=rf"stamps.npz|survey.*is flux in nmgy.*in {unit}, bands {', '.join(bands)}"):
+        read_real(config, generated)
+    described = {"bands": bands, "unit": unit, "sky_sigma": (0.01,) * 3}
+    with pytest.raises(InputError, match="is flux in nmgy"):
+        Gate(AcceptConfig(training=simulated_survey), described)
+
+
+def test_generated_flux_may_be_of_any_layout_that_real_flux_has(simulated_survey, tmp_path):
+    flux = read_survey(simulated_survey).flux[:3]
+    counts = read_survey(simulated_survey).counts[:3]
+    facts = {"ids": list("abc"), "flux": flux, "bands": "gri", "unit": "nmgy", "counts": counts}
+    write_stamps(tmp_path / "stamps.h5", **facts)
+    for place, one in enumerate(flux):
+        write_stamp_fits(tmp_path / "fits" / f"{place}.fits", one, bands=tuple("gri"), unit="nmgy")
+    found, _ = read_generated(EvaluateConfig(tmp_path / "stamps.h5", simulated_survey))
+    assert found.mode == "flux"
+    np.testing.assert_array_equal(found.images, flux)
+    assert holds_flux(tmp_path / "fits")
+    assert holds_flux(simulated_survey)
+    assert not holds_flux(simulated_survey / "images")
+    with pytest.raises(InputError, match="neither classes, votes nor captions"):  # read, but FITS files have no class
+        read_generated(EvaluateConfig(tmp_path / "fits", simulated_survey))
 
 
 def test_what_is_wrong_with_a_catalogue(drawn, simulated_survey, tmp_path):

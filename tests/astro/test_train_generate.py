@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -16,6 +17,7 @@ from priorscope_astro import generate as generating
 from priorscope_astro.configs import GenerateConfig
 from priorscope_astro.data.catalogue import read_catalogue
 from priorscope_astro.data.splits import Splits
+from priorscope_astro.diffusion.model import load_galaxy_model
 from priorscope_astro.plan import Plan
 from priorscope_astro.samplers import make_sampler, reference_pool, sha256_of
 
@@ -195,6 +197,29 @@ def test_what_was_cut_off_goes_on(trained, planned, tmp_path, fork):
     assert (out / "catalogue.ecsv").read_text() == (whole / "catalogue.ecsv").read_text()
 
 
+@pytest.mark.parametrize("what", ["plan", "weights"])
+def test_a_run_does_not_go_on_with_another_plan_or_other_weights(trained, planned, tmp_path, capsys, what):
+    """The catalogue would give the images of before the seeds and the hash of now."""
+    plan, model, out = tmp_path / "plan.ecsv", tmp_path / "model", tmp_path / "out"
+    shutil.copytree(trained / "model", model)
+    for name in ("plan.ecsv", "splits.ecsv"):
+        shutil.copy(planned.parent / name, tmp_path / name)
+    assert generate(plan, model, out, "--limit", "2", "--accept.no-check") == 0
+    if what == "plan":
+        words = ["astro", "plan", Plan.read(plan).meta["catalogue"], "--out", str(plan), "--overwrite", "--seed", "5"]
+        assert main([*words, "--draw", "balanced", "--total", "10", "--condition", "tags"]) == 0
+    else:
+        galaxies = load_galaxy_model(model, device="cpu")
+        galaxies.unet.conv_in.bias.data += 1
+        shutil.rmtree(model)
+        galaxies.save(model)
+    before = sorted(path.name for path in (out / "images").iterdir())
+    capsys.readouterr()
+    assert generate(plan, model, out, "--resume", "--accept.no-check") == 2
+    assert f"holds images of {'another plan' if what == 'plan' else 'other weights'}" in capsys.readouterr().err
+    assert sorted(path.name for path in (out / "images").iterdir()) == before
+
+
 @pytest.mark.slow
 def test_two_processes_share_a_plan(trained, planned, tmp_path, launcher):
     import subprocess
@@ -238,6 +263,18 @@ def test_other_splits_are_refused(trained, planned, tmp_path, capsys):
 def test_bad_options(trained, planned, tmp_path, capsys, options, words):
     assert generate(planned, trained, tmp_path / "out", *options) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [("stamps.npz", "has no pictures"), ("truth.csv", "has neither votes nor")],
+)
+def test_what_is_wrong_with_the_training_galaxies_is_said_before_drawing(
+    trained, planned, simulated_survey, tmp_path, capsys, training, words
+):
+    assert generate(planned, trained, tmp_path / "out", "--accept.training", str(simulated_survey / training)) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_edited_plan_is_refused(trained, planned, tmp_path, capsys):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from priorscope.errors import InputError
 from priorscope_astro.accept_config import AcceptConfig
 from priorscope_astro.data.anything import read_flux, read_galaxies
+from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.data.splits import Splits
 from priorscope_astro.evaluation.look import Look, look_from, pictures_of, values_of
 from priorscope_astro.evaluation.sample import LARGEST_SIDE, Real, Sample, Survey, conditions_of, read_images, survey_of
@@ -40,19 +41,19 @@ class Gate:
     ----------
     config : AcceptConfig
     survey : mapping
-        Of a model of flux: ``bands``, ``unit``, ``psf``, ``sky_sigma``; empty for pictures.
+        Of a model of flux: ``bands``, ``unit``, ``psf``, ``sky_sigma``; of pictures none, or no ``unit``.
     splits : Splits, optional
         Of ``config.training``: only the training galaxies count.
 
     Raises
     ------
     InputError
-        Numbers that make no sense, a classifier or galaxies that cannot be read.
+        Numbers that make no sense, a classifier or galaxies that cannot be read, flux in other bands or units.
     """
 
     def __init__(self, config: AcceptConfig, survey: dict[str, Any], splits: Splits | None = None) -> None:
         config.check_values()
-        self.config, self.splits = config, splits
+        self.config = config
         sigma, psf = survey.get("sky_sigma"), survey.get("psf")
         self.survey = Survey(
             tuple(survey.get("bands", ())),
@@ -67,8 +68,9 @@ class Gate:
             from priorscope_astro.evaluation.classifying import load_classifier
 
             self.model = load_classifier(config.classifier)
-        if config.training is not None and not config.training.exists():
-            raise InputError("no such file or folder", path=config.training, remedy="--accept.training: check it.")
+        self._trained_on: tuple[GalaxySet, Survey] | None = None
+        if config.training is not None:
+            self._trained_on = _trained_on(config.training, splits, self.survey)
 
     def state(self, table: Any, folder: Path) -> None:
         """Add the statement to a catalogue of `generate`, in place.
@@ -128,7 +130,7 @@ class Gate:
         nearest, distance = np.full(count, "", dtype="U64"), np.full(count, np.nan)
         if config.training is not None:
             nearest, distance, threshold = self._nearest(sample)
-            refuse(~(distance >= threshold), "copy")
+            refuse(distance < threshold, "copy")  # NaN, a constant image, is near nothing
         words = [", ".join(row) for row in reasons]
         return {
             "morphology_flag": shapes.flag,
@@ -177,32 +179,40 @@ class Gate:
 
     def _training(self, sample: Sample) -> Bank:
         if self._bank is None:
-            self._bank = _bank(self.config, self.splits, sample)
+            assert self._trained_on is not None
+            self._bank = _bank(*self._trained_on, self.config.copies, sample)
         return self._bank
 
 
-def _bank(config: AcceptConfig, splits: Splits | None, sample: Sample) -> Bank:
-    from priorscope_astro.evaluation.look import look_of
-    from priorscope_astro.memorisation import nearest_training_image
-
-    assert config.training is not None
-    survey = Survey()
-    if sample.mode == "flux":
-        stamps = read_flux(config.training)
+def _trained_on(path: Path, splits: Splits | None, drawn: Survey) -> tuple[GalaxySet, Survey]:
+    """The training galaxies, not yet read, and what their flux has in common; ``drawn`` is that of generated flux."""
+    survey, flux = Survey(), drawn.unit != ""  # pictures have none
+    if flux:
+        stamps = read_flux(path)
         galaxies, survey = stamps.galaxies(), survey_of(stamps)
+        survey.refuse_other(drawn, "the generated galaxies are", path=path)
     else:
-        galaxies = read_galaxies(config.training, mode="display")
+        galaxies = read_galaxies(path, mode="display")
+    if galaxies.mode != ("flux" if flux else "display") or galaxies.images is None:
+        raise InputError("has no pictures to compare pictures with", path=path, remedy="--accept.training: check it.")
     if splits is not None:
         galaxies = galaxies.of_split(splits, "train")
     if len(galaxies) < 8:
-        raise InputError(f"has {len(galaxies)} training galaxies", path=config.training, remedy="Give 8 or more.")
+        raise InputError(f"has {len(galaxies)} training galaxies", path=path, remedy="Give 8 or more.")
+    return galaxies, survey
+
+
+def _bank(galaxies: GalaxySet, survey: Survey, copies: float, sample: Sample) -> Bank:
+    from priorscope_astro.evaluation.look import look_of
+    from priorscope_astro.memorisation import nearest_training_image
+
     real = Real(galaxies, survey, sample.side if sample.mode == "flux" else min(sample.side, LARGEST_SIDE))
     look = look_of(real) if sample.mode == "flux" else None
     values = small_values(real, range(len(galaxies)), look)
     probed = np.random.default_rng(0).permutation(len(values))
     few = min(_PROBED, len(values) // 4)
     apart = nearest_training_image(values[probed[:few]], values[probed[few:]], side=_SIDE).distance
-    return Bank(galaxies.ids, values, float(np.quantile(apart, config.copies)), look)
+    return Bank(galaxies.ids, values, float(np.quantile(apart, copies)), look)
 
 
 def small_values(real: Real, rows: Sequence[int], look: Look | None, side: int = _SIDE) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from priorscope_astro.assignments import assignments
 from priorscope_astro.data.splits import Splits
 from priorscope_astro.evaluation import arms as training
 from priorscope_astro.evaluation import classifying
-from priorscope_astro.evaluation.distances import distances, own_features
+from priorscope_astro.evaluation.distances import distances, own_features, own_function
 from priorscope_astro.evaluation.findings import Findings
 from priorscope_astro.evaluation.look import Look, look_of, pictures_of, values_of
 from priorscope_astro.evaluation.sample import Real, Sample, chosen_rows, read_generated, read_real
@@ -45,6 +45,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     generated, catalogue = read_generated(config)
     real = read_real(config, generated)
     splits = read_splits(config)
+    check_inputs(config, generated, real, splits)
     run = RunFolder.create(config.out, config)
     findings = evaluate(config, run, generated, real, splits)
     findings.catalogue = catalogue
@@ -89,6 +90,28 @@ def read_splits(config: EvaluateConfig) -> Splits | None:
     else:
         return None
     return Splits.read(beside) if beside.is_file() else None
+
+
+def check_inputs(config: EvaluateConfig, generated: Sample, real: Real, splits: Splits | None) -> None:
+    """Refuse what :func:`evaluate` would refuse in its course, before a folder is made and work is done.
+
+    Raises
+    ------
+    InputError
+        Classes or galaxies that are not there, a classifier or a function that cannot be loaded, test galaxies that
+        would be learnt.
+    """
+    labels = real.galaxies.labels or ()
+    rows = _rows_of_splits(real, splits, config)
+    _rare(config, generated, labels)
+    classifying.natural_shares([name for name in labels if name], shares(config.prevalence))
+    if config.train_classifiers:
+        _refuse_learning(generated, real, rows["train"])
+    for folder in (config.classifier, *assignments(config.compare, "--compare").values()):
+        if folder is not None:
+            classifying.load_classifier(folder)
+    if config.features not in ("auto", "classifier", "morphology"):
+        own_function(config.features)
 
 
 def evaluate(config: EvaluateConfig, run: RunFolder, generated: Sample, real: Real, splits: Splits | None) -> Findings:
@@ -239,14 +262,7 @@ def _classifiers(
     if config.classifier is not None:
         folders["given"] = config.classifier
     if config.train_classifiers:
-        if not len(rows["train"]):
-            raise InputError("--train-classifiers without splits", remedy="Give --splits.")
-        common = set(findings.generated.ids) & set(real.galaxies.ids)
-        if common:  # test galaxies would be learnt
-            raise InputError(
-                f"{len(common)} galaxies are generated and real, such as {min(common)}",
-                remedy="With --train-classifiers they must be others.",
-            )
+        _refuse_learning(findings.generated, real, rows["train"])
         samples = [real.sample(rows[name]) for name in ("train", "validation")]
         folders |= training.train_arms(
             samples[0],
@@ -271,6 +287,17 @@ def _classifiers(
     return models
 
 
+def _refuse_learning(generated: Sample, real: Real, train: NDArray[np.int64]) -> None:
+    if not len(train):
+        raise InputError("--train-classifiers without splits", remedy="Give --splits.")
+    common = set(generated.ids) & set(real.galaxies.ids)
+    if common:  # test galaxies would be learnt
+        raise InputError(
+            f"{len(common)} galaxies are generated and real, such as {min(common)}",
+            remedy="With --train-classifiers they must be others.",
+        )
+
+
 def _ask_classifiers(
     config: EvaluateConfig, findings: Findings, real: Real, rows: dict[str, NDArray[np.int64]], models: dict[str, Any]
 ) -> None:
@@ -282,6 +309,10 @@ def _ask_classifiers(
             findings.real,
             findings.real_pictures,
         )
+        known = models[findings.classifier].spec.classes
+        strange = sorted(set(findings.generated.labels) - set(known)) if known else []
+        if strange:
+            findings.notes.append(f"The classifier does not know {', '.join(strange)}: whether it agrees is not said.")
     if not len(rows["test"]):
         findings.notes.append("Completeness and purity need splits: they are measured on test galaxies.")
         return

@@ -81,8 +81,8 @@ def agreement(
 ) -> list[dict[str, Any]]:
     """How often a classifier finds in generated galaxies what was asked for, beside what it finds in real ones.
 
-    With a head for classes one row a class; with one for votes one row a question that was asked with a majority for
-    an answer, and no figures of real galaxies.
+    With a head for classes one row a class that it knows; with one for votes one row a question that was asked with
+    a majority for an answer, and no figures of real galaxies.
 
     Returns
     -------
@@ -118,6 +118,8 @@ def _class_agreement(
     asked, truth = np.array(generated.labels), np.array(real.labels)
     rows: list[dict[str, Any]] = []
     for name in dict.fromkeys(generated.labels):
+        if name not in model.spec.classes:
+            continue  # it could not agree
         ours = taken[asked == name]
         interval = share_interval(int((ours == name).sum()), len(ours))
         others = [str(other) for other in ours if other != name]

@@ -26,22 +26,33 @@ _SHOWN: dict[str, Callable[[Any, Any], float]] = {
 FIGURES = tuple(_SHOWN)
 
 
+def own_function(place: str) -> Callable[[NDArray[np.uint8]], Any]:
+    """The user's function of ``MODULE:FUNCTION``.
+
+    Raises
+    ------
+    InputError
+        No such module or function.
+    """
+    module, _, name = place.partition(":")
+    if not module or not name:
+        raise InputError(f"--features {place}", remedy="Use auto, classifier, morphology or MODULE:FUNCTION.")
+    try:
+        ask: Callable[[NDArray[np.uint8]], Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--features {place}: {error}", remedy="Is the module on the Python path?") from None
+    return ask
+
+
 def own_features(place: str, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Features of the user's: ``MODULE:FUNCTION`` takes uint8 [N, H, W, 3] and gives [N, D].
 
     Raises
     ------
     InputError
-        No such module or function, or something else comes back.
+        As :func:`own_function`, or something else comes back.
     """
-    module, _, name = place.partition(":")
-    if not module or not name:
-        raise InputError(f"--features {place}", remedy="Use auto, classifier, morphology or MODULE:FUNCTION.")
-    try:
-        ask = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"--features {place}: {error}", remedy="Is the module on the Python path?") from None
-    found = np.asarray(ask(pictures), np.float64)
+    found = np.asarray(own_function(place)(pictures), np.float64)
     if found.ndim != 2 or len(found) != len(pictures) or not np.isfinite(found).all():
         raise InputError(f"{place} gave features of shape {list(found.shape)}, or some that are not finite")
     return found

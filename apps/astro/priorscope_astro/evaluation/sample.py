@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS
-from priorscope_astro.data.anything import read_flux, read_galaxies, stamps_file
+from priorscope_astro.data.anything import holds_flux, read_flux, read_galaxies
 from priorscope_astro.data.catalogue import read_catalogue
 from priorscope_astro.data.fits_stamps import FitsPictures
 from priorscope_astro.data.galaxies import GalaxySet, Mode
@@ -37,6 +37,22 @@ class Survey:
     psf: NDArray[np.float64] | None = None
     """(bands, h, w), mean over stamps."""
 
+    def refuse_other(self, other: Survey, what: str, *, path: Path) -> None:
+        """Raise where the flux of another survey cannot be compared with this one's.
+
+        Raises
+        ------
+        InputError
+            Other bands, or another unit.
+        """
+        if (self.bands, self.unit) != (other.bands, other.unit):
+            raise InputError(
+                f"is flux in {self.unit}, bands {', '.join(self.bands)}; {what} in {other.unit}, bands "
+                f"{', '.join(other.bands)}",
+                path=path,
+                remedy="Compare flux of one unit in the same bands.",
+            )
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -52,6 +68,8 @@ class Sample:
     mode : {"display", "flux"}
     conditions : float32 array (N, 74), optional
         What was asked for.
+    survey : Survey
+        Of flux: at least bands and unit.
     """
 
     ids: tuple[str, ...]
@@ -59,6 +77,7 @@ class Sample:
     images: NDArray[Any]
     mode: Mode
     conditions: NDArray[np.float32] | None = None
+    survey: Survey = Survey()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,7 +135,7 @@ class Real:
         labels = ("",) * len(some) if some.labels is None else some.labels
         empty = (3, self.side, self.side) if some.mode == "flux" else (self.side, self.side, 3)
         images = np.stack(list(self.images(places))) if places else np.empty((0, *empty), np.uint8)
-        return Sample(some.ids, labels, images, some.mode)
+        return Sample(some.ids, labels, images, some.mode, survey=self.survey)
 
 
 def resized(image: NDArray[np.uint8], side: int, *, what: str = "an image") -> NDArray[np.uint8]:
@@ -138,7 +157,7 @@ def read_generated(config: EvaluateConfig) -> tuple[Sample, Any]:
     if file is None or (path.is_file() and path.suffix in (".npz", ".h5", ".hdf5")):
         if config.accepted_only:
             raise InputError("has no catalogue that says what is accepted", path=path)
-        mode: Mode = "flux" if _has_stamps(path) else "display"
+        mode: Mode = "flux" if holds_flux(path) else "display"
         galaxies, survey = _labelled(path, mode, config)
         side = np.asarray(galaxies.image(0)).shape[1]
         real = Real(galaxies, survey, side if mode == "flux" else config.side or min(side, LARGEST_SIDE))
@@ -161,12 +180,19 @@ def read_generated(config: EvaluateConfig) -> tuple[Sample, Any]:
 def _from_catalogue(table: Any, file: Path, config: EvaluateConfig) -> Sample:
     files = [file.parent / str(name) for name in table["image"]]
     images, mode = read_images(files, config.side)
+    survey = Survey()
+    if mode == "flux":
+        from priorscope_astro.imaging.fits import read_stamp_fits
+
+        first = read_stamp_fits(files[0])
+        survey = Survey(first.bands, first.unit)
     return Sample(
         tuple(str(name) for name in table["object_id"]),
         tuple(str(name) for name in table["class_name"]),
         images,
         mode,
         conditions_of(table),
+        survey,
     )
 
 
@@ -225,7 +251,7 @@ def read_real(config: EvaluateConfig, generated: Sample) -> Real:
     Raises
     ------
     InputError
-        Another mode, nothing that says classes, fewer bands.
+        Another mode, nothing that says classes, other bands, another unit.
     """
     galaxies, survey = _labelled(config.real, generated.mode, config)
     if galaxies.mode != generated.mode:
@@ -236,11 +262,7 @@ def read_real(config: EvaluateConfig, generated: Sample) -> Real:
         )
     if galaxies.images is None:
         raise InputError("has no images", path=config.real)
-    if generated.mode == "flux" and len(survey.bands) != generated.images.shape[1]:
-        raise InputError(
-            f"has the bands {', '.join(survey.bands)}, the generated galaxies have {generated.images.shape[1]}",
-            path=config.real,
-        )
+    survey.refuse_other(generated.survey, "the generated galaxies are", path=config.real)
     return Real(galaxies, survey, generated.side)
 
 
@@ -272,7 +294,3 @@ def _labelled(path: Path, mode: Mode, config: EvaluateConfig) -> tuple[GalaxySet
 def survey_of(stamps: Stamps) -> Survey:
     """What stamps have in common: the median noise and the mean PSF."""
     return Survey(stamps.bands, stamps.unit, stamps.common_sky, stamps.common_psf)
-
-
-def _has_stamps(path: Path) -> bool:
-    return path.suffix == ".npz" if path.is_file() else stamps_file(path) is not None
