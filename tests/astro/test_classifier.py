@@ -211,16 +211,10 @@ def test_examples_are_joined_split_and_named():
     assert len(both) == 10
     assert both.select([9, 0]).ids == ("galaxy-53", "galaxy-0")
     assert both.select(both.labels == 1).labels.tolist() == [1] * 5
-    rare = both.against_all("ring")
-    assert rare.classes == ("other", "ring")
-    assert np.array_equal(rare.labels, both.labels)
-    assert both.against_all("disc").labels.tolist() == (1 - both.labels).tolist()
     with pytest.raises(InputError, match="galaxy-0 comes twice"):
         one.joined(one)
     with pytest.raises(InputError, match="cannot be joined"):
         one.joined(examples(2, dtype=np.float32, first=70))
-    with pytest.raises(InputError, match="no class 'bar'"):
-        one.against_all("bar")
 
 
 def test_wrong_examples_are_named():

@@ -219,15 +219,6 @@ def test_there_and_back(labelled, splits, tmp_path):
     assert read.rows[5].seed == row_seed(read.plan_id, 5) < 2**63
 
 
-def test_rows_are_shared_and_resumed(labelled, splits):
-    made = make_plan(labelled, splits, config(draw="counts", counts=("round=10",)))
-    shards = [[row.row for row in made.remaining({0, 7}, shard=shard, shards=3)] for shard in range(3)]
-    assert sorted(number for shard in shards for number in shard) == [1, 2, 3, 4, 5, 6, 8, 9]
-    assert shards[1] == [1, 4]
-    with pytest.raises(InputError, match="no shard 3 of 3"):
-        made.remaining(shard=3, shards=3)
-
-
 def test_a_plan_of_a_leaked_galaxy_is_refused(labelled, splits, tmp_path):
     made = make_plan(labelled, splits, config(draw="counts", counts=("round=10",)))
     path = tmp_path / "plan.ecsv"
@@ -261,6 +252,8 @@ def test_one_place_of_the_sky_in_two_splits_is_refused(labelled, splits):
         (lambda t: t.reverse(), "not numbered"),
         (lambda t: t.remove_row(2), "not numbered"),
         (lambda t: t["condition"].__setitem__(3, "{}"), "row 3: .* is no condition"),
+        (lambda t: t["condition"].__setitem__(3, '{"fractions": {}, "emphasis": [1]}'), "row 3: .* is no condition"),
+        (lambda t: t["condition"].__setitem__(3, '{"fractions": {}, "emphasis": {"a": "b"}}'), "is no condition"),
         (lambda t: t["split"].__setitem__(3, "test"), "several plans or splits"),
         (lambda t: t.meta.update(plan_version=0), "version 0"),
     ],

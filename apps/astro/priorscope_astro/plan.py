@@ -7,7 +7,7 @@ the same file, and an image's seed follows from the plan's id and its row: whoev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -92,13 +92,6 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def remaining(self, done: Collection[int] = (), *, shard: int = 0, shards: int = 1) -> Iterator[PlanRow]:
-        """The rows that are not done, of one of several processes: row r belongs to process r modulo `shards`."""
-        if not 0 <= shard < shards:
-            raise InputError(f"there is no shard {shard} of {shards}")
-        finished = set(done)
-        return (row for row in self.rows if row.row % shards == shard and row.row not in finished)
 
     def guard(self, splits: Splits, *, path: str | PathLike[str] | None = None) -> None:
         """Refuse a plan that uses galaxies outside the training split of these splits.

@@ -17,9 +17,10 @@ _PICTURES = 4
 def write_report(run: RunFolder, config: TrainConfig, result: FitResult) -> None:
     """Write ``report.html`` from metrics.jsonl and figures/; an earlier one of this run is replaced."""
     rows = run.history()
+    mode = "display" if config.method == "galaxysd" else config.mode
     report = Report(
         "Galaxy model training",
-        f"{config.method} ({config.mode}, {config.side} pixels) from {config.start}, {result.step} of "
+        f"{config.method} ({mode}, {config.side} pixels) from {config.start}, {result.step} of "
         f"{config.loop.steps} steps, {config.data}",
     )
     looks = [row for row in rows if "held_out_loss" in row]

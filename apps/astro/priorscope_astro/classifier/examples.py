@@ -85,13 +85,6 @@ class Examples:
             counts=None if self.counts is None else self.counts[rows],
         )
 
-    def against_all(self, name: str) -> Examples:
-        """Two classes: ``other`` (0) and ``name`` (1)."""
-        if self.labels is None or name not in self.classes:
-            raise InputError(f"there is no class {name!r}", remedy=f"Known: {', '.join(self.classes) or 'none'}.")
-        found = (self.labels == self.classes.index(name)).astype(np.int64)
-        return replace(self, labels=found, classes=("other", name))
-
     def joined(self, other: Examples) -> Examples:
         """These and others, such as real and generated images.
 

@@ -278,7 +278,8 @@ class Condition:
             content = json.loads(text)
             fractions = {name: tuple(shares) for name, shares in content["fractions"].items()}
             more = {key: content[key] for key in ("survey", "emphasis", "extrapolate") if key in content}
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            more["emphasis"] = {str(answer): float(weight) for answer, weight in more.get("emphasis", {}).items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{text[:60]!r} is no condition ({error})") from None
         return cls(fractions, **more)
 
