@@ -65,7 +65,7 @@ def compare(out: Path, count: int, max_seconds: float) -> None:
     count : int
         Galaxies a sampler.
     max_seconds : float
-        After which no new piece begins; what is drawn is kept in ``out/samplers``.
+        After which no new piece begins; what is drawn is kept in ``out/samplers``, and figures wait for the rest.
     """
     for part in ("generator/model", "classifiers/judge/model"):
         if not (out / part).is_dir():
@@ -85,6 +85,10 @@ def compare(out: Path, count: int, max_seconds: float) -> None:
         if time.monotonic() < deadline
         for rows in [asked[first : first + PIECE]]
     ]
+    pieces = -(-count // PIECE)
+    if len(drawn) < pieces:
+        print(f"{len(drawn)} of {pieces} pieces are drawn, no figures of a part: the same command goes on")
+        return
     seen = features(judge, stretched(galaxies.flux[real]))
     scale = seen.mean(0), seen.std(0) + 1e-6
     _print(drawn, (seen - scale[0]) / scale[1], scale)
