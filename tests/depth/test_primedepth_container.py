@@ -46,6 +46,7 @@ def checkpoint(tmp_path, golden_files, read_manifest, random_weights):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_full_size_container(checkpoint, tmp_path):
     photo, out = tmp_path / "photo.png", tmp_path / "out"
     Image.fromarray(PHOTO).save(photo)

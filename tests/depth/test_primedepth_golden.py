@@ -221,6 +221,7 @@ def test_golden_manifest_primedepth(golden_files, read_json, read_manifest):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @torch.no_grad()
 def test_golden_primedepth_full_size(golden_files, read_manifest):
     """The published size with the cases' hashed weights: 5 GB of them, without autoencoder and text tower."""
