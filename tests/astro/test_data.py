@@ -369,6 +369,10 @@ def test_stamps_there_and_back(tmp_path, suffix):
         ({"flux": np.zeros((2, 3, 8))}, "flux has shape"),
         ({"flux": np.zeros((2, 3, 2, 1500))}, "a mosaic"),
         ({"psf": np.ones((2, 5, 5))}, "psf has shape"),
+        ({"psf": np.zeros((3, 5, 5))}, "nothing in it"),
+        ({"psf": np.full((3, 5, 5), np.nan)}, "not finite"),
+        ({"sky_sigma": [0.1, -0.1, 0.1]}, "sky_sigma is not 0 or above"),
+        ({"sky_sigma": [0.1, np.nan, 0.1]}, "sky_sigma is not 0 or above"),
         ({"pixel_scale": -1.0}, "pixel_scale is -1"),
         ({"counts": np.ones((2, 36))}, "counts has shape"),
     ],
@@ -491,6 +495,17 @@ def test_fits_stamps_without_scale_or_psf(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="holds no FITS file"):
         read_fits_stamps(tmp_path / "nothing")
+
+
+def test_a_file_with_too_few_psfs_is_named(tmp_path):
+    path = write_fits(tmp_path / "1.fits")
+    with fits.open(path, mode="update") as units:
+        units["PSF"].data = np.stack([np.ones((5, 5))] * 2)
+        for unit in units:
+            for key in ("CHECKSUM", "DATASUM"):
+                unit.header.remove(key, ignore_missing=True)
+    with pytest.raises(InputError, match=r"1\.fits: has 2 point spread functions for 3 bands"):
+        read_fits_stamps(tmp_path)
 
 
 def test_stamps_that_the_app_wrote(tmp_path):
@@ -681,6 +696,17 @@ def test_what_a_table_lacks_is_no_position_and_no_class(gz2, tmp_path, name):
         assert galaxies.labels == ("", *"sEsEs")
         with pytest.raises(InputError, match=r"finite positions.*--sky-radius 0"):
             sky_groups(galaxies.columns["ra"], galaxies.columns["dec"])
+
+
+def test_tables_with_gaps_in_columns_of_any_type(tmp_path):
+    (tmp_path / "a.csv").write_text("id,good,day,name,size\na,true,2020-01-01,x,1\nb,,,,\n")
+    table = read_catalogue(tmp_path / "a.csv")
+    assert table["good"].tolist() == [True, None]
+    assert table["day"].tolist() == ["2020-01-01", None]
+    assert table["size"].tolist() == [1, None]
+    words = pyarrow.array(["x", None, "x"]).dictionary_encode()
+    parquet.write_table(pyarrow.table({"id": ["a", "b", "c"], "word": words}), tmp_path / "a.parquet")
+    assert read_catalogue(tmp_path / "a.parquet")["word"].tolist() == ["x", None, "x"]
 
 
 def test_a_broken_table_is_named_without_its_bytes(tmp_path):

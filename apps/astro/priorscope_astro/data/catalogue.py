@@ -109,7 +109,7 @@ def read_catalogue(path: str | PathLike[str], *, columns: Sequence[str] | None =
 
 def _from_arrow(path: Path, kind: str, columns: Sequence[str] | None) -> QTable:
     from astropy.table import MaskedColumn, QTable
-    from pyarrow import csv, parquet
+    from pyarrow import csv, parquet, string, types
 
     if kind == "csv":
         options = csv.ConvertOptions()
@@ -128,9 +128,15 @@ def _from_arrow(path: Path, kind: str, columns: Sequence[str] | None) -> QTable:
         missing = np.asarray(column.is_null())
         if missing.all():
             continue  # an empty column has no type either
-        filler = None if not missing.any() else "" if column.type in _text_types() else 0
-        values = (column if filler is None else column.fill_null(filler)).to_numpy(zero_copy_only=False)
-        values = values.astype(str) if column.type in _text_types() else values
+        if types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if types.is_temporal(column.type):
+            column = column.cast(string())
+        text, kind = column.type in _text_types(), column.type
+        if missing.any() and (text or types.is_primitive(kind)):
+            column = column.fill_null("" if text else False if types.is_boolean(kind) else 0)
+        values = column.to_numpy(zero_copy_only=False)
+        values = values.astype(str) if text else values
         table[name] = MaskedColumn(values, mask=missing) if missing.any() else values
     return table
 

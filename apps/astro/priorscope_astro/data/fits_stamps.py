@@ -52,7 +52,8 @@ def read_fits_stamps(path: str | PathLike[str], *, unit: str = "") -> Stamps:
     Raises
     ------
     InputError
-        No FITS file, none that can be read, a mosaic, NaN pixels, no unit, or files whose bands or units differ.
+        No FITS file, none that can be read, a mosaic, NaN pixels, no unit, PSFs that do not fit, or files whose bands
+        or units differ.
     """
     path = Path(path)
     if path.is_file():
@@ -81,7 +82,7 @@ def read_fits_stamps(path: str | PathLike[str], *, unit: str = "") -> Stamps:
                 path=file,
                 remedy="Stamps of one set agree in bands and units.",
             )
-        psfs += [] if stamp.psf is None else [_per_band(stamp.psf, len(bands))]
+        psfs += [] if stamp.psf is None else [_per_band(stamp.psf, len(bands), file)]
         sigmas += [] if stamp.sky_sigma is None else [stamp.sky_sigma]
         scale = _scale(stamp)
         scales += [] if scale is None else [scale]
@@ -97,8 +98,10 @@ def read_fits_stamps(path: str | PathLike[str], *, unit: str = "") -> Stamps:
     )
 
 
-def _per_band(psf: NDArray[np.floating], bands: int) -> NDArray[np.float32]:
+def _per_band(psf: NDArray[np.floating], bands: int, path: Path) -> NDArray[np.float32]:
     kernels = np.asarray(psf, np.float32).reshape(-1, *psf.shape[-2:])
+    if len(kernels) not in (1, bands):
+        raise InputError(f"has {len(kernels)} point spread functions for {bands} bands", path=path, remedy="Give each.")
     return np.repeat(kernels, bands, 0) if len(kernels) == 1 else kernels
 
 

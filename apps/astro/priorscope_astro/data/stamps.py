@@ -315,6 +315,13 @@ def _check_shapes(path: Path, shape: tuple[int, ...], content: dict[str, Any]) -
     psf = content.get("psf")
     if psf is not None and (np.ndim(psf) not in (3, 4) or np.shape(psf)[:-2] not in ((bands,), (count, bands))):
         raise InputError(f"psf has shape {list(np.shape(psf))}, flux {list(shape)}", path=path)
+    if psf is not None and not (np.isfinite(psf).all() and (np.sum(psf, (-2, -1)) > 0).all()):
+        raise InputError("psf has values that are not finite, or nothing in it", path=path, remedy="Its sum is 1.")
+    sigma = np.asarray(content.get("sky_sigma", 0.0))
+    if not (np.isfinite(sigma).all() and (sigma >= 0).all()):
+        raise InputError(
+            "sky_sigma is not 0 or above", path=path, remedy="It is a standard deviation; or leave it out."
+        )
     scale = content.get("pixel_scale")
     if scale is not None and not (np.isfinite(scale) and float(scale) > 0):
         raise InputError(f"pixel_scale is {scale}", path=path, remedy="It is positive, in arcsec; or leave it out.")
