@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ _ON_AN_EDGE = 24
 _EDGES = tuple(edge for k in range(4) for edge in ((k, (k + 1) % 4), (k + 4, (k + 1) % 4 + 4), (k, k + 4)))
 
 
-def sweeps_in_ego(frame: Frame, extent: tuple[float, ...]) -> Iterator[tuple[str, Array, tuple[int, int, int]]]:
+def sweeps_in_ego(
+    frame: Frame, extent: tuple[float, ...]
+) -> Iterator[tuple[str, NDArray[np.floating], tuple[int, int, int]]]:
     """Each agent's name, its points (N, 3) in the ego's frame within the range seen from above, and its colour."""
     x0, y0, _, x1, y1, _ = extent
     for number, (agent, move) in enumerate(zip(frame.agents, frame.to_ego(), strict=True)):
@@ -96,10 +99,9 @@ def write_recording(path: Path, frame: Frame, boxes: Array, extent: tuple[float,
 def load_rerun() -> Any:
     """The module (InputError: not installed)."""
     try:
-        import rerun
+        return import_module("rerun")  # optional, and without stubs
     except ImportError:
         raise InputError(
             "the format rerun needs Rerun, which is not installed",
             remedy="pip install rerun-sdk, or ask for --formats view, a page for the browser.",
         ) from None
-    return rerun
