@@ -59,7 +59,7 @@ class DecoupledDenoiser:
         self, network: Callable[..., torch.Tensor], time_label: Callable[[torch.Tensor], torch.Tensor] | None = None
     ) -> None:
         self.network = network
-        self.schedule = DecoupledSchedule()
+        self.schedule: Schedule = DecoupledSchedule()
         self.time_label = time_label
 
     def __call__(
