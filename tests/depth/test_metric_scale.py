@@ -10,7 +10,7 @@ from PIL import Image
 
 from priorscope.cli import main
 from priorscope.errors import InputError
-from priorscope_depth.known_points import KnownPoints, parse_distances, read_points
+from priorscope_depth.known_points import KnownPoints, parse_distances, points_file, read_points
 from priorscope_depth.metric_scale import to_metric, within
 from priorscope_depth.results import DepthResult
 
@@ -81,6 +81,23 @@ def test_file_formats(tmp_path, name):
     got = np.stack([read.u, read.v, read.depth], axis=1)
     np.testing.assert_allclose(got, rows, atol=1 / 256 if name.endswith("png") else 1e-12)
     np.testing.assert_allclose(to_metric(predicted("depth"), read).values, TRUTH, rtol=5e-3)
+
+
+def test_points_of_several_pictures_lie_in_a_folder_under_their_names(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("a.csv", "b/a.npy", "c.csv", "c.png"):
+        (tmp_path / name).touch()
+    assert points_file(tmp_path / "a.csv", "anything", 1) == tmp_path / "a.csv"
+    assert points_file(tmp_path, "a", 2) == tmp_path / "a.csv"
+    assert points_file(tmp_path, "b/a", 2) == tmp_path / "b/a.npy"
+    for arguments, word in (
+        ((tmp_path / "a.csv", "a", 2), "one file for 2 pictures"),
+        ((tmp_path, "d", 1), "holds no files of points for the picture d"),
+        ((tmp_path, "c", 1), "holds 2 files"),
+        ((tmp_path / "x", "a", 1), "no such file or folder"),
+    ):
+        with pytest.raises(InputError, match=word):
+            points_file(*arguments)
 
 
 def bad_files(folder):
