@@ -7,6 +7,7 @@ the one before: the detector with attention, the codec of its features, the diff
 the same detector for the ego alone. The same command goes on where it was cut off. At the end: average precision on
 held-out streets, and the models in float16 in OUT/bundled, to be copied to apps/detection/priorscope_detection/models:
 ``tiny-detection``, and what it is compared with, ``tiny-detection-attention`` and ``tiny-detection-alone``.
+A step of the first training takes 0.4 to 0.6 s of a core that other work is on; the other trainings were not timed yet.
 """
 
 from __future__ import annotations
