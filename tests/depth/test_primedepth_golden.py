@@ -22,24 +22,32 @@ from priorscope_depth.primedepth.model import PrimeDepthModel
 #: Sizes of the queries' grid of each attention case (notes of golden/depth/README.md).
 GRIDS = [(8, 8), (16, 24), (5, 7), (12, 20), (9, 16), (4, 4)]
 
+#: Weights are made in pieces that stay in a processor's cache.
+PIECE = 1 << 17
+
 
 def hashed(key, shape):
     """The weights of the cases: uniform numbers that follow from the key (primedepth.json, "weights")."""
     count = math.prod(shape)
-    uniform = hashed_uniform(key, count)
-    x = 2 * uniform - 1
-    if len(shape) == 1:
-        x = 1 + 0.1 * x if key.endswith(".weight") else 0.1 * x
-    elif len(shape) >= 2:
-        x *= math.sqrt(3 / math.prod(shape[1:]))
-    return torch.from_numpy(x.astype(np.float32).reshape(shape))
+    values = np.empty(count, np.float32)
+    for begin in range(0, count, PIECE):
+        x = 2 * hashed_uniform(key, begin, min(begin + PIECE, count)) - 1
+        if len(shape) == 1:
+            x = 1 + 0.1 * x if key.endswith(".weight") else 0.1 * x
+        elif len(shape) >= 2:
+            x *= math.sqrt(3 / math.prod(shape[1:]))
+        values[begin : begin + PIECE] = x
+    return torch.from_numpy(values.reshape(shape))
 
 
-def hashed_uniform(key, count):
-    z = np.arange(count, dtype=np.uint64) + np.uint64(zlib.crc32(key.encode()) << 32)
-    z += np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+def hashed_uniform(key, begin, end):
+    """Elements ``begin`` to ``end`` of a key's uniform numbers, float64."""
+    z = np.arange(begin, end, dtype=np.uint64)
+    z += np.uint64(((zlib.crc32(key.encode()) << 32) + 0x9E3779B97F4A7C15) % 2**64)
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
     return (z >> np.uint64(11)) * 2.0**-53
 
@@ -247,7 +255,9 @@ def test_golden_primedepth_full_size(golden_files, read_manifest):
             if key.startswith(prefix) and "label_predictor" not in key
         }
         filled(module, take(module.state_dict(), state, name), path)
-    text = torch.from_numpy((-1.7 + 3.4 * hashed_uniform("context", 77 * 1024)).astype(np.float32)).reshape(1, 77, 1024)
+    text = torch.from_numpy((-1.7 + 3.4 * hashed_uniform("context", 0, 77 * 1024)).astype(np.float32)).reshape(
+        1, 77, 1024
+    )
     model = PrimeDepthModel(unet, PixelSpace(), labeller, text)
     x = case["x_noisy"]
     seen = {}
