@@ -256,6 +256,10 @@ def test_other_splits_are_refused(trained, planned, tmp_path, capsys):
         (["--batch-size", "0"], "--batch-size 0"),
         (["--limit", "-1"], "--limit -1"),
         (["--cache", "-1"], "--cache -1"),
+        (["--steps", "0"], "--steps 0"),
+        (["--steps", "5000"], "--steps 5000"),
+        (["--guidance", "nan"], "--guidance nan"),
+        (["--solver", "eulr"], "--solver eulr"),
         (["--pool", "."], "--pool with a model of ours"),
         (["--model", "galaxysdd", "--start", "noise"], "Did you mean galaxysd?"),
     ],
@@ -263,6 +267,7 @@ def test_other_splits_are_refused(trained, planned, tmp_path, capsys):
 def test_bad_options(trained, planned, tmp_path, capsys, options, words):
     assert generate(planned, trained, tmp_path / "out", *options) == 2
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

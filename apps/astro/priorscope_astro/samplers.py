@@ -195,12 +195,19 @@ def reference_pool(config: GenerateConfig, plan: Plan, splits: Splits | None) ->
 
 
 def _options(config: GenerateConfig, steps: int, guidance: float, solver: str) -> dict[str, Any]:
-    """How to sample: what is asked for, else what the model's own defaults are."""
-    return {
-        "steps": steps if config.steps is None else config.steps,
-        "guidance": guidance if config.guidance is None else config.guidance,
-        "solver": config.solver or solver,
-    }
+    """How to sample: what is asked for, else what the model's own defaults are; refused before a folder is made."""
+    from priorscope.diffusion.solvers import SOLVERS
+
+    steps = steps if config.steps is None else config.steps
+    guidance = guidance if config.guidance is None else config.guidance
+    solver = solver if config.solver is None else config.solver
+    if not 1 <= steps <= 1000:
+        raise InputError(f"--steps {steps}", remedy="Use 1 to 1000.")
+    if not 0 <= guidance < float("inf"):
+        raise InputError(f"--guidance {guidance}", remedy="Use 0 or more; 1 is no guidance.")
+    if solver not in SOLVERS:
+        raise InputError(f"--solver {solver}", remedy=f"There are {', '.join(SOLVERS)}.")
+    return {"steps": steps, "guidance": guidance, "solver": solver}
 
 
 def _cache(interval: int) -> Any:
