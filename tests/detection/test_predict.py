@@ -128,6 +128,21 @@ def test_predictions_are_those_of_the_frame_and_the_seed(streets, untrained):
     assert len(once) != len(other) or not torch.equal(once.scores, other.scores)
 
 
+def test_no_step_is_no_diffusion(streets, untrained):
+    frame = open_frames(streets).read(0)
+    settings = ModelConfig(str(untrained("codiff")), device="cpu", steps=0)
+    predictor = Predictor.load(settings)
+    assert predictor.about()["steps"] == 0
+    network = predictor.detector.network
+    network.codiff.refine = None  # not called
+    found = predictor(frame)
+    coarse = found.boxes
+    attention = 4 * 8 * (16 * 8 + 8 * 4 + 4 * 2) + 24
+    assert predictor.sent_bytes(frame, found) == [attention] * 2, "no latent is sent"
+    with_diffusion = Predictor.load(replace(settings, steps=1))(frame).boxes
+    assert len(coarse) != len(with_diffusion) or not torch.equal(coarse.scores, with_diffusion.scores)
+
+
 def test_poses_can_be_corrected_before_fusion(streets, untrained):
     frame = open_frames(streets).read(0)
     settings = ModelConfig(str(untrained("attention")), device="cpu", correct_poses=True)
@@ -251,5 +266,6 @@ def test_one_bad_sweep_does_not_stop_the_others(untrained, tmp_path, box_surface
 
 
 def test_an_unknown_steps_number_is_refused_before_reading(untrained):
-    with pytest.raises(InputError, match="steps"):
-        Predictor.load(ModelConfig(str(untrained("codiff")), device="cpu", steps=0))
+    for steps in (-1, 5000):
+        with pytest.raises(InputError, match=f"{steps} steps"):
+            Predictor.load(ModelConfig(str(untrained("codiff")), device="cpu", steps=steps))

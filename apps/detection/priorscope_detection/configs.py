@@ -25,7 +25,8 @@ class ModelConfig:
     """Name in the model table (`priorscope models detection`), or a folder: ours, a training's run folder, or one of
     CoAlign's (config.yaml and net_epoch*.pth)."""
     steps: int | None = None
-    """CoDiff: solver steps; any number without retraining. Default: the model's own."""
+    """CoDiff: solver steps; any number without retraining. 0: boxes of the coarse fused feature, without diffusion.
+    Default: the model's own."""
     start: Start | None = None
     """CoDiff: whether a run starts from noise or from the coarse fused feature. Default: the model's own."""
     score_threshold: float | None = None
@@ -210,8 +211,9 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """Run folder; replaced if a demo made it."""
-    compare: tuple[str, ...] = ("tiny-detection-alone", "tiny-detection-attention")
-    """Models beside --model, as for evaluate."""
+    compare: tuple[str, ...] = ()
+    """Models beside --model, as for evaluate. Default: for the bundled model, what it is to be compared with; for
+    another with CoDiff, itself without diffusion."""
     scenarios: int = 6
     """Junctions that are driven through; the pictures show the first."""
     pose_noise: float = 0.4

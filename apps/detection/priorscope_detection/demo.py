@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from priorscope.backbones.table import find_published
 from priorscope.errors import InputError
 from priorscope.evaluation.demo_folder import demo_folder
 from priorscope.evaluation.report import Report
@@ -23,7 +24,8 @@ from priorscope_detection.evaluation.conditions import Condition, Reader, check_
 from priorscope_detection.evaluation_report import draw_curves
 from priorscope_detection.messages import vehicles_only
 from priorscope_detection.picture import bird_view
-from priorscope_detection.predictor import Predictor
+from priorscope_detection.predictor import Predictor, find_detector
+from priorscope_detection.published import MODELS
 from priorscope_detection.training.sources import HELD_OUT_SEED, simulate
 
 #: Streets that neither training, evaluation nor the evidence draws.
@@ -39,6 +41,7 @@ def demo(config: DemoConfig) -> int:
     InputError
         Unknown models, models of different ranges, options out of range.
     """
+    config = replace(config, compare=config.compare or _beside(config.settings.model))
     asked = _evaluation(config)
     conditions = conditions_of(asked)
     base = conditions[0]
@@ -64,6 +67,13 @@ def demo(config: DemoConfig) -> int:
     _write_report(run, config, asked, found, rows, pictures, frame)
     print(f"report: {run.report_path}")
     return 0
+
+
+def _beside(model: str) -> tuple[str, ...]:
+    """What a model is compared with unless told."""
+    if find_published(model, MODELS) is not None:
+        return tuple(row.name for row in MODELS if row.name != model)[::-1]
+    return (":steps=0",) if find_detector(model).spec.fusion == "codiff" else ()
 
 
 def _evaluation(config: DemoConfig) -> EvaluateConfig:

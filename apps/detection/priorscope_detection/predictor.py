@@ -41,6 +41,11 @@ def find_detector(source: str) -> Detector:
     if find_published(source, MODELS) is None and path.exists():
         inner = path / "model"
         return load_detector(inner if (inner / "config.json").is_file() else path)
+    if not MODELS:
+        raise InputError(
+            f"no model is called {source!r}, and none comes with this version yet",
+            remedy="Name a training's run folder (see `priorscope detection train --help`) or CoAlign's with --model.",
+        )
     return load_detector(model_folder(source, ["config.json", "*.safetensors"], MODELS))
 
 
@@ -128,14 +133,16 @@ class Predictor:
         if diffuses:
             codiff = detector.network.codiff
             steps = codiff.spec.steps if settings.steps is None else settings.steps
-            codiff.times(steps, settings.start or codiff.spec.start)  # refused before any frame is read
+            if steps:
+                codiff.times(steps, settings.start or codiff.spec.start)  # refused before any frame is read
         return cls(
             detector,
             choice,
-            settings.steps,
+            settings.steps or None,
             settings.start,
             settings.correct_poses,
             settings.published_frames,
+            coarse=settings.steps == 0,
             device=device,
             dtype=resolve_dtype(settings.precision, device),
             seed=settings.seed,
@@ -146,7 +153,7 @@ class Predictor:
         spec = self.detector.spec
         found: dict[str, Any] = {"fusion": spec.fusion, "score_threshold": self.choice.score, "nms": self.choice.nms}
         if spec.fusion == "codiff":
-            found["steps"] = spec.codiff.steps if self.steps is None else self.steps
+            found["steps"] = 0 if self.coarse else spec.codiff.steps if self.steps is None else self.steps
             found["start"] = self.start or spec.codiff.start
         if self.correct_poses:
             found["correct_poses"] = True
@@ -193,7 +200,8 @@ class Predictor:
             total = total + sent.boxes
         if fusion == "early":
             total = total + sent.points
-        for shape in self.detector.spec.message_shapes:
+        spec = self.detector.spec
+        for shape in (replace(spec, fusion="attention") if self.coarse else spec).message_shapes:
             part = bandwidth(frame, feature_shape=shape, compression=compression, bytes_per_value=bytes_per_value)
             total = total + part.features
         return [int(value) for value in total]
