@@ -11,9 +11,9 @@ baselines: the app's classifier of nine classes learns from the training galaxie
 ``geometric`` augmentation (turns, mirroring, shifts of up to 2 pixels), with ``balanced`` classes, with a ``focal``
 loss, and with the first two of these.
 
-generator: a conditional diffusion model learns the same galaxies, without any other;
-half of what it sees is drawn from classes equally often. generate: it draws 6000 galaxies, a third of them with dust
-lanes, for conditions of training galaxies. generated: the best baseline (mean completeness on validation) learns from
+generator: a conditional diffusion model learns the same galaxies, without any other; half of what it sees is drawn from
+classes equally often. generate: it draws 6000 galaxies, a third of them with dust lanes, for conditions of training
+galaxies. generated: the best baseline (mean completeness on validation) learns from
 these as well (``+generated``), and, to know what could be had, from as many freshly simulated ones instead
 (``+simulated``), and, to know what mere numbers do, from as many pictures of the sky's noise with the same labels
 (``+noise``). Where classes are balanced, half of a class's turns are the added galaxies'; otherwise they are mixed in.
@@ -382,7 +382,7 @@ class Evidence(EvidenceRows):
             row = {"kind": "agreement", "class": name, "share": shares_of(())[name]} | shares
             row |= {key: round(value, 5) for key, value in kids.items()}
             self.write(row | {"taken_for": dict(zip(CLASSES, confused.tolist(), strict=True))})
-        gallery(real, drawn, self.out / "gallery.png" if self.small else HERE / "figures/evidence_astro_gallery.png")
+        gallery(real, drawn, self.out / "gallery.png" if self.small else HERE.parent / "docs/astro_gallery.jpg")
 
     def real_halves(self, label: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Two disjoint random sets of simulated galaxies of a class."""

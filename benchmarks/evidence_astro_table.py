@@ -163,7 +163,7 @@ def draw(rows: Rows, path: Path) -> None:
                 label = f"{shape}, over {'other simulated ones' if key == 'simulated' else 'shuffled labels'}"
                 axis.plot(np.arange(len(shaped)) + 0.12 * (number - 2), over, mark, color=f"C{number}", label=label)
         axis.axhline(1, color="k", linewidth=0.8)
-        axis.set(yscale="log", ylabel="Wasserstein distance of generated galaxies, ratio")
+        axis.set(yscale="log", ylabel="distance of generated galaxies, ratio")
         axis.set_xticks(range(len(shaped)), [row["class"] for row in shaped], rotation=30, fontsize=8)
         axis.legend(fontsize=6, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
         axis.grid(axis="y", alpha=0.3)
@@ -184,4 +184,4 @@ def gallery(real: Any, drawn: Any, path: Path, columns: int = 8) -> None:
             lines.append(np.pad(line, ((0, 2), (0, width - line.shape[1]), (0, 0)), constant_values=255))
         lines[-1] = np.pad(lines[-1], ((0, 6), (0, 0), (0, 0)), constant_values=255)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(lines)).save(path)
+    Image.fromarray(np.concatenate(lines)).save(path, quality=88)
