@@ -10,7 +10,8 @@ import pytest
 from priorscope.backbones.table import find_published, published_models
 from priorscope.errors import InputError
 from priorscope_depth.configs import ModelConfig
-from priorscope_depth.families import FAMILIES, MODELS, Recipe, recognise
+from priorscope_depth.families import FAMILIES, MODELS, TRANSFORMERS, Recipe, recognise
+from priorscope_depth.primedepth.source import PRIMEDEPTH
 
 
 @pytest.fixture
@@ -33,15 +34,17 @@ def described(recipe):
 
 @pytest.mark.parametrize("row", MODELS, ids=lambda row: row.name)
 def test_table_row(folder, row):
-    """Each row names a family, and is recognised by its name, its hub id and the name of its folder."""
+    """Each row names a family or another loader; a family is recognised by its name, hub id and its folder's name."""
     assert row.app == "depth"
-    assert row.loader in FAMILIES
+    assert row.loader in (*FAMILIES, *TRANSFORMERS, PRIMEDEPTH.loader)
     assert row.task in ("depth", "disparity", "normals")
     assert row.licence
     assert row.size
     assert find_published(row.name, MODELS) is row
     assert find_published(row.source, MODELS) is row
     assert row.bundled or row.source.count("/") == 1
+    if row.loader not in FAMILIES:
+        return
     task = "normals" if row.task == "normals" else "depth"
     expected = (row.loader, task, "disparity" if row.task == "disparity" else "depth")
     elsewhere = folder("0123abcd")  # as a snapshot of the hub's cache is called

@@ -359,7 +359,7 @@ def test_caption_mistakes_are_one_line(checkpoint, words, tmp_path, monkeypatch)
 def test_without_tokenizer_and_without_caption_model(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="need CLIP's tokenizer"):
-        PrimeDepthPredictor.load(checkpoint, device="cpu", captions=Captions("a dog"))
+        PrimeDepthPredictor.load(checkpoint, device="cpu", captions=Captions("no other test's"))
     with pytest.raises(InputError, match="no caption model") as caught:
         PrimeDepthPredictor.load(checkpoint, device="cpu", captions=Captions(model=tmp_path / "blip2"))
     assert "\n" not in str(caught.value)
