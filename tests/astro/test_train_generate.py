@@ -272,7 +272,7 @@ def test_bad_options(trained, planned, tmp_path, capsys, options, words):
 
 @pytest.mark.parametrize(
     ("training", "words"),
-    [("stamps.npz", "has no pictures"), ("truth.csv", "has neither votes nor")],
+    [("stamps.npz", "has no pictures"), ("truth.csv", "truth.csv: has no column")],
 )
 def test_what_is_wrong_with_the_training_galaxies_is_said_before_drawing(
     trained, planned, simulated_survey, tmp_path, capsys, training, words
