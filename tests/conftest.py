@@ -104,7 +104,18 @@ def launcher() -> list[str]:
 
 
 @pytest.fixture
-def fork() -> Iterator[Callable[[Callable[[], int]], int]]:
+def one_thread() -> Iterator[None]:
+    """One thread, as in the processes that an accelerate launcher starts: two threads round differently."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fork(one_thread: None) -> Callable[[Callable[[], int]], int]:
     """``fork(work)``: run ``work`` in a child that has already imported everything; its exit status.
 
     That is what ``work`` returns, 70 where it raises, and minus the signal where it is killed. A child of torch may use
@@ -124,10 +135,7 @@ def fork() -> Iterator[Callable[[Callable[[], int]], int]]:
                 os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 @pytest.fixture(scope="session")

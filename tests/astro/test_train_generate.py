@@ -221,7 +221,7 @@ def test_a_run_does_not_go_on_with_another_plan_or_other_weights(trained, planne
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_plan(trained, planned, tmp_path, launcher):
+def test_two_processes_share_a_plan(trained, planned, tmp_path, launcher, one_thread):
     import subprocess
 
     out, whole = tmp_path / "out", tmp_path / "whole"

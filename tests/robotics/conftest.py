@@ -35,14 +35,6 @@ def weights_of() -> Callable[..., dict[str, torch.Tensor]]:
     return pick
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def robotics_golden(golden_files) -> Path:
     """The folder of the golden cases."""
