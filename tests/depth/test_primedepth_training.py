@@ -120,34 +120,3 @@ def test_senseless_options_leave_nothing_behind(tmp_path, changes, word):
 def test_networks_that_take_noise_are_refused(tiny_model):
     with pytest.raises(InputError, match="takes image and x"):
         load_backbone(tiny_model("lotus-g", "lotus-depth-g-v1-0"))
-
-
-@pytest.mark.slow
-def test_learns_on_the_bundled_network(tmp_path):
-    """One core, two minutes: better than the best constant on scenes that were never seen.
-
-    The frozen network has been shown depth before, so this says that the trained part learns, and nothing about priors.
-    """
-    config = TrainPrimeDepthConfig(
-        tmp_path / "run",
-        scenes=60,
-        pretrain=100,
-        height=64,
-        width=96,
-        held_out=12,
-        loop=loop(steps=500, batch_size=8, lr=2e-3, warmup=20, log_every=20, validate_every=400, ema=0.99),
-    )
-    result = train_primedepth(config)
-    rows = [json.loads(line) for line in (result.model.parent / "metrics.jsonl").read_text().splitlines()]
-    rebuilding = [row["rebuilding"] for row in rows if "rebuilding" in row]
-    relative = [row["relative"] for row in rows if "relative" in row]
-    print(f"rebuilding {rebuilding[0]:.3f} to {rebuilding[-1]:.3f}, relative {relative[0]:.3f} to {relative[-1]:.3f}")
-    assert rebuilding[-1] < 0.8 * rebuilding[0]
-    assert relative[-1] < 0.8 * relative[0]
-    out = tmp_path / "evaluated"
-    command = ["depth", "evaluate", "scenes", "--limit", "24", "--model", str(result.model), "--out", str(out)]
-    assert main([*command, "--device", "cpu"]) == 0
-    metrics = json.loads((out / "metrics.json").read_text())
-    print(json.dumps(metrics["means"]))
-    ours, constant = (metrics["means"][f"{method}/disparity"]["abs_rel"] for method in ("prediction", "constant"))
-    assert ours < constant
