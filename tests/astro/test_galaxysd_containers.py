@@ -21,10 +21,10 @@ from priorscope_astro.plan import Plan, PlanRow, row_seed
 PROMPT = "sdss, in-between round galaxy, {dust lane:1.3}"
 PLAN_ID = "00000000000000aa"
 COMMAND = """
-import resource, sys
+import sys
 from priorscope.cli import main
 status = main(sys.argv[1:])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print("peak", int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) * 1024)
 sys.exit(status)
 """
 

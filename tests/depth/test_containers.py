@@ -310,10 +310,10 @@ TEXT_ENCODER = (1024, 23, 16, 4096, 512)
 #: Peak resident memory of a whole command over the bytes of U-Net and autoencoder, at most.
 PEAK_BOUND = 2.0  # measured 1.75: torch itself, and weights that are mapped while they are copied
 COMMAND = """
-import resource, sys
+import sys
 from priorscope.cli import main
 status = main(sys.argv[1:])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print("peak", int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) * 1024)
 sys.exit(status)
 """
 

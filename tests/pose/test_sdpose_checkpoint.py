@@ -417,14 +417,15 @@ def write_tokenizer(folder, vocabulary=8):
 
 
 COMMAND = """
-import resource, sys
+import sys
 import numpy as np
 from skimage.data import astronaut
 from priorscope_pose.sdpose.predictor import SDPosePredictor
 predictor = SDPosePredictor.from_pretrained(sys.argv[1], device="cpu")
 poses = predictor(astronaut(), [[90, 0, 420, 511]], flip_test=False)
 np.savez(sys.argv[2], keypoints=poses.keypoints, scores=poses.scores)
-print(poses.skeleton, poses.crop, "peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+peak = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) * 1024
+print(poses.skeleton, poses.crop, "peak", peak)
 """
 
 
