@@ -130,14 +130,13 @@ def test_flip_test_is_symmetric(predictor):
 
 
 def test_sampled_posterior_depends_on_seed_and_person_only():
-    predictor = SDPosePredictor(strong(Doubtful(4)))
+    # float64: in float32 another batch size rounds differently on some processors, and flat maxima make 0.002 px of it
+    predictor = SDPosePredictor(strong(Doubtful(4)).double())
     options = {"posterior": "sample", "items": ["first", "second"]}
     poses = predictor(PHOTOS, BOXES, **options)
-    # a batch of another size rounds differently, and a flat maximum of these random heatmaps turns that into 0.002 px
-    # on some processors; another seed moves keypoints by pixels
     for ours, theirs in zip(predictor(PHOTOS, BOXES, batch_size=4, **options), poses, strict=True):
-        same(ours, theirs, atol=5e-3)
-    same(predictor(PHOTOS[1], BOXES[1], posterior="sample", items=["second"]), poses[1], atol=5e-3)
+        same(ours, theirs)
+    same(predictor(PHOTOS[1], BOXES[1], posterior="sample", items=["second"]), poses[1])
     other = predictor(PHOTOS, BOXES, seed=1, **options)[0]
     assert np.abs(other.scores - poses[0].scores).max() > 1e-3
     assert np.abs(other.keypoints - poses[0].keypoints).max() > 0.5
