@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
-#: Peak resident memory of the whole command over the bytes of the file, at most: 1.05 was measured, and a second copy
-#: of the frozen network's weights would take it beyond 1.5.
-PEAK_BOUND = 1.25
+#: Peak resident memory of the whole command over the bytes of the file, at most; 0.86 was measured.
+PEAK_BOUND = 1.1
 COMMAND = """
 import sys
 from priorscope.cli import main
