@@ -337,6 +337,10 @@ def test_states_are_kept(checkpoint, words, monkeypatch, tmp_path):
     again = TextStates(checkpoint, lambda: pytest.fail("the tower was loaded again"))
     assert torch.equal(again("a dog "), state)
     assert first.token_ids("a") == [49406, 197, 49407] + [0] * 74
+    [kept] = (tmp_path / "prompts").iterdir()
+    kept.write_bytes(b"no state")
+    with pytest.raises(InputError, match="not a stored prompt state"):
+        TextStates(checkpoint, lambda: None)("a dog")
 
 
 def test_caption_mistakes_are_one_line(checkpoint, words, tmp_path, monkeypatch):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -60,10 +61,29 @@ def prompt_state(model: Path, prompt: str = "", *, padding: Padding = "none") ->
             path=model,
             remedy="Download the text encoder and the tokenizer of the model too.",
         )
-    kept = cache_folder() / "prompts" / f"{_fingerprint(encoder, prompt, padding)}.safetensors"
+    return kept_state(_identity(encoder, prompt, padding), lambda: _encode(model, prompt, padding))
+
+
+def kept_state(identity: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """A text's state from the user's cache; the first time it is computed and put there.
+
+    Parameters
+    ----------
+    identity
+        All that the state depends on, JSON-able.
+    compute : callable
+        Gives the state (1, tokens, width), float32.
+
+    Raises
+    ------
+    InputError
+        What is in the cache is damaged.
+    """
+    mark = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    kept = cache_folder() / "prompts" / f"{mark}.safetensors"
     if kept.exists():
         return _read_state(kept)
-    state = _encode(model, prompt, padding)
+    state = compute()
     kept.parent.mkdir(parents=True, exist_ok=True)
     aside = kept.with_suffix(f".{os.getpid()}.tmp")
     save_file({"state": state.contiguous()}, aside)
@@ -71,15 +91,22 @@ def prompt_state(model: Path, prompt: str = "", *, padding: Padding = "none") ->
     return state
 
 
-def _encode(model: Path, prompt: str, padding: Padding) -> torch.Tensor:
-    from transformers import AutoTokenizer, CLIPTextModel
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder; InputError where it is missing or damaged."""
+    from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model / "tokenizer"), local_files_only=True)
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise InputError(
-            f"the tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}", path=model / "tokenizer"
+            f"the tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}", path=folder
         ) from error
+
+
+def _encode(model: Path, prompt: str, padding: Padding) -> torch.Tensor:
+    from transformers import CLIPTextModel
+
+    tokenizer = read_tokenizer(model / "tokenizer")
     encoder = load_component(CLIPTextModel, model / "text_encoder")
     tokens = tokenizer(
         prompt,
@@ -92,15 +119,14 @@ def _encode(model: Path, prompt: str, padding: Padding) -> torch.Tensor:
         return encoder(tokens)[0].float()
 
 
-def _fingerprint(encoder: Path, prompt: str, padding: Padding) -> str:
+def _identity(encoder: Path, prompt: str, padding: Padding) -> list[Any]:
     """Identity of a prompt and of a text encoder without reading its gigabyte: its configuration, sizes and dates."""
     files = [
         (path.name, path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(encoder.iterdir())
         if path.is_file()
     ]
-    content = json.dumps([str(encoder.resolve()), prompt, padding, files, (encoder / "config.json").read_text()])
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    return [str(encoder.resolve()), prompt, padding, files, (encoder / "config.json").read_text()]
 
 
 def _read_state(path: Path) -> torch.Tensor:

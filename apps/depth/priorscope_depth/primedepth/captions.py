@@ -6,9 +6,7 @@ network; what that costs in accuracy was not measured, since it takes the publis
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from priorscope.backbones.prompt import cache_folder
+from priorscope.backbones.prompt import kept_state, read_tokenizer
 from priorscope.errors import InputError
 
 #: The two ends of a text, and what fills it up, in CLIP's vocabulary; open_clip fills with 0, transformers with ends.
@@ -143,10 +140,9 @@ class TextStates:
         """
         caption = caption.strip()
         if caption not in self._states:
-            kept = self._kept(caption)
-            if not kept.exists():
-                self._compute(caption, kept)
-            self._states[caption] = load_file(kept)["state"]
+            stamp = self.checkpoint.stat()  # identifies the file without reading its gigabytes
+            file = (str(self.checkpoint.resolve()), stamp.st_size, stamp.st_mtime_ns)
+            self._states[caption] = kept_state([*file, self.tokens, caption], lambda: self._compute(caption))
         return self._states[caption]
 
     def token_ids(self, caption: str) -> list[int]:
@@ -164,28 +160,17 @@ class TextStates:
         ids = [START, *ids, END]
         return ids + [PADDING] * (self.tokens - len(ids))
 
-    def _compute(self, caption: str, kept: Path) -> None:
+    def _compute(self, caption: str) -> torch.Tensor:
         ids = self.token_ids(caption)
         if self._tower is None:
             self._tower = self.load()
         with torch.no_grad():
-            state = self._tower(torch.tensor([ids])).last_hidden_state.float()
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        aside = kept.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"state": state.contiguous()}, aside)
-        aside.replace(kept)
-
-    def _kept(self, caption: str) -> Path:
-        """Where a state is kept: by the caption and the file's identity, without reading its gigabytes."""
-        stamp = self.checkpoint.stat()
-        content = json.dumps([str(self.checkpoint.resolve()), stamp.st_size, stamp.st_mtime_ns, self.tokens, caption])
-        return cache_folder() / "prompts" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+            return self._tower(torch.tensor([ids])).last_hidden_state.float()
 
 
 def load_tokenizer(folder: Path) -> Any:
     """CLIP's tokenizer: the folder ``tokenizer`` in ``folder``, else that of a published model in the local cache."""
     from huggingface_hub import snapshot_download
-    from transformers import AutoTokenizer
 
     places = [folder / "tokenizer"] if (folder / "tokenizer").is_dir() else []
     for name in () if places else _TOKENIZERS:
@@ -201,12 +186,7 @@ def load_tokenizer(folder: Path) -> Any:
             path=folder,
             remedy=f"Put the tokenizer folder of {_TOKENIZERS[-1]} beside the checkpoint.",
         )
-    try:
-        return AutoTokenizer.from_pretrained(str(places[0]), local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise InputError(
-            f"the tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}", path=places[0]
-        ) from error
+    return read_tokenizer(places[0])
 
 
 def load_captioner(model: str | Path, device: torch.device) -> Callable[[torch.Tensor], list[str]]:
