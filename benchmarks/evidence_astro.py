@@ -53,11 +53,11 @@ import numpy as np
 import torch
 from evidence_astro_data import RARE, SEEDS, SIDE, Data, Galaxies, GroupFeed, Repeated, Sizes, stretched
 from evidence_astro_table import SHAPES, draw, gallery, print_tables
-from evidence_rows import EvidenceRows
+from evidence_rows import HERE, EvidenceRows, evidence_parser, run_evidence
 
 from priorscope.data.files import atomic_path
 from priorscope.evaluation.distributions import kid, wasserstein
-from priorscope.evaluation.run_folder import RunFolder, read_jsonl
+from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.checkpoint import checkpoint_step
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER, LoopConfig
@@ -84,7 +84,6 @@ from priorscope_astro.simulator.config import CLASSES, shares_of
 from priorscope_astro.simulator.observation import SKY_SIGMA
 from priorscope_astro.train import mean_psf, measured_spec
 
-HERE = Path(__file__).parent
 PARTS = ("data", "baselines", "generator", "generate", "generated", "judge", "morphology", "memory")
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "geometric": {"turns": True, "shift": 2},
@@ -142,15 +141,6 @@ class Evidence(EvidenceRows):
         self.arm: str = options.arm
         self.plan: Plan = SMALL if options.small else Plan()
         self.data_ = Data(self.out, self.plan.sizes, self.seconds_left)
-
-    def row(self, **wanted: Any) -> dict[str, Any]:
-        """The row with these values; another process may have written it."""
-        if self.lacks(**wanted):
-            self.rows = read_jsonl(self.rows_at)
-        for row in self.rows:
-            if all(row.get(name) == value for name, value in wanted.items()):
-                return row
-        raise SystemExit(f"there is no row {wanted} yet: an earlier part has to be finished")
 
     def data(self) -> None:
         for name in SEEDS:
@@ -499,33 +489,15 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder of data and models (default /tmp/evidence_astro[_small])")
-    parser.add_argument("--max-seconds", type=float, default=1200)
-    parser.add_argument("--only", choices=PARTS, help="the other parts are left for other calls")
-    arms = (*BASELINES, *ADDED)
+    parser = evidence_parser(__doc__, "evidence_astro", PARTS)
     parser.add_argument(
-        "--arm", choices=arms, default="", help="of baselines or of generated, that no other call is at"
+        "--arm",
+        choices=(*BASELINES, *ADDED),
+        default="",
+        help="of baselines or of generated, that no other call is at",
     )
-    parser.add_argument("--table", action="store_true", help="only print the tables and draw the figure")
-    parser.add_argument("--small", action="store_true", help="a rehearsal: a few galaxies, a few steps")
-    options = parser.parse_args()
     torch.set_num_threads(1)
-    name = "evidence_astro_small" if options.small else "evidence_astro"
-    options.out = options.out or Path("/tmp") / name
-    # rows of a rehearsal stay out of the repository
-    options.rows = options.out / f"{name}.jsonl" if options.small else HERE / f"{name}.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    evidence = Evidence(options)
-    try:
-        if not options.table:
-            for part in PARTS:
-                if options.only in (None, part):
-                    getattr(evidence, part)()
-    finally:
-        rows = read_jsonl(options.rows)
-        print_tables(rows)
-        draw(rows, options.out / f"{name}.png" if options.small else HERE / "figures/evidence_astro.png")
+    run_evidence(parser.parse_args(), Evidence, print_tables, draw)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from evidence_detection_table import draw, print_tables
-from evidence_rows import EvidenceRows
+from evidence_rows import EvidenceRows, evidence_parser, run_evidence
 
 from priorscope.training.settings import LoopConfig
 from priorscope_detection.configs import EvaluateConfig, ModelConfig, TrainConfig
@@ -51,7 +51,6 @@ from priorscope_detection.simulator.write import write_opv2v
 from priorscope_detection.train import train
 from priorscope_detection.training.sources import HELD_OUT_SEED
 
-HERE = Path(__file__).parent
 TUNING_SEED = 77
 ARMS = ("none", "late", "attention", "codiff")
 RATES = (1e-3, 2e-3)
@@ -129,7 +128,6 @@ class Evidence(EvidenceRows):
         seconds = round(time.process_time() - begin)
         self.write({"kind": "training", "name": name, "step": result.step, "cpu_seconds": seconds})
         if not result.finished:
-            self.seconds_left()
             raise SystemExit("the time is used up; the same command goes on")
         (run / "finished").touch()
         return result.model
@@ -162,9 +160,6 @@ class Evidence(EvidenceRows):
         by_name = {each.setting: each.figures for each in outcomes(found.rows, ["it"], conditions)}
         rounded = [{name: by_name[each.setting][name] for name in FIGURES} for each in conditions]
         return [{name: None if v is None else round(v, 5) for name, v in each.items()} for each in rounded]
-
-    def row(self, **wanted: Any) -> dict[str, Any]:
-        return next(row for row in self.rows if all(row.get(name) == value for name, value in wanted.items()))
 
     def tuned(self, arm: str) -> tuple[float, float, int]:
         """Learning rate, that of what comes before, and solver steps: best on validation streets."""
@@ -232,29 +227,11 @@ def condition(setting: tuple[float, float], seed: int) -> Condition:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="streets and models (default /tmp/evidence_detection[_small])")
-    parser.add_argument("--max-seconds", type=float, default=1200)
-    parser.add_argument("--only", choices=("data", "tuning", "results"))
+    parser = evidence_parser(__doc__, "evidence_detection", ("data", "tuning", "results"))
     parser.add_argument("--arm", choices=ARMS)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--table", action="store_true", help="only print the tables and draw the figure")
-    parser.add_argument("--small", action="store_true", help="a rehearsal: a few frames, a few steps")
-    options = parser.parse_args()
     torch.set_num_threads(1)
-    name = "evidence_detection_small" if options.small else "evidence_detection"
-    options.out = options.out or Path("/tmp") / name
-    options.rows = options.out / f"{name}.jsonl" if options.small else HERE / f"{name}.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    evidence = Evidence(options)
-    try:
-        if not options.table:
-            for part in ("data", "tuning", "results"):
-                if options.only in (None, part):
-                    getattr(evidence, part)()
-    finally:
-        print_tables(evidence.rows)
-        draw(evidence.rows, options.out / f"{name}.png" if options.small else HERE / "figures/evidence_detection.png")
+    run_evidence(parser.parse_args(), Evidence, print_tables, draw)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ Clips. ``video``: DiffPose-mini on five frames; ``single``: the same network on 
 clips with motion blur and things that pass in front, with equal steps and settings. Measured is PoseTrack's mAP on
 held-out clips, for solver steps x ensemble; the weights are those of one training.
 
-Every result is a row of evidence_pose.jsonl; the same command goes on with what is missing. --table prints the rows and
-draws figures/evidence_pose.png. --small is a rehearsal of everything in a few minutes, in files of its own: its figures
-say nothing.
+Every result is a row of evidence_pose.jsonl; the same command goes on with what is missing. Two calls with --only may
+run side by side. --table prints the rows and draws figures/evidence_pose.png. --small is a rehearsal of everything in a
+few minutes, in files of its own: its figures say nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from evidence_pose_data import STYLES, Data, Sizes
 from evidence_pose_table import draw, print_tables
-from evidence_rows import EvidenceRows
+from evidence_rows import EvidenceRows, evidence_parser, run_evidence
 
 from priorscope.training.settings import LoopConfig
 from priorscope_pose.configs import EvaluateConfig, ModelConfig, TrainConfig
@@ -48,7 +48,6 @@ from priorscope_pose.evaluate import figures_of, predict_all, predictions_of
 from priorscope_pose.evaluation.mean_pose import mean_pose
 from priorscope_pose.train import train
 
-HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 TUNING_SEED = 77
 CROP = (64, 80)
@@ -110,7 +109,6 @@ class Evidence(EvidenceRows):
             }
         )
         if not result.finished:
-            self.seconds_left()
             raise SystemExit("the time is used up; the same command goes on")
         (run / "finished").touch()
         return result.model
@@ -162,8 +160,7 @@ class Evidence(EvidenceRows):
                 if self.lacks(**key):
                     model = self.still_model(arm, TUNING_SEED, rate, label, max(self.plan.steps // 2, 2))
                     self.write(key | {"AP": round(self.figures(model, annotations, "coco")["AP"], 4)})
-                row = next(row for row in self.rows if all(row.get(name) == value for name, value in key.items()))
-                scores[rate, label] = row["AP"]
+                scores[rate, label] = self.row(**key)["AP"]
         return max(scores, key=lambda setting: scores[setting])
 
     def stills(self) -> None:
@@ -249,31 +246,10 @@ def _steps_done(run: Path) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, help="folder of the data and the models (default /tmp/evidence_pose[_small])"
-    )
-    parser.add_argument("--max-seconds", type=float, default=1200)
-    parser.add_argument("--only", choices=("stills", "clips"), help="the other part is left for another call")
+    parser = evidence_parser(__doc__, "evidence_pose", ("stills", "clips"))
     parser.add_argument("--arm", choices=ARMS, help="of the stills, that no other call is at; not the long ones")
-    parser.add_argument("--table", action="store_true", help="only print the tables and draw the figure")
-    parser.add_argument("--small", action="store_true", help="a rehearsal: a few people, a few steps")
-    options = parser.parse_args()
     torch.set_num_threads(1)
-    name = "evidence_pose_small" if options.small else "evidence_pose"
-    options.out = options.out or Path("/tmp") / name
-    # two calls with --only may run side by side; rows of a rehearsal stay out of the repository
-    options.rows = options.out / f"{name}.jsonl" if options.small else HERE / f"{name}.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    evidence = Evidence(options)
-    try:
-        if not options.table:
-            for part in ("stills", "clips"):
-                if options.only in (None, part):
-                    getattr(evidence, part)()
-    finally:
-        print_tables(evidence.rows)
-        draw(evidence.rows, options.out / f"{name}.png" if options.small else HERE / "figures/evidence_pose.png")
+    run_evidence(parser.parse_args(), Evidence, print_tables, draw)
 
 
 if __name__ == "__main__":
