@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from evidence_rows import TimeLimit
 
 from priorscope.evaluation.tables import print_table
 from priorscope.training.settings import LoopConfig
@@ -72,23 +73,17 @@ BUNDLED = {
 HELD_OUT, HELD_OUT_FIRST, PAST = 40, HELD_OUT_SEED + 700_000, 5
 
 
-class Maker:
+class Maker(TimeLimit):
     """Every step from streets to the model, within a time."""
 
     def __init__(self, out: Path, max_seconds: float) -> None:
-        self.out, self.end = out, time.monotonic() + max_seconds
-
-    def left(self) -> float:
-        """Seconds; ends the program where there are none."""
-        seconds = self.end - time.monotonic()
-        if seconds <= 0:
-            raise SystemExit("the time is used up; the same command goes on")
-        return seconds
+        super().__init__(max_seconds)
+        self.out = out
 
     def streets(self) -> Path:
         """The scenarios; what is missing is driven, twenty at a time."""
         for first in range(0, SCENARIOS, 20):
-            self.left()
+            self.seconds_left()
             write_opv2v(self.out / "streets", range(first, first + 20), STREETS, progress=False)
         return self.out / "streets/train"
 
@@ -99,7 +94,7 @@ class Maker:
             return run / "model"
         start = str(self.trained(stage.start)) if stage.start else ""
         config = TrainConfig(str(self.streets()), out=run, start=start, **CONDITIONS, **dict(stage.settings))
-        loop = replace(LOOP, steps=stage.steps, lr=stage.lr, max_seconds=self.left())
+        loop = replace(LOOP, steps=stage.steps, lr=stage.lr, max_seconds=self.seconds_left())
         begin = time.process_time()
         result = train(replace(config, loop=loop))
         print(f"{name}: step {result.step}, {time.process_time() - begin:.0f} s of the processor", flush=True)

@@ -15,7 +15,21 @@ HERE = Path(__file__).parent
 Rows = list[dict[str, Any]]
 
 
-class EvidenceRows:
+class TimeLimit:
+    """A time after which no new piece of work begins."""
+
+    def __init__(self, max_seconds: float) -> None:
+        self._deadline = time.monotonic() + max_seconds
+
+    def seconds_left(self) -> float:
+        """Time for another piece of work; where there is none, the program ends."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise SystemExit("the time is used up; the same command goes on")
+        return left
+
+
+class EvidenceRows(TimeLimit):
     """Results in order.
 
     Parameters
@@ -29,8 +43,8 @@ class EvidenceRows:
     """
 
     def __init__(self, path: Path, max_seconds: float, *, not_printed: Collection[str] = ()) -> None:
+        super().__init__(max_seconds)
         self.rows_at, self._not_printed = path, not_printed
-        self.deadline = time.monotonic() + max_seconds
         self.rows = read_jsonl(path)
 
     def write(self, row: dict[str, Any]) -> None:
@@ -52,13 +66,6 @@ class EvidenceRows:
 
     def _found(self, wanted: dict[str, Any]) -> dict[str, Any] | None:
         return next((row for row in self.rows if all(row.get(name) == value for name, value in wanted.items())), None)
-
-    def seconds_left(self) -> float:
-        """Time for another piece of work; where there is none, the program ends."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise SystemExit("the time is used up; the same command goes on")
-        return left
 
 
 def evidence_parser(text: str | None, name: str, parts: Sequence[str]) -> argparse.ArgumentParser:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from evidence_pose_data import merged
+from evidence_rows import TimeLimit
 from safetensors.torch import load_file, save_file
 
 from priorscope.data.files import write_text
@@ -48,18 +48,12 @@ POSE = TrainConfig(
 )
 
 
-class Maker:
+class Maker(TimeLimit):
     """Every step from pictures to the model, within a time."""
 
     def __init__(self, out: Path, max_seconds: float) -> None:
-        self.out, self.end = out, time.monotonic() + max_seconds
-
-    def left(self) -> float:
-        """Seconds; ends the program where there are none."""
-        seconds = self.end - time.monotonic()
-        if seconds <= 0:
-            raise SystemExit("the time is used up; the same command goes on")
-        return seconds
+        super().__init__(max_seconds)
+        self.out = out
 
     def pieces(self, name: str, first: int, count: int) -> list[Path]:
         """Annotation files of a set; what is missing is drawn."""
@@ -68,7 +62,7 @@ class Maker:
             folder = self.out / name / f"{start:05d}"
             path = folder / "annotations/person_keypoints_p.json"
             if not path.exists():
-                self.left()
+                self.seconds_left()
                 write_coco(folder, range(first + start, first + min(start + 500, count)), split="p", people=1)
             paths.append(path)
         return paths
@@ -87,7 +81,7 @@ class Maker:
 
     def trained(self, name: str, config: TrainConfig, steps: int) -> Path:
         path, folder = self.whole_file("learnt", PICTURES)
-        loop = replace(LOOP, steps=steps, max_seconds=self.left())
+        loop = replace(LOOP, steps=steps, max_seconds=self.seconds_left())
         result = train(replace(config, data=str(path), images=folder, out=self.out / name, held_out=0, loop=loop))
         if not result.finished:
             raise SystemExit("the time is used up; the same command goes on")
