@@ -1,4 +1,4 @@
-"""The sizes of PrimeDepth's networks, and what its small decoder is given at each of its steps. Needs no torch."""
+"""The sizes of PrimeDepth's networks, and what its small decoder is given at each of its steps."""
 
 from __future__ import annotations
 
@@ -7,27 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE
 from priorscope.errors import InputError
+from priorscope_depth.primedepth.source import SIZES
 
-#: Stable Diffusion 2.1's U-Net, autoencoder and text tower; the same sizes as 2.0's (manifest-primedepth-full.tsv).
-_UNET: dict[str, Any] = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "attention_head_dim": (5, 10, 20, 20),
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}
-_VAE: dict[str, Any] = {
-    "in_channels": 3,
-    "latent_channels": 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "scaling_factor": 0.18215,
-}
+#: Stable Diffusion 2.1's text tower, the same sizes as 2.0's (manifest-primedepth-full.tsv).
 _TEXT: dict[str, Any] = {
     "vocab_size": 49408,
     "hidden_size": 1024,
@@ -63,8 +47,8 @@ class Architecture:
         Sizes of the depth head, a decoder as the autoencoder's: ``block_out_channels``, ``layers_per_block``.
     """
 
-    unet: dict[str, Any] = field(default_factory=lambda: dict(_UNET))
-    vae: dict[str, Any] = field(default_factory=lambda: dict(_VAE))
+    unet: dict[str, Any] = field(default_factory=lambda: dict(SD2_UNET))
+    vae: dict[str, Any] = field(default_factory=lambda: dict(SD_VAE))
     text: dict[str, Any] | None = field(default_factory=lambda: dict(_TEXT))
     tokens: int = 77
     ratio: float = 0.5
@@ -85,6 +69,12 @@ class Architecture:
             return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"does not hold the sizes of a PrimeDepth model ({error})", path=path) from None
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> Architecture:
+        """The sizes of a checkpoint: those in ``primedepth.json`` beside it, else the published ones."""
+        beside = checkpoint.parent / SIZES
+        return cls.load(beside) if beside.is_file() else cls()
 
 
 @dataclass(frozen=True)

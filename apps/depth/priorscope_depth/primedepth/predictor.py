@@ -20,11 +20,12 @@ from priorscope.predictors.ensemble import ensemble_affine
 from priorscope.predictors.geometry import Geometry
 from priorscope.predictors.tiling import predict_tiled
 from priorscope_depth.base import ImagePredictor, Prediction, Result
+from priorscope_depth.primedepth.architecture import Architecture
 from priorscope_depth.primedepth.backbone import WEIGHTS, load_trained
 from priorscope_depth.primedepth.captions import Captions, TextStates
 from priorscope_depth.primedepth.checkpoint import read_networks, read_text_encoder
 from priorscope_depth.primedepth.model import PrimeDepthModel, move
-from priorscope_depth.primedepth.source import PRIMEDEPTH, find_checkpoint, sizes_of
+from priorscope_depth.primedepth.source import PRIMEDEPTH, find_checkpoint
 
 #: Longer side that larger pictures are brought to; smaller ones keep their size.
 RESOLUTION = 1024
@@ -134,7 +135,7 @@ class PrimeDepthPredictor(ImagePredictor):
             # a small model works at its own resolution on every benchmark
             return cls(model, geometry=asked, benchmark_geometry=own, name=str(source), device=where)
         path = find_checkpoint(source, revision=revision)
-        sizes = sizes_of(path)
+        sizes = Architecture.of(path)
         states = TextStates(path, lambda: read_text_encoder(path, sizes), sizes.tokens)
         captions = captions or Captions()
         captions.load(where)

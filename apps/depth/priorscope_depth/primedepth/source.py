@@ -6,7 +6,6 @@ from pathlib import Path
 
 from priorscope.backbones.table import PublishedModel, find_published
 from priorscope.errors import InputError
-from priorscope_depth.primedepth.architecture import Architecture
 
 #: Suffixes of checkpoint files.
 SUFFIXES = (".ckpt", ".safetensors")
@@ -62,9 +61,3 @@ def find_checkpoint(source: str | Path, *, revision: str | None = None) -> Path:
             f"holds {len(found)} checkpoint files ({listed})", path=path, remedy="Give the file: --model FILE.ckpt."
         )
     return found[0]
-
-
-def sizes_of(checkpoint: Path) -> Architecture:
-    """The sizes of a checkpoint: those in ``primedepth.json`` beside it, else the published ones."""
-    beside = checkpoint.parent / SIZES
-    return Architecture.load(beside) if beside.is_file() else Architecture()
