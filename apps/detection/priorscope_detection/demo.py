@@ -20,9 +20,17 @@ from priorscope.evaluation.tables import print_table
 from priorscope_detection.configs import DemoConfig, EvaluateConfig
 from priorscope_detection.data.frame import Frame
 from priorscope_detection.evaluate import Outcome, chosen_frames, common_range, measure_all, outcomes
-from priorscope_detection.evaluation.conditions import Condition, Reader, check_delays, conditions_of, models_of
+from priorscope_detection.evaluation.conditions import (
+    Condition,
+    Reader,
+    check_delays,
+    conditions_of,
+    curves_of,
+    models_of,
+)
 from priorscope_detection.evaluation_report import draw_curves
 from priorscope_detection.messages import vehicles_only
+from priorscope_detection.noise import Disturbance
 from priorscope_detection.picture import bird_view
 from priorscope_detection.predictor import Predictor, find_detector
 from priorscope_detection.published import MODELS
@@ -64,7 +72,7 @@ def demo(config: DemoConfig) -> int:
     frame = vehicles_only(Reader(frames, asked.reach).disturbed(index, base))
     pictures = _pictures(run, frame, predictors, extent)
     run.write_metrics({"outcomes": rows, "frame": frame.name})
-    _write_report(run, config, asked, found, rows, pictures, frame)
+    _write_report(run, config, base.how, found, rows, pictures, frame)
     print(f"report: {run.report_path}")
     return 0
 
@@ -131,12 +139,13 @@ def _pictures(
 def _write_report(
     run: RunFolder,
     config: DemoConfig,
-    asked: EvaluateConfig,
+    base: Disturbance,
     found: Sequence[Outcome],
     rows: list[dict[str, Any]],
     pictures: list[tuple[NDArray[np.uint8], str]],
     frame: Frame,
 ) -> None:
+    frames = int(found[0].figures["frames"] or 0)
     noise = f"{config.pose_noise:g} m, {config.yaw_noise:g} degrees and {config.delay:g} ms"
     report = Report("What several cars see together", f"A simulated junction; poses and messages off by {noise}.")
     report.heading("One moment").gallery(pictures, f"{frame.name}, seen from above.", width=460)
@@ -146,7 +155,7 @@ def _write_report(
     )
     report.heading("All frames").table(
         rows,
-        f"Average precision in bird's-eye view on {_frames(found)} frames of {config.scenarios} junctions that "
+        f"Average precision in bird's-eye view on {frames} frames of {config.scenarios} junctions that "
         f"no model has seen; disturbed: by {noise}. kB per agent: what another agent sends for a frame.",
         best=dict.fromkeys(("AP 0.5, undisturbed", "AP 0.5, disturbed", "AP 0.7, disturbed"), "greatest"),
     )
@@ -154,10 +163,7 @@ def _write_report(
         "A few frames show what happens, not how good a model is: `priorscope detection evaluate` measures that, and "
         "benchmarks/RESULTS.md has figures over several trainings."
     )
-    base = conditions_of(asked)[0].how
-    by_sigma = {s: Condition(replace(base, position=s, yaw=s), 0).setting for s in config.sigmas}
-    by_delay = {d: Condition(replace(base, delay=d), 0).setting for d in config.delays}
-    curves = draw_curves(found, by_sigma, by_delay)
+    curves = draw_curves(found, *curves_of(base, config.sigmas, config.delays))
     curves.savefig(run.figures / "robustness.png", dpi=130)
     report.heading("Robustness").figure(
         curves,
@@ -165,7 +171,3 @@ def _write_report(
         f"{config.yaw_noise:g} degrees), one draw of the noise.",
     )
     report.environment(run).write(run.report_path)
-
-
-def _frames(found: Sequence[Outcome]) -> int:
-    return int(found[0].figures["frames"] or 0)

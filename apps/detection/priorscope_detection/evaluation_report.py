@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from priorscope.evaluation.report import Report
@@ -13,7 +12,7 @@ from priorscope_detection.configs import EvaluateConfig
 from priorscope_detection.data.frame import Frames
 from priorscope_detection.evaluate import Outcome, chosen_frames
 from priorscope_detection.evaluation.ap import RANGES, THRESHOLDS, VISIBILITIES
-from priorscope_detection.evaluation.conditions import Condition, Reader
+from priorscope_detection.evaluation.conditions import Condition, Reader, curves_of
 from priorscope_detection.messages import vehicles_only
 from priorscope_detection.picture import bird_view
 from priorscope_detection.predictor import Predictor
@@ -110,8 +109,7 @@ def _robustness(
     report: Report, config: EvaluateConfig, conditions: Sequence[Condition], found: Sequence[Outcome]
 ) -> None:
     base = conditions[0].how
-    by_sigma = {s: Condition(replace(base, position=s, yaw=s), 0).setting for s in config.sigmas}
-    by_delay = {d: Condition(replace(base, delay=d), 0).setting for d in config.delays}
+    by_sigma, by_delay = curves_of(base, config.sigmas, config.delays)
     report.heading("Robustness")
     report.figure(
         draw_curves(found, by_sigma, by_delay),

@@ -73,6 +73,16 @@ def conditions_of(config: EvaluateConfig) -> list[Condition]:
     return list(found.values())
 
 
+def curves_of(
+    base: Disturbance, sigmas: Sequence[float], delays: Sequence[float]
+) -> tuple[dict[float, str], dict[float, str]]:
+    """Settings of the curves by what stands on their axes: pose noise (m and degrees), and delay (ms)."""
+    return (
+        {sigma: Condition(replace(base, position=sigma, yaw=sigma), 0).setting for sigma in sigmas},
+        {delay: Condition(replace(base, delay=delay), 0).setting for delay in delays},
+    )
+
+
 def models_of(config: EvaluateConfig) -> dict[str, ModelConfig]:
     """The models that are compared, by what the tables call them.
 
