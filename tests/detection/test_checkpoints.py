@@ -218,7 +218,12 @@ def test_directories_that_do_not_fit(tmp_path):
     for name, value in (("feature_stride", "two"), ("l", [3.9]), ("r", ["north", 90])):
         post = base["postprocess"] | {"anchor_args": anchors | {name: value}}
         refused(rf"anchor_args\.{name} is .*expected", settings=base | {"postprocess": post})
-    for name, value in (("nms_thresh", "low"), ("nms_thresh", float("nan")), ("gt_range", [0, 1, "far", 3, 4, 5])):
+    for name, value in (
+        ("nms_thresh", "low"),
+        ("nms_thresh", float("nan")),
+        ("nms_thresh", 10**400),
+        ("gt_range", [0, 1, "far", 3, 4, 5]),
+    ):
         refused(rf"{name} is .*expected", settings=base | {"postprocess": base["postprocess"] | {name: value}})
     voxels = base["preprocess"] | {"args": {"max_points_per_voxel": "many", "voxel_size": list(TINY.cell)}}
     refused("max_points_per_voxel is 'many'", settings=base | {"preprocess": voxels})

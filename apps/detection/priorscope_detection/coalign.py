@@ -153,8 +153,8 @@ def spec_of(settings: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> D
     cell = _numbers(settings, 3, "preprocess.args.voxel_size", "model.args.voxel_size")
     spec = sizes_of(state)
     stages = len(spec.layers)
-    told = _at(settings, "model.args.base_bev_backbone.layer_strides")
     name = "model.args.base_bev_backbone.layer_strides"
+    told = _at(settings, name)
     strides = tuple(_whole(value, name) for value in told) if isinstance(told, list) else _strides(spec.up_strides)
     most, pillars = (
         _whole(_at(settings, name), name)
@@ -273,7 +273,7 @@ def _number(value: Any, name: str) -> float | None:
         return None
     try:
         number = nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = nan
     if not isfinite(number):
         raise InputError(f"{name} is {value!r}", remedy="A number is expected.")
