@@ -18,8 +18,9 @@ from priorscope.errors import InputError
 from priorscope_depth.families import MODELS
 from priorscope_depth.primedepth.architecture import Architecture
 from priorscope_depth.primedepth.captions import Captions, TextStates
-from priorscope_depth.primedepth.checkpoint import BUFFERS, read_text_encoder, vae_config
+from priorscope_depth.primedepth.checkpoint import BUFFERS, read_networks, read_text_encoder, vae_config
 from priorscope_depth.primedepth.labeller import Labeller, labeller_name
+from priorscope_depth.primedepth.model import PrimeDepthModel
 from priorscope_depth.primedepth.predictor import PrimeDepthPredictor, official_geometry
 from priorscope_depth.primedepth.source import SIZES, find_checkpoint, is_primedepth
 
@@ -164,6 +165,35 @@ def test_official_geometry_and_tiles(checkpoint, predictor):
     tiled = predictor(PHOTO, tile=64)
     assert tiled.values.shape == (72, 100)
     assert (tiled.values.min(), tiled.values.max()) == (0, 1)
+
+
+def test_compiled_depth_head(checkpoint, monkeypatch):
+    """Only where it does not stream, as on a GPU; with a backend that runs what was traced, and with one that fails."""
+    from torch._dynamo.utils import counters
+
+    def none(graph, inputs):
+        raise ValueError("no working C++ compiler")
+
+    compile_module = torch.nn.Module.compile
+    found = []
+    for backend in (None, "eager", none):
+        networks = read_networks(checkpoint, SIZES_SMALL)
+        model = PrimeDepthModel(
+            networks.unet, networks.latents, networks.labeller, torch.zeros(1, 77, TEXT_WIDTH), noisy=False
+        )
+        if backend is not None:
+            monkeypatch.setattr(
+                torch.nn.Module, "compile", lambda module, backend=backend: compile_module(module, backend=backend)
+            )
+            model.compile()
+        if backend is none:
+            with pytest.raises(InputError, match=r"cannot be compiled here .*no working C\+\+ compiler"):
+                model(torch.zeros(1, 3, 64, 64))
+            continue
+        before = counters["stats"]["unique_graphs"]
+        found.append(model(torch.zeros(1, 3, 64, 64)))
+        assert (counters["stats"]["unique_graphs"] > before) == (backend is not None)
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-4)
 
 
 def test_safetensors_is_the_same(checkpoint, state, predictor, tmp_path):

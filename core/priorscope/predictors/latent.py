@@ -16,6 +16,7 @@ from priorscope.diffusion.sampling import sample
 from priorscope.diffusion.solvers import Step, ddim
 from priorscope.diffusion.warm_start import late_start
 from priorscope.errors import InputError
+from priorscope.predictors.compiling import compiler_failures
 
 
 @dataclass
@@ -71,7 +72,6 @@ class LatentPredictor:
         self.times = [float(t) for t in times]
         self.posterior: Posterior = posterior
         self.solver = solver
-        self.compiled = False
 
     @property
     def stochastic(self) -> bool:
@@ -101,7 +101,6 @@ class LatentPredictor:
         if unet is not None:
             unet.compile()
         self.latents.compile()
-        self.compiled = True
 
     def encode(self, image: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
         """Latents of ``image`` (B, 3, H, W) in [-1, 1]."""
@@ -181,19 +180,8 @@ class LatentPredictor:
         """
         if members < 1:
             raise InputError(f"an ensemble of {members}")
-        try:
+        with compiler_failures():
             image_latents = self.encode(image, posterior_noise)
             if members > 1:
                 image_latents = image_latents.repeat_interleave(members, 0)
             return self.latents.decode(self.predict_latents(image_latents, noise, memory))
-        except RuntimeError as error:
-            if not self.compiled or not _is_compilers(error):
-                raise
-            raise InputError(
-                f"the network cannot be compiled here ({' '.join(str(error).split())[:160]})",
-                remedy="Leave out --compile.",
-            ) from error
-
-
-def _is_compilers(error: RuntimeError) -> bool:
-    return any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__)

@@ -13,6 +13,7 @@ from priorscope.diffusion.noise import Noise
 from priorscope.diffusion.schedule import VPSchedule
 from priorscope.errors import InputError
 from priorscope.features.forward import Features
+from priorscope.predictors.compiling import compiler_failures
 from priorscope_depth.primedepth.labeller import Labeller
 from priorscope_depth.primedepth.preimage import LEVEL, PreimageReader
 
@@ -58,7 +59,6 @@ class PrimeDepthModel:
         self.noisy = noisy
         self.task = task
         self.reader = PreimageReader(self.denoiser, labeller.steps, task)
-        self.compiled = False
 
     @property
     def unet(self) -> Any:
@@ -70,10 +70,11 @@ class PrimeDepthModel:
         return self.noisy
 
     def compile(self) -> None:
-        """``torch.compile`` the trained decoder; the U-Net is watched by hooks, which no compiler can see through."""
-        self.labeller.refiner.compile()
-        self.latents.compile()
-        self.compiled = True
+        """``torch.compile`` the depth head, where it does not stream: hooks watch the U-Net, which hides it from one.
+
+        The trained decoder stays as it is: it is asked step by step, and every step has other sizes.
+        """
+        self.latents.compile()  # its decoder is the depth head
 
     def noised(self, latents: torch.Tensor, noise: Noise | None) -> torch.Tensor:
         """Latents at the level that the U-Net is shown."""
@@ -130,7 +131,8 @@ class PrimeDepthModel:
         if members > 1:
             latents, text = (part.repeat_interleave(members, 0) for part in (latents, text))
         x = self.noised(latents, noise)
-        return self.labeller(self.preimage(x, text), text, self.embedding(x))
+        with compiler_failures():
+            return self.labeller(self.preimage(x, text), text, self.embedding(x))
 
 
 def move(model: PrimeDepthModel, device: torch.device, layout: torch.memory_format) -> None:
