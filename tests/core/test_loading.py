@@ -11,7 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priorscope.backbones import AutoencoderSpace, load_component, load_latent_space, locate, prompt_state
+from priorscope.backbones import (
+    AutoencoderSpace,
+    load_component,
+    load_latent_space,
+    locate,
+    prompt_state,
+    save_component,
+)
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.stable_diffusion import load_schedule
 from priorscope.backbones.table import PublishedModel, find_published, unknown_model
@@ -99,6 +106,22 @@ def test_other_containers_give_the_same_weights(tmp_path, make_vae):
         for key, value in expected.items():
             assert loaded[key].dtype == torch.float32
             torch.testing.assert_close(loaded[key], value, atol=atol, rtol=0)
+
+
+def test_saved_and_loaded_again(vae_folder, tmp_path):
+    """Also from channels_last, as networks lie on a GPU; the folder does not tell where the weights were before."""
+    from diffusers import AutoencoderKL
+
+    module = load_component(AutoencoderKL, vae_folder).to(memory_format=torch.channels_last)
+    save_component(module, tmp_path / "new/vae")
+    again = load_component(AutoencoderKL, tmp_path / "new/vae")
+    for key, value in module.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+    assert str(vae_folder) not in (tmp_path / "new/vae/config.json").read_text()
+    save_component(module, tmp_path / "half", dtype=torch.float16)
+    assert {value.dtype for value in load_file(tmp_path / "half" / WEIGHTS).values()} == {torch.float16}
+    with pytest.raises(FileExistsError):
+        save_component(module, tmp_path / "half")
 
 
 def test_full_precision_is_preferred_to_the_half_precision_variant(vae_folder, make_vae):

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "locate": "loading",
         "model_folder": "loading",
         "read_config": "loading",
+        "save_component": "loading",
         "PublishedModel": "table",
         "published_models": "table",
         "find_published": "table",

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from priorscope.backbones.table import PublishedModel, find_published, refuse_by_hand, unknown_model
+from priorscope.data.files import write_text
 from priorscope.errors import InputError
 
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
@@ -189,3 +191,22 @@ def load_component(
     module.eval()
     module.requires_grad_(False)
     return module
+
+
+def save_component(module: Any, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a diffusers module as :func:`load_component` reads it, without the path that it was loaded from.
+
+    Parameters
+    ----------
+    module : ModelMixin
+    folder : Path
+        Must not exist.
+    dtype : torch.dtype
+        Of the written weights.
+    """
+    folder.mkdir(parents=True)
+    module.save_config(folder)
+    config = {key: value for key, value in read_config(folder).items() if key != "_name_or_path"}
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n", overwrite=True)
+    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in module.state_dict().items()}
+    save_file(weights, folder / _WEIGHTS[0], metadata={"format": "pt"})

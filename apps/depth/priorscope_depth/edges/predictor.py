@@ -11,11 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch.nn import functional
 
 from priorscope.backbones.latents import AutoencoderSpace, LatentSpace, load_latent_space
-from priorscope.backbones.loading import load_component, read_config
+from priorscope.backbones.loading import load_component, read_config, save_component
 from priorscope.data.files import write_text
 from priorscope.data.images import check_rgb
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
@@ -158,10 +157,8 @@ class EdgePredictor:
         """Write the model folder, in float32; it must not exist."""
         folder.mkdir(parents=True)
         write_text(folder / "priorscope.json", json.dumps({"kind": _KIND}) + "\n")
-        for name, module in (("unet", self.unet), ("vae", self.latents.vae)):  # type: ignore[attr-defined]
-            module.save_config(folder / name)
-            weights = {key: value.detach().float().cpu().contiguous() for key, value in module.state_dict().items()}
-            save_file(weights, folder / name / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        save_component(self.unet, folder / "unet")
+        save_component(self.latents.vae, folder / "vae")  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def __call__(

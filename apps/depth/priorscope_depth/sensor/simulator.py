@@ -10,10 +10,9 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
 from priorscope.backbones.latents import PatchSpace
-from priorscope.backbones.loading import load_component, read_config
+from priorscope.backbones.loading import load_component, read_config, save_component
 from priorscope.data.files import write_text
 from priorscope.device import inference_layout, resolve_device
 from priorscope.diffusion.condition import Condition
@@ -132,12 +131,10 @@ class SensorSimulator:
 
     def save(self, folder: Path) -> None:
         """Write the model folder, in float32; it must not exist."""
-        (folder / "unet").mkdir(parents=True)
+        folder.mkdir(parents=True)
         about = {"kind": _KIND, "method": self.method, "scale": self.scale}
         write_text(folder / "priorscope.json", json.dumps(about) + "\n")
-        self.unet.save_config(folder / "unet")
-        weights = {key: value.detach().float().cpu().contiguous() for key, value in self.unet.state_dict().items()}
-        save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        save_component(self.unet, folder / "unet")
 
     def condition(self, clean: torch.Tensor) -> Condition:
         """What the network is told of exact depth (B, 1, H, W) in metres."""

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from priorscope.backbones.latents import PatchSpace
+from priorscope.backbones.loading import save_component
 from priorscope.data.files import write_text
 from priorscope.errors import InputError
 from priorscope_depth.predictor import DepthPredictor
@@ -33,12 +34,7 @@ def save_model(
     unet = predictor.latent.denoiser.network.unet  # type: ignore[attr-defined]
     if getattr(unet, "is_folded", False):
         raise InputError("a folded model cannot be saved", remedy="Load it with fold=False.")
-    for name in ("unet", "vae"):
-        (folder / name).mkdir(parents=True)
-    unet.save_config(folder / "unet")
-    dtype = torch.float16 if half else torch.float32
-    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in unet.state_dict().items()}
-    save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    save_component(unet, folder / "unet", dtype=torch.float16 if half else torch.float32)
     space = predictor.latent.latents
     if isinstance(space, PatchSpace):
         write_text(folder / "vae/config.json", f'{{"_class_name": "PatchSpace", "patch": {space.factor}}}\n')
