@@ -12,6 +12,7 @@ from priorscope.errors import InputError
 from priorscope_astro import demo as demonstrating
 from priorscope_astro.data.catalogue import read_catalogue
 from priorscope_astro.data.splits import Splits
+from priorscope_astro.diffusion import spec
 from priorscope_astro.simulator.config import SimulateConfig
 from priorscope_astro.simulator.survey import read_survey, run
 
@@ -89,11 +90,11 @@ def test_bad_options(tmp_path, capsys, options, words):
 
 
 def test_the_bundled_model_is_the_default_once_it_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(demonstrating, "BUNDLED_FOLDER", tmp_path / "tiny-galaxies")
+    monkeypatch.setattr(spec, "BUNDLED_FOLDER", tmp_path / "tiny-galaxies")
     with pytest.raises(InputError, match="no model is bundled here yet"):
-        demonstrating.model_folder("tiny-galaxies")
+        demonstrating._model_folder("tiny-galaxies")
     (tmp_path / "tiny-galaxies").mkdir()
-    assert demonstrating.model_folder("tiny-galaxies") == tmp_path / "tiny-galaxies"
+    assert demonstrating._model_folder("tiny-galaxies") == tmp_path / "tiny-galaxies"
 
 
 def test_a_damaged_file_is_named(model, tmp_path):

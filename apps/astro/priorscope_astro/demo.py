@@ -14,8 +14,8 @@ from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope_astro.accept_config import AcceptConfig
 from priorscope_astro.configs import DemoConfig, EvaluateConfig, GenerateConfig, PlanConfig, SimulateConfig
-from priorscope_astro.demo_config import BUNDLED, BUNDLED_FOLDER
-from priorscope_astro.diffusion.spec import ModelSpec
+from priorscope_astro.demo_config import BUNDLED
+from priorscope_astro.diffusion.spec import ModelSpec, model_folder
 from priorscope_astro.simulator.config import CLASSES, PREVALENCES
 
 #: Share of the demo's survey that is of the rare class; figures are weighted back to nature's.
@@ -33,7 +33,7 @@ def demo(config: DemoConfig) -> int:
         Without a model, for a model of pictures or of another survey, and for numbers that make no sense.
     """
     _check(config)
-    folder = model_folder(config.model)
+    folder = _model_folder(config.model)
     spec = _spec(folder)
     begun = time.monotonic()
     run = demo_folder(config.out, config, "priorscope astro demo")
@@ -56,17 +56,9 @@ def demo(config: DemoConfig) -> int:
     return status
 
 
-def model_folder(name: str) -> Path:
-    """The bundled model, or a run or model folder.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    folder = BUNDLED_FOLDER if name == BUNDLED else Path(name).expanduser()
-    if (folder / "model").is_dir():
-        folder = folder / "model"
+def _model_folder(name: str) -> Path:
+    """The bundled model, or a run or model folder (InputError: there is none)."""
+    folder = model_folder(name)
     if not folder.is_dir():
         raise InputError(
             "no model is bundled here yet" if name == BUNDLED else "no such model folder",
