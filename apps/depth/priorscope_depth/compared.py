@@ -17,29 +17,12 @@ from priorscope_depth.predictor import NativePredictor
 from priorscope_depth.protocols import DepthProtocol, get_compat
 from priorscope_depth.scores import DepthEvaluation
 
-#: Settings of the model under evaluation that mean nothing to another one.
-_OWN: dict[str, Any] = {
-    "family": None,
-    "task": None,
-    "space": None,
-    "steps": None,
-    "caption": "",
-    "caption_file": None,
-    "deterministic": False,
-    "resolution": None,
-    "official_geometry": False,
-    "ensemble": 1,
-    "ensemble_with": None,
-    "ensemble_space": None,
-    "revision": None,
-}
-
 
 def load_compared(config: EvaluateConfig) -> dict[str, ImagePredictor]:
     """The models that ``--compare`` names, before the first image; InputError for those that cannot be measured."""
     loaded = {}
     for model in config.compare:
-        predictor = load_predictor(replace(config.settings, model=model, **_OWN))
+        predictor = load_predictor(replace(config.settings.of_another(model), posterior=config.settings.posterior))
         if predictor.task != "depth":
             raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="Leave it out of --compare.")
         anyway = get_compat(config.compat).name != "priorscope"  # official conventions fit any prediction in any space

@@ -68,6 +68,11 @@ class ModelConfig:
     revision: str | None = None
     """Branch, tag or commit on the hub."""
 
+    def of_another(self, model: str) -> ModelConfig:
+        """Another model by its own defaults, with only what says where and how networks run taken over."""
+        same = ("device", "precision", "tiled_vae", "compile")
+        return ModelConfig(model, **{name: getattr(self, name) for name in same})
+
 
 @dataclass(frozen=True)
 class PredictConfig:

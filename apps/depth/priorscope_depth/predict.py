@@ -67,9 +67,7 @@ def load_predictor(settings: ModelConfig) -> ImagePredictor:
 def _load_average(settings: ModelConfig, other: str) -> ImagePredictor:
     """The first model as asked, the second by its own defaults."""
     first = load_predictor(replace(settings, ensemble_with=None, ensemble_space=None))
-    same = ("device", "precision", "tiled_vae", "compile")
-    second = load_predictor(ModelConfig(other, **{name: getattr(settings, name) for name in same}))
-    return AveragedPredictor(first, second, settings.ensemble_space)
+    return AveragedPredictor(first, load_predictor(settings.of_another(other)), settings.ensemble_space)
 
 
 def _load_transformers(settings: ModelConfig) -> ImagePredictor:
