@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from priorscope.data.arrays import read_array, write_npz
 from priorscope.data.images import find_images, read_image
-from priorscope.diffusion.noise import item_seed
+from priorscope.diffusion.decoupled import LEAST_TIME
 from priorscope.errors import InputError
-from priorscope.training.order import Order
 from priorscope_depth.edges.truth import scene_edges
 from priorscope_depth.scenes import GENERATOR_VERSION, render_scene
+from priorscope_depth.training.crops import CropFeed
 
 #: Kinds of scenes that are drawn for edges, in turn: leaves and grass of the others are edges all over.
 KINDS = ("clutter", "room")
@@ -30,6 +30,11 @@ class EdgePair:
     rgb: NDArray[np.uint8]
     edges: NDArray[np.bool_]
     key: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+        return self.edges.shape
 
 
 def drawn_pairs(folder: Path, seeds: Sequence[int], *, height: int = 192, width: int = 256) -> list[EdgePair]:
@@ -76,42 +81,25 @@ def folder_pairs(folder: Path) -> list[EdgePair]:
     return pairs
 
 
-class EdgeFeed:
+class EdgeFeed(CropFeed[EdgePair]):
     """A :class:`priorscope.training.Feed` of random squares, half of them mirrored.
 
     A batch holds ``image`` (B, 3, s, s) and ``edges`` (B, 1, s, s) in [-1, 1], ``time`` (B,) uniform in (0, 1],
     ``seed`` (B,) for noise, and ``key``.
     """
 
-    def __init__(self, pairs: Sequence[EdgePair], *, crop: int, batch_size: int, seed: int) -> None:
-        small = next((pair for pair in pairs if min(pair.edges.shape) < crop), None)
-        if small is not None:
-            raise InputError(
-                f"{small.key} has {small.edges.shape} pixels", remedy=f"Train on squares smaller than --crop {crop}."
-            )
-        self.pairs = list(pairs)
-        self.crop = crop
-        self.batch_size = batch_size
-        self.seed = seed
-        self.order = Order(len(self.pairs), seed)
-
     def batch(self, step: int, rows: range) -> dict[str, Any]:
-        places = self.order.batch(step, self.batch_size)
         images, edges, times, seeds, keys = [], [], [], [], []
-        for place in (places[row] for row in rows):
-            draw, pair = place.generator(self.seed), self.pairs[place.item]
-            top, left = (int(draw.integers(side - self.crop + 1)) for side in pair.edges.shape)
-            window = np.s_[top : top + self.crop, left : left + self.crop]
-            turn = -1 if draw.random() < 0.5 else 1
+        for pair, window, turn, draw, seed in self.crops(step, rows):
             images.append(torch.from_numpy(pair.rgb[window][:, ::turn].copy()).permute(2, 0, 1))
             edges.append(torch.from_numpy(pair.edges[window][:, ::turn].copy())[None])
             times.append(1 - draw.random())
-            seeds.append(item_seed(place.noise_seed(self.seed), 0))
+            seeds.append(seed)
             keys.append(pair.key)
         return {
             "image": torch.stack(images).float() / 127.5 - 1,
             "edges": torch.stack(edges).float() * 2 - 1,
-            "time": torch.tensor(times, dtype=torch.float64).clamp(min=1e-4),
+            "time": torch.tensor(times, dtype=torch.float64).clamp(min=LEAST_TIME),
             "seed": torch.tensor(seeds),
             "key": keys,
         }

@@ -15,11 +15,11 @@ from priorscope.data.arrays import read_array, write_npy
 from priorscope.data.images import find_images
 from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
-from priorscope.training.order import Order
 from priorscope_depth.pairs.maps import MAP_SUFFIXES, read_depth
 from priorscope_depth.scenes import GENERATOR_VERSION, render_scene
 from priorscope_depth.sensor.codec import LogDepth
 from priorscope_depth.sensor.structured_light import StructuredLight
+from priorscope_depth.training.crops import CropFeed
 
 #: Kinds of scenes within a sensor's range, in turn.
 KINDS = ("clutter", "room")
@@ -32,6 +32,11 @@ class SensorPair:
     clean: NDArray[np.float32]
     scan: NDArray[np.float32]
     key: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+        return self.clean.shape
 
 
 def drawn_scans(
@@ -99,37 +104,20 @@ def residual_spread(pairs: Sequence[SensorPair], codec: LogDepth) -> float:
     return spread
 
 
-class SensorFeed:
+class SensorFeed(CropFeed[SensorPair]):
     """A :class:`priorscope.training.Feed` of random squares, half of them upside down.
 
     Never mirrored: shadows fall to one side. A batch holds ``clean`` and ``scan`` (B, 1, s, s) in metres, ``level``
     (B,) from 0 to 999, ``seed`` (B,) for noise, and ``key``.
     """
 
-    def __init__(self, pairs: Sequence[SensorPair], *, crop: int, batch_size: int, seed: int) -> None:
-        small = next((pair for pair in pairs if min(pair.clean.shape) < crop), None)
-        if small is not None:
-            raise InputError(
-                f"{small.key} has {small.clean.shape} pixels", remedy=f"Train on squares smaller than --crop {crop}."
-            )
-        self.pairs = list(pairs)
-        self.crop = crop
-        self.batch_size = batch_size
-        self.seed = seed
-        self.order = Order(len(self.pairs), seed)
-
     def batch(self, step: int, rows: range) -> dict[str, Any]:
-        places = self.order.batch(step, self.batch_size)
         cleans, scans, levels, seeds, keys = [], [], [], [], []
-        for place in (places[row] for row in rows):
-            draw, pair = place.generator(self.seed), self.pairs[place.item]
-            top, left = (int(draw.integers(side - self.crop + 1)) for side in pair.clean.shape)
-            window = np.s_[top : top + self.crop, left : left + self.crop]
-            turn = -1 if draw.random() < 0.5 else 1
+        for pair, window, turn, draw, seed in self.crops(step, rows):
             cleans.append(torch.from_numpy(pair.clean[window][::turn].copy())[None])
             scans.append(torch.from_numpy(pair.scan[window][::turn].copy())[None])
             levels.append(float(draw.integers(1000)))
-            seeds.append(item_seed(place.noise_seed(self.seed), 0))
+            seeds.append(seed)
             keys.append(pair.key)
         return {
             "clean": torch.stack(cleans),
