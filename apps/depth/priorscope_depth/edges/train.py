@@ -43,9 +43,9 @@ def train_edges(config: TrainEdgesConfig) -> FitResult:
     result = _stage(config, "autoencoder", EdgeAutoencoderTask(predictor, shown), feed, first)
     if not result.finished:
         return result
-    unet = predictor.unet
-    predictor = EdgePredictor.from_pretrained(result.model, device=config.loop.device, precision="float32")
-    predictor.unet.load_state_dict(unet.state_dict())
+    # its U-Net is still as it was made; of several processes each has its own device
+    where = str(make_accelerator(config.loop).device)
+    predictor = EdgePredictor.from_pretrained(result.model, device=where, precision="float32")
     return _stage(config, "diffusion", EdgeTask(predictor, held_out), feed, config.loop)
 
 
