@@ -128,8 +128,9 @@ def test_broken(written, write_json):
             DairV2X(written).read(index, **how)
 
     path = written / "cooperative/label_world/000100.json"
-    write_json(path, [{"type": "Car", "world_8_points": [[1, 2, 3]]}])
-    refuses(r"\[0\] world_8_points' is not 8 x 3 finite numbers")
+    for wrong in ([[1, 2, 3]], [[1, 2, 10**400]] * 8):
+        write_json(path, [{"type": "Car", "world_8_points": wrong}])
+        refuses(r"\[0\] world_8_points' is not 8 x 3 finite numbers")
     path.write_text("[{")
     refuses("is not valid JSON")
     path = written / "vehicle-side/calib/novatel_to_world/000101.json"

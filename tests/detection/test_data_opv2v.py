@@ -177,6 +177,7 @@ def test_a_sweep_without_points(write_opv2v):
         ({"lidar_pose": None}, "not six finite numbers"),
         ({"lidar_pose": [1, 2, 3]}, "not six finite numbers"),
         ({"lidar_pose": [1, 2, 3, 0, float("nan"), 0]}, "not six finite numbers"),
+        ({"lidar_pose": [1, 2, 3, 0, 10**400, 0]}, "not six finite numbers"),
         ({"lidar_pose": [[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "no rigid 4x4 matrix"),
         ({"vehicles": [1]}, "no table by id"),
         ({"vehicles": {3: {"location": [0, 0, 0]}}}, "vehicles 3: its 'angle'"),

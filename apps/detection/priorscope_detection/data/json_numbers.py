@@ -21,7 +21,7 @@ def numbers_of(value: Any, shape: tuple[int, ...], key: str, path: Path) -> Arra
     """
     try:
         found = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = np.full(1, np.nan)
     if found.size != int(np.prod(shape)) or not np.isfinite(found).all():
         raise InputError(f"its {key!r} is not {' x '.join(map(str, shape))} finite numbers", path=path)

@@ -87,7 +87,7 @@ def _is_matrix(value: Any) -> bool:
 def _numbers(value: Any, count: int) -> Array | None:
     try:
         numbers = np.array([float(part) for part in value], dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
 
