@@ -458,6 +458,7 @@ def test_flux_with_classifiers_trained_on_the_spot(drawn, simulated_survey, tmp_
         (["--train-classifiers"], "without splits"),
         (["--classifier", "nowhere"], "priorscope.json"),
         (["--compare", "focal=nowhere"], "priorscope.json"),
+        (["--classifier", "nowhere", "--compare", "given=nowhere"], "two classifiers 'given'"),
         (["--prevalence", "quasar=0.1"], "names the class 'quasar'"),
         (["--features", "os:nothing"], "has no attribute 'nothing'"),
         (["--accepted-only"], "no catalogue"),

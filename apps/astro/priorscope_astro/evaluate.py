@@ -27,6 +27,8 @@ from priorscope_astro.evaluation_config import EvaluateConfig, shares
 from priorscope_astro.memorisation import memorisation
 
 _QUANTILE = 0.05
+#: What the classifier of --classifier is called.
+_GIVEN = "given"
 #: Galaxies that are classified at a time.
 _BLOCK = 512
 
@@ -98,8 +100,8 @@ def check_inputs(config: EvaluateConfig, generated: Sample, real: Real, splits: 
     Raises
     ------
     InputError
-        Classes or galaxies that are not there, a classifier or a function that cannot be loaded, test galaxies that
-        would be learnt.
+        Classes or galaxies that are not there, a classifier or a function that cannot be loaded, two classifiers of one
+        name, test galaxies that would be learnt.
     """
     labels = real.galaxies.labels or ()
     rows = _rows_of_splits(real, splits, config)
@@ -107,7 +109,7 @@ def check_inputs(config: EvaluateConfig, generated: Sample, real: Real, splits: 
     classifying.natural_shares([name for name in labels if name], shares(config.prevalence))
     if config.train_classifiers:
         _refuse_learning(generated, real, rows["train"])
-    for folder in (config.classifier, *assignments(config.compare, "--compare").values()):
+    for folder in (config.classifier, *_compared(config).values()):
         if folder is not None:
             classifying.load_classifier(folder)
     if config.features not in ("auto", "classifier", "morphology"):
@@ -260,7 +262,7 @@ def _classifiers(
     """Name -> network; the first was never trained on generated galaxies."""
     folders: dict[str, Path] = {}
     if config.classifier is not None:
-        folders["given"] = config.classifier
+        folders[_GIVEN] = config.classifier
     if config.train_classifiers:
         _refuse_learning(findings.generated, real, rows["train"])
         samples = [real.sample(rows[name]) for name in ("train", "validation")]
@@ -274,17 +276,24 @@ def _classifiers(
             seed=config.seed,
             device="auto" if config.device.startswith("cuda:") else config.device,
         )
-    more = assignments(config.compare, "--compare")
-    for name, folder in more.items():
-        if name in folders:
-            raise InputError(f"--compare calls two classifiers {name!r}", remedy="Use another name.")
-        folders[name] = Path(folder)
+    folders |= _compared(config)
     models = {name: classifying.load_classifier(folder, config.device) for name, folder in folders.items()}
     if models and config.classifier is None and not config.train_classifiers:
         findings.notes.append("Agreement needs a classifier that never saw a generated galaxy: --classifier.")
     elif models:
         findings.classifier = next(iter(models))
     return models
+
+
+def _compared(config: EvaluateConfig) -> dict[str, Path]:
+    """The classifiers of --compare; none has the name of another."""
+    taken = {_GIVEN} if config.classifier is not None else set()
+    taken |= set(training.ARMS) if config.train_classifiers else set()
+    more = assignments(config.compare, "--compare")
+    for name in more:
+        if name in taken:
+            raise InputError(f"--compare calls two classifiers {name!r}", remedy="Use another name.")
+    return {name: Path(folder) for name, folder in more.items()}
 
 
 def _refuse_learning(generated: Sample, real: Real, train: NDArray[np.int64]) -> None:

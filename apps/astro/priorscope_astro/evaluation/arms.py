@@ -19,6 +19,8 @@ from priorscope_astro.classifier.train import train_classifier
 from priorscope_astro.evaluation.look import Look, pictures_of
 from priorscope_astro.evaluation.sample import Sample
 
+#: What the classifiers are called.
+ARMS = ("real", "real, balanced", "real + generated")
 _SIDE_UNIT = 8
 
 
@@ -52,9 +54,9 @@ def train_arms(
     seed: int,
     device: str,
 ) -> dict[str, Path]:
-    """Train on real galaxies (``real``), on these with classes balanced (``real, balanced``), and with generated ones.
+    """Train :data:`ARMS`: on real galaxies, on these with classes balanced, and on these with generated ones.
 
-    The last is ``real + generated``, where there are some. All see as many batches, of the same size. The classes are
+    The last only where there are some. All see as many batches, of the same size. The classes are
     those of the real training galaxies.
 
     Returns
@@ -84,11 +86,12 @@ def train_arms(
     )
     config = ClassifierConfig(widths=widths, loop=loop)
     balanced = replace(config, sampling="balanced")
-    arms = {"real": (learnt, config), "real, balanced": (learnt, balanced)}
+    real, even, both = ARMS
+    arms = {real: (learnt, config), even: (learnt, balanced)}
     if generated is not None:
         more = examples_of(generated, look, classes)
         if len(more):
-            arms["real + generated"] = learnt.joined(more), config
+            arms[both] = learnt.joined(more), config
     models = {}
     for name, (examples, how) in arms.items():
         folder = out / name.replace(" + ", "-and-").replace(", ", "-")
