@@ -157,7 +157,7 @@ class AutoencoderSpace(LatentSpace):
             raise InputError(
                 f"an image of {image.shape[-2]} x {image.shape[-1]} is smaller than one latent pixel, "
                 f"{self.factor} x {self.factor}",
-                remedy="Process it at a higher resolution, or with padding (not Lotus' official geometry).",
+                remedy="Process it at a higher resolution, or with padding (not in the official geometry).",
             )
         return self.vae.encode(image.to(self.vae.dtype)).latent_dist
 

@@ -21,22 +21,19 @@ def load_primedepth(settings: ModelConfig) -> PrimeDepthPredictor:
     InputError
         Options of other families; what :meth:`PrimeDepthPredictor.load` refuses.
     """
-    from priorscope_depth.primedepth.predictor import RESOLUTION, PrimeDepthPredictor, official_geometry
+    from priorscope_depth.primedepth.predictor import PrimeDepthPredictor, official_geometry
 
     for name, value in (("family", settings.family), ("steps", settings.steps)):
         if value is not None:
             raise InputError(f"--{name} {value} for PrimeDepth, which looks once", remedy=f"Leave out --{name}.")
     if settings.task not in (None, "depth") or settings.space not in (None, "disparity"):
         raise InputError("PrimeDepth predicts depth, in disparity space", remedy="Leave out --task and --space.")
-    geometry = None
-    if settings.official_geometry:
-        geometry = official_geometry(RESOLUTION if settings.resolution is None else settings.resolution)
     predictor = PrimeDepthPredictor.load(
         settings.model,
         captions=captions_of(settings),
         posterior=settings.posterior,
         deterministic=settings.deterministic,
-        geometry=geometry,
+        geometry=official_geometry() if settings.official_geometry else None,
         resolution=settings.resolution,
         device=settings.device,
         precision=settings.precision,

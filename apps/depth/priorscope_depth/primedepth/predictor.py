@@ -31,17 +31,17 @@ from priorscope_depth.primedepth.source import PRIMEDEPTH, find_checkpoint
 RESOLUTION = 1024
 
 
-def own_geometry(resolution: int = RESOLUTION) -> Geometry:
+def own_geometry() -> Geometry:
     """Ours: whole latents at every level of the U-Net, by padding, so that nothing of the picture is lost."""
-    return Geometry(resolution, upscale=False, multiple=64)
+    return Geometry(RESOLUTION, upscale=False, multiple=64)
 
 
-def official_geometry(resolution: int = RESOLUTION) -> Geometry:
+def official_geometry() -> Geometry:
     """The authors' (parity): no padding, so that the autoencoder drops up to 7 rows and columns.
 
     Their result is short of those rows; ours is stretched to the picture's size.
     """
-    return Geometry(resolution, upscale=False, multiple=1, back_antialias=False)
+    return Geometry(RESOLUTION, upscale=False, multiple=1, back_antialias=False)
 
 
 class PrimeDepthPredictor(ImagePredictor):
@@ -115,7 +115,7 @@ class PrimeDepthPredictor(ImagePredictor):
         geometry : Geometry, optional
             Default: :func:`own_geometry`.
         resolution : int, optional
-            Longer side that larger images are brought to; 0: none is.
+            Longer side that larger images are brought to, whatever the geometry says; 0: none is.
         device, precision, tiled_vae, compile, revision
             As for the other predictors. The U-Net works in ``precision``, the rest in float32.
 
@@ -131,8 +131,8 @@ class PrimeDepthPredictor(ImagePredictor):
                 raise InputError("a model trained here knows the empty prompt only", path=folder)
             model, own = load_trained(folder, posterior=posterior, noisy=not deterministic)
             move(model, where, inference_layout(where))
-            asked = geometry or (own if resolution is None else replace(own, resolution=resolution))
             # a small model works at its own resolution on every benchmark
+            asked = _at(geometry or own, resolution)
             return cls(model, geometry=asked, benchmark_geometry=own, name=str(source), device=where)
         path = find_checkpoint(source, revision=revision)
         sizes = Architecture.of(path)
@@ -152,14 +152,11 @@ class PrimeDepthPredictor(ImagePredictor):
         move(model, where, inference_layout(where))
         if compile:
             model.compile()
-        geometry = geometry or own_geometry()
-        if resolution is not None:
-            geometry = replace(geometry, resolution=resolution)
         return cls(
             model,
             captions=captions,
             states=states,
-            geometry=geometry,
+            geometry=_at(geometry or own_geometry(), resolution),
             name=PRIMEDEPTH.name if find_published(str(source), [PRIMEDEPTH]) else path.stem,
             device=where,
             remarks=networks.notes,
@@ -234,11 +231,6 @@ class PrimeDepthPredictor(ImagePredictor):
         ensemble: int = 1,
     ) -> list[Prediction]:
         image, frame = self.geometry.prepare(rgb.to(self.device, torch.float32) * 2 - 1)
-        if min(image.shape[-2:]) < self.model.latents.factor:
-            raise InputError(
-                f"a picture of {image.shape[-2]} x {image.shape[-1]} is smaller than one latent pixel",
-                remedy="Process it with padding (not in the official geometry).",
-            )
         members = [f"{item}/{member}" for item in items for member in range(ensemble)]
         raw = self.model(
             image,
@@ -257,6 +249,10 @@ class PrimeDepthPredictor(ImagePredictor):
             values = _stretched(self.geometry.restore(values, frame)[0])
             predictions.append(Prediction(values, uncertainty, {"caption": caption or "empty"}))
         return predictions
+
+
+def _at(geometry: Geometry, resolution: int | None) -> Geometry:
+    return geometry if resolution is None else replace(geometry, resolution=resolution)
 
 
 def _stretched(values: torch.Tensor) -> torch.Tensor:
