@@ -116,6 +116,14 @@ def test_saved_and_loaded_again(pairs, tmp_path):
         SensorSimulator.from_pretrained(tmp_path / "none")
 
 
+def test_named_after_its_run(tmp_path, monkeypatch):
+    """OUT/model is called OUT, also by a path that does not say so."""
+    SensorSimulator.new("sampled", 0.02).save(tmp_path / "kinect/model")
+    monkeypatch.chdir(tmp_path / "kinect")
+    for folder in (tmp_path / "kinect/model", "model"):
+        assert SensorSimulator.from_pretrained(folder, device="cpu").name == "kinect"
+
+
 def test_judge_by_hand():
     exact = [np.full((10, 10), depth) for depth in (1.2, 2.5)]
     its = [depth + 0.01 for depth in exact]

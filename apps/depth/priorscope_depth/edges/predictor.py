@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from priorscope.backbones.latents import AutoencoderSpace, LatentSpace, load_latent_space
-from priorscope.backbones.loading import load_component, read_config, save_component
+from priorscope.backbones.loading import load_component, save_component
 from priorscope.data.files import write_text
 from priorscope.data.images import check_rgb
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
@@ -25,6 +25,7 @@ from priorscope.diffusion.sampling import sample
 from priorscope.errors import InputError
 from priorscope.predictors.geometry import Geometry
 from priorscope.predictors.tiling import predict_tiled
+from priorscope_depth.trained import read_trained
 
 #: The small autoencoder of edge maps, three levels (a quarter of the size) as published, but narrow.
 SMALL_VAE: dict[str, Any] = {
@@ -137,21 +138,14 @@ class EdgePredictor:
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         folder = Path(folder)
-        if not folder.is_dir():
-            what = "is a file, not a model folder" if folder.exists() else "no such model folder"
-            raise InputError(
-                what,
-                path=folder,
-                remedy="Train one (priorscope depth train-edges); DiffusionEdge's published .pt files are not read.",
-            )
-        if read_config(folder, "priorscope.json").get("kind") != _KIND:
-            raise InputError("is not an edge model", path=folder, remedy="Give the model folder of train-edges.")
+        unread = "DiffusionEdge's published .pt files are not read."
+        _, name = read_trained(folder, _KIND, what="an edge model", command="train-edges", unread=unread)
         where = resolve_device(device)
         space = load_latent_space(folder / "vae").to(where)
         wanted = {"in_channels": space.channels + 3 * space.factor**2, "out_channels": 2 * space.channels}
         unet = load_component(UNet2DModel, folder / "unet", dtype=resolve_dtype(precision, where), expect=wanted)
         unet.to(where, memory_format=inference_layout(where))
-        return cls(unet, space, name=folder.name if folder.name != "model" else folder.parent.name, device=where)
+        return cls(unet, space, name=name, device=where)
 
     def save(self, folder: Path) -> None:
         """Write the model folder, in float32; it must not exist."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -71,7 +70,7 @@ def _sensor(config: SensorConfig) -> tuple[Callable[[np.ndarray, int], np.ndarra
         return StructuredLight().scan, HAND_MADE
     from priorscope_depth.sensor.simulator import SensorSimulator
 
-    simulator = SensorSimulator.from_pretrained(Path(config.model), device=config.device)
+    simulator = SensorSimulator.from_pretrained(config.model, device=config.device)
 
     def scan(depth: np.ndarray, seed: int) -> np.ndarray:
         return simulator(depth, seed=seed, steps=config.steps)[0]

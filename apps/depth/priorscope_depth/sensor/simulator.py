@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from priorscope.backbones.latents import PatchSpace
-from priorscope.backbones.loading import load_component, read_config, save_component
+from priorscope.backbones.loading import load_component, save_component
 from priorscope.data.files import write_text
 from priorscope.device import inference_layout, resolve_device
 from priorscope.diffusion.condition import Condition
@@ -26,6 +26,7 @@ from priorscope.predictors.geometry import Geometry
 from priorscope_depth.sensor.codec import LogDepth
 from priorscope_depth.sensor.configs import Method
 from priorscope_depth.sensor.structured_light import checked_depth
+from priorscope_depth.trained import read_trained
 
 #: The small network; the published one is Stable Diffusion 2.1 with a ControlNet for the exact depth.
 SMALL_UNET: dict[str, Any] = {
@@ -116,17 +117,11 @@ class SensorSimulator:
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         folder = Path(folder)
-        if not folder.is_dir():
-            what = "is a file, not a model folder" if folder.exists() else "no such model folder"
-            raise InputError(what, path=folder, remedy="Train one: priorscope depth train-sensor.")
-        about = read_config(folder, "priorscope.json")
-        if about.get("kind") != _KIND:
-            raise InputError("is not a sensor model", path=folder, remedy="Give the model folder of train-sensor.")
+        about, name = read_trained(folder, _KIND, what="a sensor model", command="train-sensor")
         where = resolve_device(device)
         wanted = {"in_channels": SCAN.channels + CLEAN.channels, "out_channels": SCAN.channels}
         unet = load_component(UNet2DModel, folder / "unet", expect=wanted)
         unet.to(where, memory_format=inference_layout(where))
-        name = folder.name if folder.name != "model" else folder.parent.name
         return cls(unet, about["method"], about["scale"], name=name, device=where)
 
     def save(self, folder: Path) -> None:
