@@ -44,7 +44,7 @@ class EdgesConfig:
     seed: int = 0
     """Fixes every result; an image's noise derives from it and the image's name."""
     batch_size: int = 4
-    """Tiles or members of an ensemble a call."""
+    """Tiles a call."""
     overwrite: bool = False
     """Replace results that are there already."""
 

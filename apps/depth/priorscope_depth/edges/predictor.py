@@ -185,7 +185,7 @@ class EdgePredictor:
         blend : {"feather", "count"}
             See :func:`~priorscope.predictors.predict_tiled`.
         batch_size : int
-            Tiles or members a call. Does not change the result.
+            Tiles a call. Does not change the result.
         """
         pictures = [images] if isinstance(images, np.ndarray) else list(images)
         for picture in pictures:
