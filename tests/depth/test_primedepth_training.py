@@ -72,6 +72,11 @@ def test_preimages_are_computed_once_and_equal():
     first = cache(images, [4, 7, 9])
     again = cache(images[[2, 0]], [9, 4])
     assert cache.computed == 3
+    size = cache.used // 3
+    twice = cache(images[[1, 0, 1]], [5, 4, 5])  # at the seam of two passes
+    assert (cache.computed, cache.used) == (4, 4 * size)
+    for value in twice.values():
+        assert torch.equal(value[0], value[2])
     for name, value in first.items():
         assert torch.equal(again[name], value[[2, 0]])
     none = PreimageCache(model, seed=0, limit=0)

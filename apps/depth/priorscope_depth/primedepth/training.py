@@ -119,20 +119,20 @@ class PreimageCache:
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, views: Sequence[int]) -> Features:
         """Preimages (B, C, h, w) of images (B, 3, H, W) in [-1, 1] with these numbers."""
-        new = [row for row, view in enumerate(views) if view not in self.kept]
+        new = {view: row for row, view in enumerate(views) if view not in self.kept}  # a view may be there twice
         fresh: dict[int, Features] = {}
         if new:
-            latents = self.model.latents.encode(images[new]).float()
-            noise = Noise.per_item([item_seed(self.seed, views[row]) for row in new])
+            latents = self.model.latents.encode(images[list(new.values())]).float()
+            noise = Noise.per_item([item_seed(self.seed, view) for view in new])
             text = self.model.text.expand(len(new), -1, -1)
             maps = self.model.preimage(self.model.noised(latents, noise), text)
             self.computed += len(new)
-            for place, row in enumerate(new):
+            for place, view in enumerate(new):
                 mine = {name: value[place].to("cpu", torch.float16) for name, value in maps.items()}
-                fresh[views[row]] = mine
+                fresh[view] = mine
                 size = sum(value.nbytes for value in mine.values())
                 if self.used + size <= self.limit:
-                    self.kept[views[row]] = mine
+                    self.kept[view] = mine
                     self.used += size
         parts = [fresh.get(view) or self.kept[view] for view in views]
         return {name: torch.stack([part[name] for part in parts]).to(images.device).float() for name in parts[0]}
