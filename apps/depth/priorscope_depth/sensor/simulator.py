@@ -67,7 +67,6 @@ class SensorSimulator:
         How it is asked: by DDIM from noise, or in one call on noise.
     scale : float
         Standard deviation of the residuals it was trained on; the network works on residuals divided by it.
-    codec : LogDepth, optional
     name : str
     device : torch.device
     """
@@ -78,7 +77,6 @@ class SensorSimulator:
         method: Method,
         scale: float,
         *,
-        codec: LogDepth | None = None,
         name: str = "new",
         device: torch.device | str = "cpu",
     ) -> None:
@@ -89,7 +87,7 @@ class SensorSimulator:
         self.unet = unet
         self.method: Method = method
         self.scale = float(scale)
-        self.codec = codec or LogDepth()
+        self.codec = LogDepth()
         self.name = name
         self.device = torch.device(device)
         self.denoiser = Denoiser(SensorNetwork(unet), VPSchedule.from_betas(), "sample")

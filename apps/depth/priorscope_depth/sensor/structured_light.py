@@ -74,9 +74,7 @@ class StructuredLight:
         off = {"shadow": False, "border": 0.0, "grazing": 0.0, "noise": 0.0, "step": 0.0, "near": 0.0, "far": np.inf}
         return cls(**(off | changes))  # type: ignore[arg-type]
 
-    def scan(
-        self, depth: NDArray[np.floating], seed: int, *, normals: NDArray[np.floating] | None = None
-    ) -> NDArray[np.float32]:
+    def scan(self, depth: NDArray[np.floating], seed: int) -> NDArray[np.float32]:
         """What the sensor reports.
 
         Parameters
@@ -85,8 +83,6 @@ class StructuredLight:
             Exact planar depth in metres; 0 where there is none.
         seed : int
             Fixes what is drawn.
-        normals : ndarray (H, W, 3), optional
-            Unit, x right, y up, z towards the viewer. Default: worked out from the depth.
 
         Returns
         -------
@@ -105,8 +101,9 @@ class StructuredLight:
         if self.border:
             measured &= ~(self._on_two_surfaces(disparity, known) & (lost < self.border))
         if self.grazing:
-            normals = normals_of(depth, self.focal) if normals is None else normals
-            cosine = np.abs(np.einsum("hwk,hwk->hw", normals, -self._rays(depth.shape)))
+            sight = rays_of(depth.shape, self.focal)
+            sight /= np.linalg.norm(sight, axis=-1, keepdims=True)
+            cosine = np.abs(np.einsum("hwk,hwk->hw", normals_of(depth, self.focal), sight))
             chance = np.clip(2 - cosine / self.grazing, 0, 1)
             measured &= ~(flat < chance)
         pixels = depth.shape[1] / 640
@@ -149,11 +146,6 @@ class StructuredLight:
         values = np.where(known, disparity * 640 / disparity.shape[1], 0)
         size = self.window
         return known & (maximum_filter(values, size) - minimum_filter(values, size) > 1 + 0.5 * (size - 1))
-
-    def _rays(self, shape: tuple[int, int]) -> NDArray[np.float64]:
-        """Unit directions of sight, (H, W, 3), in the frame of the normals."""
-        rays = rays_of(shape, self.focal)
-        return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
 
 def checked_depth(depth: NDArray[np.floating]) -> NDArray[np.float64]:
