@@ -38,7 +38,7 @@ from evidence_rows import EvidenceRows
 from numpy.typing import NDArray
 
 from priorscope.diffusion.condition import Condition
-from priorscope.diffusion.noise import Noise, item_seed
+from priorscope.diffusion.noise import Noise
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER, LoopConfig
@@ -140,23 +140,18 @@ class Evidence:
                 self.write_edges("autoencoder", [rebuilt_edges(predictor, pair) for pair in test], test)
             self.generate("diffusion", predictor, test, train_cpu_seconds=seconds)
         if self.rows.lacks(part="edges", method="regression"):
-            model = EdgePredictor.from_pretrained(self.out / "edges/autoencoder/model", device="cpu")
-            fresh = EdgePredictor.new(seed=item_seed(SEED, 0))
-            predictor = RegressionPredictor(fresh.unet, model.latents, name="regression")
+            # its U-Net is as it was made, and as the diffusion's began
+            start = EdgePredictor.from_pretrained(self.out / "edges/autoencoder/model", device="cpu")
             feed = EdgeFeed(train, crop=96, batch_size=LOOP.batch_size, seed=SEED)
-            run = lambda: self.fit_regression(RegressionTask(predictor), feed)  # noqa: E731
-            seconds = self.train(run, self.out / "edge-regression")
-            self.generate("regression", predictor, test, train_cpu_seconds=seconds)
+            out = self.out / "edge-regression"
+            seconds = self.train(lambda: self.fit_regression(RegressionTask(start), feed, out), out)
+            trained = RegressionPredictor.from_pretrained(out / "model", device="cpu")
+            self.generate("regression", trained, test, train_cpu_seconds=seconds)
 
-    def fit_regression(self, task: RegressionTask, feed: EdgeFeed) -> FitResult:
+    def fit_regression(self, task: RegressionTask, feed: EdgeFeed, out: Path) -> FitResult:
         config = self.loop(EDGE_STEPS)
-        run = RunFolder.create(self.out / "edge-regression", config, resume=True, may_differ=MAY_DIFFER)
-        result = fit(task, feed, config, run, make_accelerator(config))
-        task.eval()
-        # the average of the weights is what is saved, and what diffusion is measured with
-        task.predictor.unet = EdgePredictor.from_pretrained(result.model, device="cpu").unet
-        task.predictor.denoiser.network.unet = task.predictor.unet  # type: ignore[attr-defined]
-        return result
+        run = RunFolder.create(out, config, resume=True, may_differ=MAY_DIFFER)
+        return fit(task, feed, config, run, make_accelerator(config))
 
     def generate(self, name: str, predictor: EdgePredictor, test: Sequence[EdgePair], **more: Any) -> None:
         begin = time.process_time()
