@@ -200,7 +200,13 @@ def test_safetensors_is_the_same(checkpoint, state, predictor, tmp_path):
     save_file(state, tmp_path / "tiny.safetensors")
     SIZES_SMALL.save(tmp_path / SIZES)
     converted = PrimeDepthPredictor.load(tmp_path, device="cpu")
-    np.testing.assert_array_equal(converted(PHOTO).values, predictor(PHOTO).values)
+    for part in (lambda model: model.unet, lambda model: model.latents.vae, lambda model: model.labeller):
+        expected, found = (part(of.model).state_dict() for of in (predictor, converted))
+        assert found.keys() == expected.keys() and len(found) > 10
+        for key, value in expected.items():
+            assert torch.equal(found[key], value), key
+    # equal weights at other places of memory: how a processor adds them up may depend on their alignment
+    np.testing.assert_allclose(converted(PHOTO).values, predictor(PHOTO).values, atol=1e-5)
 
 
 def test_segmentation_head_is_dropped_and_said(predictor, broken):

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from priorscope.backbones.pages import give_back
 from priorscope.errors import InputError
 
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
@@ -30,6 +31,16 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     except (SafetensorError, OSError) as error:
         raise InputError(f"cannot be read: {error}", path=path, remedy="Download it again.") from None
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def cast(state: Mapping[str, torch.Tensor], dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    """Weights in ``dtype``; where that takes a copy, the file's own pages are given back to the system."""
+    converted = {}
+    for key, value in state.items():
+        converted[key] = value.to(dtype)
+        if converted[key] is not value:
+            give_back([value])  # else the whole file stays in memory beside the network
+    return converted
 
 
 def filled(module: ModuleT, state: Mapping[str, torch.Tensor], path: Path) -> ModuleT:

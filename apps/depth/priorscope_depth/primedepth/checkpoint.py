@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 
 from priorscope.backbones.latents import AutoencoderSpace
 from priorscope.backbones.ldm_names import clip_text_name, split_attention, take, unet_names, vae_name
-from priorscope.backbones.pages import give_back
-from priorscope.backbones.state_dict import filled
+from priorscope.backbones.state_dict import cast, filled
 from priorscope.data.torch_pickle import load_mapped
 from priorscope.errors import InputError
 from priorscope_depth.primedepth.architecture import Architecture
@@ -172,11 +171,11 @@ def read_networks(
             labeller = Labeller(sizes)
         names = unet_names(unet.state_dict(), sizes.unet["layers_per_block"])
         levels = len(sizes.vae["block_out_channels"])
-        filled(unet, _cast(take(unet.state_dict(), parts["unet"], names.__getitem__), dtype), path)
-        filled(vae, _cast(take(vae.state_dict(), parts["vae"], lambda key: vae_name(key, levels)), None), path)
+        filled(unet, cast(take(unet.state_dict(), parts["unet"], names.__getitem__), dtype), path)
+        filled(vae, cast(take(vae.state_dict(), parts["vae"], lambda key: vae_name(key, levels))), path)
         head_levels = len(sizes.head["block_out_channels"])
         own = take(labeller.state_dict(), parts["labeller"], lambda key: labeller_name(key, head_levels))
-        filled(labeller, _cast(own, None), path)
+        filled(labeller, cast(own), path)
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
     set_epsilon(vae.encoder)
@@ -202,7 +201,7 @@ def read_text_encoder(path: Path, architecture: Architecture | None = None) -> A
             raise InputError(f"has no keys {PREFIXES['text']}*")
         with torch.device("meta"):
             model = CLIPTextModel(CLIPTextConfig(**sizes.text))
-        filled(model, _cast(take(model.state_dict(), split_attention(weights), clip_text_name), None), path)
+        filled(model, cast(take(model.state_dict(), split_attention(weights), clip_text_name)), path)
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
     # a buffer that is in no state dict: it was made on the meta device
@@ -219,13 +218,3 @@ def vae_config(architecture: Architecture) -> dict[str, Any]:
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         **architecture.vae,
     }
-
-
-def _cast(state: State, dtype: torch.dtype | None) -> State:
-    """Weights in ``dtype`` (None: float32); what was copied for it is given back to the system."""
-    cast = {}
-    for key, value in state.items():
-        cast[key] = value.to(dtype or torch.float32)
-        if cast[key] is not value:
-            give_back([value])
-    return cast

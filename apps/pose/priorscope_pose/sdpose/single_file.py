@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from priorscope.backbones.latents import AutoencoderSpace
-from priorscope.backbones.pages import give_back
 from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE, TASK_SWITCHER
+from priorscope.backbones.state_dict import cast
 from priorscope.errors import InputError
 from priorscope_pose.sdpose.head import HeatmapHead
 
@@ -163,10 +163,5 @@ def _fill(cls: Any, config: dict[str, Any], weights: Weights, dtype: torch.dtype
     words = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in problems.items() if keys]
     if words:
         raise InputError(f"the weights do not fit {cls.__name__}: {'; '.join(words)}")
-    converted = {}
-    for key, value in weights.items():
-        converted[key] = value.to(dtype)
-        if converted[key] is not value:
-            give_back([value])  # else the whole file stays in memory beside the network
-    network.load_state_dict(converted, assign=True)
+    network.load_state_dict(cast(weights, dtype), assign=True)
     return network.eval().requires_grad_(False)
