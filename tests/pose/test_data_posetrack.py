@@ -124,6 +124,9 @@ def test_annolist(written):
         (annolist(id=[15]), "frame 0, person 0 has a joint of id 15"),
         (annolist(x=None), "has an 'annolist' of another form"),
         ({"annolist": [{"annorect": []}]}, "has an 'annolist' of another form .KeyError: 'image'."),
+        (annolist(id=["head"]), "has an 'annolist' of another form .ValueError"),
+        (annolist(x=["left"]), "has an 'annolist' of another form .ValueError"),
+        (frames(track_id="a"), "annotation 100: its track_id is 'a', no whole number"),
         (annolist(x=[float("nan")]), "frame 0, person 0 has a joint that is not finite"),
     ],
 )

@@ -92,7 +92,8 @@ def test_cocos_own_tool_reads_our_file_alike(tmp_path):
                     "bbox": [*corner, *size],
                     "area": size.prod() * 0.6,
                     "keypoints": points.ravel().tolist(),
-                    "num_keypoints": int((points[:, 2] > 0).sum()),
+                    # as in the file, also where it says otherwise than the key points themselves: 0 is ignored
+                    "num_keypoints": int((points[:, 2] > 0).sum()) if len(people) % 7 else 0,
                 }
             )
             rows.append((image, points[:, :2] + generator.normal(0, 8, (17, 2)), [*corner, *(corner + size * 1.3)]))
@@ -138,6 +139,8 @@ def record(**changes):
         ([record(), record(score=float("nan"))], "result 1: its score is nan"),
         ([record(score="high")], "result 0: its score is 'high'"),
         ([record(keypoints=[float("nan")] * 51)], "result 0 has a key point that is not finite"),
+        ([record(track_id="a")], "result 0: its track_id is 'a', no whole number"),
+        ([record(face_score="high")], "result 0: its face_score is 'high'"),
     ],
 )
 def test_broken_results(tmp_path, content, message):
@@ -152,6 +155,9 @@ def test_broken_video_results(tmp_path):
     path = tmp_path / "clip.json"
     path.write_text(json.dumps({"annotations": [record(scores=[0.5])]}))
     with pytest.raises(InputError, match="result 0 has 1 scores, not 17"):
+        read_results(path, POSETRACK)
+    path.write_text(json.dumps({"annotations": [record(track_id=1.5)]}))
+    with pytest.raises(InputError, match="result 0: its track_id is 1.5, no whole number"):
         read_results(path, POSETRACK)
     path.write_text(json.dumps({"annolist": []}))
     with pytest.raises(InputError, match="Give the annotations"):

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import AREA_OF_BOX, AnnotatedImage, Annotations, ImageId, PersonAnnotation
 from priorscope_pose.data.json_file import read_object
-from priorscope_pose.data.records import box_array, field_of, id_of, keypoint_array, number_of, objects_of
+from priorscope_pose.data.records import (
+    box_array,
+    field_of,
+    id_of,
+    keypoint_array,
+    number_of,
+    objects_of,
+    whole_number_of,
+)
 from priorscope_pose.skeletons import COCO, COCO_WHOLEBODY, Skeleton
 
 #: Names of the key points of COCO-WholeBody's parts in a record, in the order of its skeleton.
@@ -124,18 +132,22 @@ def image_folder(path: Path) -> Path:
     return path.parent
 
 
-def person_categories(content: Mapping[str, Any], path: Path) -> set[int]:
+def person_categories(content: Mapping[str, Any], path: Path) -> set[Any]:
     """Ids of the categories called person; {1} where there are no categories.
 
     Raises
     ------
     InputError
-        There are categories, and none is a person.
+        There are categories, and none is a person; or they are no list of objects with ids.
     """
-    categories = content.get("categories") or []
-    if not categories:
+    if not content.get("categories"):
         return {1}
-    ids = {category["id"] for category in categories if category.get("name") == "person"}
+    categories = objects_of(content, "categories", "category", path)
+    ids = {
+        field_of(category, "id", f"category {place}", path)
+        for place, category in enumerate(categories)
+        if category.get("name") == "person"
+    }
     if not ids:
         names = ", ".join(str(category.get("name")) for category in categories[:10])
         raise InputError(f"has no category 'person', but {names}", path=path)
@@ -151,7 +163,9 @@ def _person(record: dict[str, Any], skeleton: Skeleton, path: Path, area_of_box:
         area = float(values[2]) * float(values[3]) * AREA_OF_BOX  # type: ignore[index]
     else:
         area = number_of(record, "area", what, path)
-    counted = record.get("num_keypoints")
+        if area < 0:
+            raise InputError(f"{what}: its area is {area:g}", path=path, remedy="Areas are square pixels, 0 or more.")
+    counted = whole_number_of(record, "num_keypoints", what, path)
     return PersonAnnotation(
         id_of(record, "image_id", what, path),
         id_of(record, "id", what, path),
@@ -159,8 +173,8 @@ def _person(record: dict[str, Any], skeleton: Skeleton, path: Path, area_of_box:
         keypoints,
         area,
         iscrowd=bool(record.get("iscrowd", False)),
-        labelled=int(np.count_nonzero(keypoints[:, 2] > 0) if counted is None else counted),
-        track_id=record.get("track_id"),
+        labelled=int(np.count_nonzero(keypoints[:, 2] > 0)) if counted is None else counted,
+        track_id=whole_number_of(record, "track_id", what, path),
     )
 
 

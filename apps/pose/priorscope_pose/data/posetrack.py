@@ -18,7 +18,7 @@ from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import AREA_OF_BOX, AnnotatedImage, Annotations, ImageId, PersonAnnotation
 from priorscope_pose.data.coco import collect
-from priorscope_pose.data.records import box_array, id_of, keypoint_array, objects_of
+from priorscope_pose.data.records import box_array, id_of, keypoint_array, objects_of, whole_number_of
 from priorscope_pose.skeletons import POSETRACK
 
 #: The 15 joints of an ``annolist`` by their id, as places among the 17; poseval's order.
@@ -121,7 +121,7 @@ def _person(record: dict[str, Any], path: Path) -> PersonAnnotation:
         float((box[2] - box[0]) * (box[3] - box[1]) * AREA_OF_BOX),
         iscrowd=bool(record.get("iscrowd", False)),
         labelled=int(np.count_nonzero(keypoints[:, 2] > 0)),
-        track_id=record.get("track_id"),
+        track_id=whole_number_of(record, "track_id", what, path),
         head_box=head_box,
     )
 
@@ -182,7 +182,9 @@ def annolist_errors(path: Path) -> Iterator[None]:
     """Turn what a record of another form provokes into an :class:`InputError`; an ``annolist`` nests single values."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"has an 'annolist' of another form ({type(error).__name__}: {error})",
             path=path,

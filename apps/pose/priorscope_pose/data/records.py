@@ -103,6 +103,24 @@ def number_of(record: Mapping[str, object], name: str, what: str, path: Path | N
     return float(value)
 
 
+def whole_number_of(record: Mapping[str, object], name: str, what: str, path: Path | None) -> int | None:
+    """``record[name]`` as a whole number; None where it is not there, or null.
+
+    Raises
+    ------
+    InputError
+        It is another thing.
+    """
+    value = record.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise InputError(
+            f"{what}: its {name} is {value!r}, no whole number", path=path, remedy="Mend that record, or leave it out."
+        )
+    return int(value)
+
+
 def objects_of(content: Mapping[str, object], name: str, what: str, path: Path) -> list[dict[str, object]]:
     """``content[name]``, a list of JSON objects.
 

@@ -35,7 +35,8 @@ def coco_figures(
 ) -> dict[str, float]:
     """AP and AR over OKS 0.5, 0.55, ... 0.95, as pycocotools counts them.
 
-    Also for Human-Art and COCO-OOD, which are evaluated as COCO.
+    Also for Human-Art and COCO-OOD, which are evaluated as COCO. People whose ``num_keypoints`` is 0 are ignored, even
+    where key points are labelled.
 
     Parameters
     ----------
@@ -70,8 +71,6 @@ def crowdpose_figures(
 ) -> dict[str, float]:
     """CrowdPose's figures: AP and AR, and AP of easy, medium and hard images by their crowd index.
 
-    People whose ``num_keypoints`` is 0 are ignored, even where key points are labelled.
-
     Parameters
     ----------
     annotations, predictions
@@ -85,7 +84,7 @@ def crowdpose_figures(
         `CROWDPOSE_FIGURES`, in [0, 1]; NaN where nothing could count; AP (E), (M) and (H) only where every image states
         its crowd index.
     """
-    values = _summary(_evaluation(annotations, predictions, None, "keypoints", 20, crowd=True), False)
+    values = _summary(_evaluation(annotations, predictions, None, "keypoints", 20), False)
     figures = dict(zip(CROWDPOSE_FIGURES[:6], values, strict=True))
     indices = [image.crowd_index for image in annotations if image.crowd_index is not None]
     if not indices or len(indices) < len(annotations):
@@ -94,7 +93,7 @@ def crowdpose_figures(
     for level, name in enumerate(CROWDPOSE_FIGURES[6:]):
         ids = {image.id for image, its in zip(annotations, place, strict=True) if its == level}
         rows = [row for row, image_id in enumerate(predictions.image_ids) if image_id in ids]
-        one = _evaluation(annotations.select(ids), predictions.select(rows), None, "keypoints", 20, crowd=True)
+        one = _evaluation(annotations.select(ids), predictions.select(rows), None, "keypoints", 20)
         figures[name] = _summary(one, False)[0]
     return figures
 
@@ -122,18 +121,19 @@ def _evaluation(
     part: str | None,
     detection_area: DetectionArea,
     max_detections: int,
-    crowd: bool = False,
 ) -> Any:
     """COCO's evaluation, run; ``part`` None counts all key points."""
     check_match(annotations, predictions)
     skeleton = annotations.skeleton
     points = list(range(len(skeleton))) if part is None else list(skeleton.parts[part])
+    parted = part is not None or skeleton.name == "coco_wholebody"
     numbers = {image_id: i + 1 for i, image_id in enumerate(_sorted([image.id for image in annotations]))}
     truths: list[dict[str, Any]] = []
     for image in annotations:
         for person in image.people:
             visible = person.visible[points]
-            counted = person.labelled if crowd else int(np.count_nonzero(visible))
+            # COCO's and CrowdPose's tools go by the file's number; those of COCO-WholeBody count again, part by part
+            counted = int(np.count_nonzero(visible)) if parted else person.labelled
             truths.append(
                 {
                     "id": len(truths) + 1,

@@ -13,7 +13,7 @@ from priorscope.data.files import refuse_existing, write_text
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import Annotations, ImageId
 from priorscope_pose.data.posetrack import annolist_errors, annolist_points, frame_number
-from priorscope_pose.data.records import field_of, id_of, keypoint_array, number_of, objects_of
+from priorscope_pose.data.records import field_of, id_of, keypoint_array, number_of, objects_of, whole_number_of
 from priorscope_pose.evaluation.posetrack import NO_SCORE
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.skeletons import POSETRACK
@@ -87,7 +87,7 @@ def read_video_results(content: dict[str, Any], annotations: Annotations | None,
         points.append(values[:, :2])
         scores.append(its)
         people.append(number_of(record, "score", what, path) if "score" in record else float(its.mean()))
-        tracks.append(record.get("track_id"))
+        tracks.append(whole_number_of(record, "track_id", what, path))
     return _predictions(image_ids, points, scores, people, tracks, None, path)
 
 

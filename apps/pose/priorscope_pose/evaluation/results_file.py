@@ -14,7 +14,7 @@ from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import Annotations, ImageId
 from priorscope_pose.data.coco import PART_FIELDS, keypoints_of
-from priorscope_pose.data.records import box_array, id_of, number_of
+from priorscope_pose.data.records import box_array, id_of, number_of, whole_number_of
 from priorscope_pose.evaluation.posetrack_file import read_video_results
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.skeletons import COCO_WHOLEBODY, POSETRACK, Skeleton
@@ -123,9 +123,10 @@ def _read_list(content: list[Any], skeleton: Skeleton, path: Path) -> Prediction
         keypoints.append(keypoints_of(record, skeleton, what, path))
         scores.append(number_of(record, "score", what, path))
         boxes.append(box_array(record["bbox"], what, path) if record.get("bbox") else None)
-        tracks.append(record.get("track_id"))
+        tracks.append(whole_number_of(record, "track_id", what, path))
         for part, values in parts.items():
-            values.append(record.get(f"{part}_score"))
+            name = f"{part}_score"
+            values.append(None if record.get(name) is None else number_of(record, name, what, path))
     points = np.stack(keypoints) if keypoints else np.zeros((0, len(skeleton), 3))
     return Predictions(
         skeleton,
