@@ -169,7 +169,7 @@ BROKEN = {
     "negative area": (content(person(4, 7, area=-5.0)), "annotation 4: its area is -5"),
     "text as a count": (
         content(person(4, 7, num_keypoints="many")),
-        "annotation 4: its num_keypoints is 'many', no whole",
+        "annotation 4: its num_keypoints is 'many'",
     ),
     "text as a track": (content(person(4, 7, track_id="a")), "annotation 4: its track_id is 'a', no whole"),
     "half a track": (content(person(4, 7, track_id=0.5)), "annotation 4: its track_id is 0.5, no whole"),

@@ -94,9 +94,9 @@ def test_the_demo_writes_a_report_a_film_and_its_figures(model, tmp_path, capsys
     assert "report:" in told
 
 
-@pytest.mark.parametrize("wrong", [["--pictures", "0"], ["--frames", "-1"]])
-def test_the_demo_refuses_counts_that_make_no_sense(wrong, model, tmp_path):
-    with pytest.raises(InputError, match="--pictures"):
+@pytest.mark.parametrize("wrong", [["--pictures", "0"], ["--frames", "-1"], ["--keypoint-threshold", "nan"]])
+def test_the_demo_refuses_numbers_that_make_no_sense(wrong, model, tmp_path):
+    with pytest.raises(InputError, match=r"--pictures|--keypoint-threshold nan"):
         main(["demo", "--model", str(model), "--out", str(tmp_path / "demo"), *wrong])
     assert not (tmp_path / "demo").exists()
 

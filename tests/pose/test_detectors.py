@@ -84,6 +84,15 @@ def test_detections_in_cocos_layout(tmp_path):
     assert file.image_id(Path("y.png")) is None
 
 
+def test_detections_without_area_are_counted_not_lost(tmp_path):
+    """As in the other layouts; a picture all of whose boxes are so is named nevertheless."""
+    rows = [{"image_id": "photo", "bbox": [50, 50, -20, 40], "score": 1.0}]
+    file = read_box_file(written(tmp_path, "dets.json", rows))
+    file.check([Path("photo.jpg")])
+    taken, unusable = best_boxes(file.of(Shown(Path("photo.jpg"))), 100, 100)
+    assert (len(taken), unusable) == (0, 1)
+
+
 def test_detections_of_a_video_are_numbered_by_frame(tmp_path):
     rows = [{"image_id": frame, "bbox": [frame, 0, 10, 10], "score": 1.0} for frame in (0, 2)]
     file = read_box_file(written(tmp_path, "dets.json", rows))

@@ -157,7 +157,7 @@ def test_broken_video_results(tmp_path):
     with pytest.raises(InputError, match="result 0 has 1 scores, not 17"):
         read_results(path, POSETRACK)
     path.write_text(json.dumps({"annotations": [record(track_id=1.5)]}))
-    with pytest.raises(InputError, match="result 0: its track_id is 1.5, no whole number"):
+    with pytest.raises(InputError, match=r"result 0: its track_id is 1\.5, no whole"):
         read_results(path, POSETRACK)
     path.write_text(json.dumps({"annolist": []}))
     with pytest.raises(InputError, match="Give the annotations"):

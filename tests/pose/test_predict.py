@@ -13,9 +13,12 @@ from priorscope.cli import main
 from priorscope.data.images import read_image
 from priorscope.data.video import VideoFrame, read_video, write_video
 from priorscope.errors import InputError
+from priorscope_pose.configs import ModelConfig
 from priorscope_pose.conv.network import ConvPoseNetwork
+from priorscope_pose.detectors.base import image_boxes
 from priorscope_pose.diffpose.model import DiffPoseModel
 from priorscope_pose.diffpose.spec import DiffPoseSpec
+from priorscope_pose.estimators import load_estimator
 from priorscope_pose.formats import BODY_18, read_poses
 from priorscope_pose.predict import windows
 from priorscope_pose.sdpose.checkpoint import save_network
@@ -215,6 +218,8 @@ def test_a_broken_picture_costs_only_itself(model, photo, tmp_path, capsys):
         (["PHOTO", "--formats"], "no format was named"),
         (["PHOTO", "--nms", "0"], "--nms 0"),
         (["PHOTO", "--max-people", "-1"], "--max-people -1"),
+        (["PHOTO", "--keypoint-threshold", "nan"], "--keypoint-threshold nan"),
+        (["PHOTO", "--box-threshold", "nan"], "--box-threshold nan"),
         (["PHOTO", "--model", "sdpose-body", "--batch-size", "0"], "a batch size of 0"),
         (["PHOTO", "--model", "sdpose-bodi"], "Did you mean sdpose-body"),
         (["PHOTO", "--detector", "PekingU/rtdetr_v2_r18vd"], "hf download PekingU/rtdetr_v2_r18vd"),
@@ -389,6 +394,17 @@ def test_diffpose_looks_at_clips(clip_model, photo, tmp_path):
     assert run(clip_model, tmp_path / "single", path, "--formats", "coco") == 0
     assert len(loaded(tmp_path / "single/photo_results.json")[0]["keypoints"]) == 3 * 17
     assert run(clip_model, tmp_path / "wrong", path, "--steps", "0") == 2
+
+
+def test_diffpose_sees_gaps_of_a_video_as_in_training(clip_model, photo):
+    """A neighbour that is not there is the key frame, not the next frame that is."""
+    estimator = load_estimator(ModelConfig(model=clip_model, device="cpu", steps=1))
+    frames = walk(photo, 3)
+    nobody, somebody = image_boxes([], []), image_boxes([[10, 10, 50, 50]], [1.0])
+    boxes = [nobody, somebody, nobody]
+    alone = estimator.clip([frames[1]] * 3, boxes, "a")[1].keypoints
+    np.testing.assert_array_equal(estimator.clip(frames, boxes, "a", numbers=[0, 4, 9])[1].keypoints, alone)
+    assert (estimator.clip(frames, boxes, "a", numbers=[3, 4, 5])[1].keypoints != alone).any()
 
 
 def test_the_baseline_of_convolutions(photo, tmp_path):

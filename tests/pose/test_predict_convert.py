@@ -58,6 +58,8 @@ def test_annotations_become_pose_images_without_the_pictures(annotated, tmp_path
     assert json.loads((out / "000000000009_keypoints.json").read_text())["people"] == []
     assert convert(out, annotated) == 2
     assert "exists already" in capsys.readouterr().err
+    assert convert(tmp_path / "nan", annotated, "--keypoint-threshold", "nan") == 2
+    assert "--keypoint-threshold nan" in capsys.readouterr().err
     assert convert(out, annotated, "--overwrite") == 0
 
 

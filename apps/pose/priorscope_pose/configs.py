@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from priorscope.errors import InputError
 from priorscope.training.settings import LoopConfig
 
 Device = str
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Format = Literal["overlay", "coco", "openpose", "controlnet", "npz"]
 Layout = Literal["coco", "coco-ood", "humanart", "coco-wholebody", "crowdpose", "posetrack", "jhmdb", "pck", "pckh"]
+
+
+def check_numbers(config: object, *names: str) -> None:
+    """Raise an :class:`InputError` for an option that is NaN, which is neither above nor below anything."""
+    for name in names:
+        if math.isnan(getattr(config, name)):
+            raise InputError(f"--{name.replace('_', '-')} nan", remedy="Use a number.")
 
 
 @dataclass(frozen=True)
@@ -211,6 +220,9 @@ class EvaluateConfig:
     detection_area: Literal["keypoints", "box"] = "keypoints"
     """Whose area sorts detections into AP (M) and AP (L): keypoints, as COCO and SDPose count, or box, as mmpose 1.3.2
     does by writing boxes into its results."""
+    shared_keypoints: bool = False
+    """Measure a model that lacks some of the data's keypoints on those that it has, by their names; the others count as
+    not labelled. Figures are then not those of the benchmark."""
     limit: int = 0
     """Only the first so many pictures (or videos); 0: all. Figures are then those of this part."""
     worst: int = 8

@@ -12,7 +12,7 @@ from priorscope.data.files import refuse_existing
 from priorscope.data.images import ImageFile, read_image
 from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
-from priorscope_pose.configs import ConvertConfig
+from priorscope_pose.configs import ConvertConfig, check_numbers
 from priorscope_pose.data.annotations import AnnotatedImage, Annotations
 from priorscope_pose.data.coco import image_folder, read_coco
 from priorscope_pose.evaluation.predictions import Predictions
@@ -32,6 +32,7 @@ def convert(config: ConvertConfig) -> int:
     """
     if not config.formats:
         raise InputError("no format was named", remedy="For example --formats openpose controlnet.")
+    check_numbers(config, "keypoint_threshold")
     which = skeleton(config.skeleton)
     results = None
     if isinstance(read_json(config.poses), list):

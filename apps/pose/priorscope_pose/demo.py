@@ -14,7 +14,7 @@ from priorscope.evaluation.demo_folder import demo_folder
 from priorscope.evaluation.report import Report
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.tables import print_table
-from priorscope_pose.configs import DemoConfig, EvaluateConfig, StylesConfig
+from priorscope_pose.configs import DemoConfig, EvaluateConfig, StylesConfig, check_numbers
 from priorscope_pose.data.annotations import Annotations
 from priorscope_pose.data.boxes import annotated_boxes
 from priorscope_pose.data.coco import read_coco
@@ -49,6 +49,7 @@ def demo(config: DemoConfig) -> int:
     """Run ``priorscope pose demo``; returns the exit status."""
     if config.pictures < 1 or config.frames < 0:
         raise InputError(f"--pictures {config.pictures} --frames {config.frames}", remedy="Use 1 or more, 0 or more.")
+    check_numbers(config, "keypoint_threshold")
     estimator = load_estimator(config.settings)
     if estimator.skeleton.name != "coco":
         raise InputError(

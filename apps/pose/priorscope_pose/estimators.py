@@ -41,8 +41,18 @@ class Estimator(Protocol):
         """Poses in pictures that have nothing to do with each other; ``items`` names them for noise."""
         ...
 
-    def clip(self, frames: Sequence[Picture], boxes: Sequence[ImageBoxes], item: str) -> list[Poses]:
-        """Poses in frames that follow each other; a frame without boxes is only looked at for its neighbours."""
+    def clip(
+        self,
+        frames: Sequence[Picture],
+        boxes: Sequence[ImageBoxes],
+        item: str,
+        *,
+        numbers: Sequence[int | None] | None = None,
+    ) -> list[Poses]:
+        """Poses in frames that follow each other; a frame without boxes is only looked at for its neighbours.
+
+        ``numbers`` are the frames' in their video, where some may not be there.
+        """
         ...
 
 
@@ -118,7 +128,14 @@ class SDPoseEstimator:
             items=list(items),
         )
 
-    def clip(self, frames: Sequence[Picture], boxes: Sequence[ImageBoxes], item: str) -> list[Poses]:
+    def clip(
+        self,
+        frames: Sequence[Picture],
+        boxes: Sequence[ImageBoxes],
+        item: str,
+        *,
+        numbers: Sequence[int | None] | None = None,
+    ) -> list[Poses]:
         # one noise for all frames, so that a sampled posterior does not flicker by itself
         return self.pictures(frames, boxes, [item] * len(frames))
 
@@ -173,12 +190,20 @@ class DiffPoseEstimator:
     def pictures(self, pictures: Sequence[Picture], boxes: Sequence[ImageBoxes], items: Sequence[str]) -> list[Poses]:
         return [self.clip([picture], [its], item)[0] for picture, its, item in zip(pictures, boxes, items, strict=True)]
 
-    def clip(self, frames: Sequence[Picture], boxes: Sequence[ImageBoxes], item: str) -> list[Poses]:
+    def clip(
+        self,
+        frames: Sequence[Picture],
+        boxes: Sequence[ImageBoxes],
+        item: str,
+        *,
+        numbers: Sequence[int | None] | None = None,
+    ) -> list[Poses]:
         settings = self.settings
         return self.predictor(
             frames,
             [its.boxes for its in boxes],
             box_scores=[its.scores for its in boxes],
+            numbers=numbers,
             steps=settings.steps,
             ensemble=settings.ensemble,
             seed=settings.seed,

@@ -13,7 +13,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import SuiteResult, run_items
 from priorscope.evaluation.tables import print_table
-from priorscope_pose.configs import EvaluateConfig
+from priorscope_pose.configs import EvaluateConfig, check_numbers
 from priorscope_pose.data.annotations import AnnotatedImage, Annotations
 from priorscope_pose.data.boxes import POSETRACK_THRESHOLD, DetectedBoxes, annotated_boxes, read_boxes
 from priorscope_pose.diffpose.clips import FrameFiles
@@ -21,10 +21,16 @@ from priorscope_pose.estimators import Estimator, load_estimator
 from priorscope_pose.evaluation.nms import postprocess
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.evaluation.results_file import write_results
+from priorscope_pose.evaluation.shared_keypoints import (
+    annotated_names,
+    in_skeleton,
+    labelled_as_shared,
+    shared_names,
+)
 from priorscope_pose.evaluation.suite import METRICS, evaluate_poses
 from priorscope_pose.people import HELD_OUT_SEED
 from priorscope_pose.poses import Poses
-from priorscope_pose.skeletons import Skeleton
+from priorscope_pose.skeletons import COCO, POSETRACK, Skeleton
 from priorscope_pose.training.sources import draw_clips, draw_stills, drawn_count, read_annotations
 
 _MAY_DIFFER = ("resume", "out", "worst", "settings.device", "settings.batch_size")
@@ -45,26 +51,30 @@ def run_evaluation(config: EvaluateConfig) -> int:
 
     _check(config)
     drawn = drawn_count(config.data)
+    # of what is not drawn a mistake is found before anything is made
     annotations = None if drawn else _read(config)
+    boxes = None if annotations is None else boxes_of(config, annotations)
     estimator = load_estimator(config.settings)
-    run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
     if annotations is None:
+        own = POSETRACK if config.metric == "posetrack" else COCO
+    else:
+        own = annotations.skeleton
+    shared = _shared(estimator, own, config)
+    run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
+    if annotations is None or boxes is None:
         draw = draw_clips if config.metric == "posetrack" else draw_stills
-        annotations = draw(run.path / "people", drawn or 0, HELD_OUT_SEED)
-    annotations = _limited(annotations, config.limit)
-    if estimator.skeleton.name != annotations.skeleton.name:
-        raise InputError(
-            f"{estimator.name} finds keypoints of {estimator.skeleton.name}, the data has {annotations.skeleton.name}",
-            remedy="Use a model and a --metric of one skeleton.",
-        )
-    boxes = boxes_of(config, annotations)
+        annotations = _limited(draw(run.path / "people", drawn or 0, HELD_OUT_SEED), config.limit)
+        boxes = boxes_of(config, annotations)
+    annotations = labelled_as_shared(annotations, estimator.skeleton)
     result = predict_all(estimator, annotations, boxes, run, batch_size=config.settings.batch_size)
     if not result.rows:
         first = result.failures[0]
         raise InputError(f"none of {len(result.failures)} could be evaluated; the first, {first.key}: {first.error}")
-    predictions = predictions_of(result.rows, annotations.skeleton)
+    predictions = predictions_of(result.rows, estimator.skeleton)
     figures, counted = figures_of(annotations, predictions, config)
     about = {"model": estimator.name, **estimator.about(), **conditions(config), "people": len(predictions)}
+    if shared:
+        about["counted_keypoints"] = list(shared)
     run.write_metrics({**about, "figures": figures, "failed": len(result.failures)})
     if config.metric != "posetrack":
         write_results(run.path / "results.json", counted, overwrite=True)
@@ -90,16 +100,39 @@ def conditions(config: EvaluateConfig) -> dict[str, Any]:
 def figures_of(
     annotations: Annotations, predictions: Predictions, config: EvaluateConfig
 ) -> tuple[dict[str, float], Predictions]:
-    """The benchmark's figures, and the predictions as they were counted: scored, doubles suppressed."""
-    how = conditions(config)
+    """The benchmark's figures, and the predictions as they were counted: scored, doubles suppressed, and in the
+    skeleton of the annotations."""
+    how, own = conditions(config), annotations.skeleton
+    if set(annotated_names(own)) <= set(predictions.skeleton.keypoints):
+        predictions = in_skeleton(predictions, own)  # now, so that no other keypoint has a part in scores
     if how["score"] != "as_given" or how["nms"] != "none":
         predictions = postprocess(predictions, score=how["score"], nms=how["nms"], nms_threshold=config.nms_threshold)
+    predictions = in_skeleton(predictions, own)
+    if config.boxes is not None:
+        predictions = replace(predictions, ids=None)  # a detector's, which are nobody's in the annotations
     options: dict[str, Any] = {}
     if config.metric in _COCO:
         options["detection_area"] = config.detection_area
     if config.metric == "posetrack":
         options["joint_scores"] = "keypoint_times_person"
     return evaluate_poses(annotations, predictions, config.metric, **options), predictions
+
+
+def _shared(estimator: Estimator, own: Skeleton, config: EvaluateConfig) -> tuple[str, ...]:
+    """The data's keypoints that count where the model lacks some; none where it has all."""
+    model = estimator.skeleton
+    names = shared_names(own, model)
+    total = len(annotated_names(own))
+    if len(names) == total:
+        return ()
+    if not names or not config.shared_keypoints:
+        also = f" Or count the {len(names)} of {total} that it has with --shared-keypoints." if names else ""
+        raise InputError(
+            f"{estimator.name} finds keypoints of {model.name}, the data has {own.name}",
+            remedy=f"Use a model and a --metric of one skeleton.{also}",
+        )
+    print(f"only {len(names)} of {total} keypoints count: {', '.join(names)}")
+    return names
 
 
 @dataclass(frozen=True)
@@ -160,7 +193,8 @@ def predict_all(
 def _ask(item: _Item, estimator: Estimator, boxes: DetectedBoxes) -> list[Poses]:
     its = [boxes.of(image.id) for image in item.images]
     if item.is_clip:
-        return estimator.clip(FrameFiles([image.path for image in item.images], kept=16), its, item.key)
+        frames = FrameFiles([image.path for image in item.images], kept=16)
+        return estimator.clip(frames, its, item.key, numbers=[image.frame for image in item.images])
     return estimator.pictures([read_image(item.images[0].path)], its, [item.key])
 
 
@@ -210,16 +244,26 @@ def predictions_of(rows: Sequence[dict[str, Any]], skeleton: Skeleton) -> Predic
 
 
 def boxes_of(config: EvaluateConfig, annotations: Annotations) -> DetectedBoxes:
-    """The annotated boxes, or those of a detector's file."""
+    """The annotated boxes, or those of a detector's file; InputError where there are none."""
     if config.boxes is None:
-        return annotated_boxes(annotations)
+        annotated = annotated_boxes(annotations)
+        if not len(annotated):
+            raise InputError(
+                f"nobody in {len(annotations)} pictures has a box and a labelled keypoint",
+                path=annotations.path,
+                remedy="Are these annotations of keypoints?",
+            )
+        return annotated
     threshold = config.box_threshold
     if threshold is None:
         threshold = POSETRACK_THRESHOLD if config.metric == "posetrack" else -np.inf
-    whole = annotations if not config.limit else None
-    found = read_boxes(config.boxes, whole, threshold=threshold)
-    if config.limit:
-        found = replace(found, by_image={key: value for key, value in found.by_image.items() if key in annotations})
+    found = read_boxes(config.boxes, annotations, threshold=threshold, part=bool(config.limit))
+    if not len(found):
+        raise InputError(
+            f"holds no usable box of a person in {len(annotations)} pictures",
+            path=config.boxes,
+            remedy="Is it the file for these pictures? Is --box-threshold too high?",
+        )
     return found
 
 
@@ -246,6 +290,8 @@ def _check(config: EvaluateConfig) -> None:
             raise InputError(f"--{name} {getattr(config, name)}", remedy="Use 0 or more.")
     if not 0 < config.nms_threshold <= 1:
         raise InputError(f"--nms-threshold {config.nms_threshold}", remedy="Use a number above 0, up to 1.")
+    if config.box_threshold is not None:
+        check_numbers(config, "box_threshold")
     if config.detection_area != "keypoints" and config.metric not in _COCO:
         raise InputError(f"--detection-area for {config.metric}", remedy="It is an option of COCO's metric.")
     if drawn_count(config.data) and config.metric not in ("coco", "posetrack"):

@@ -108,6 +108,11 @@ def _said(config: EvaluateConfig, about: dict[str, Any], result: SuiteResult, bo
         lines.append(
             f"{boxes.left_out} boxes or people were left out: no area, outside, groups, or below the threshold."
         )
+    if "counted_keypoints" in about:
+        lines.append(
+            f"The model lacks keypoints of the data: only {len(about['counted_keypoints'])} count, so the figures "
+            "are not those of the benchmark."
+        )
     if config.limit:
         lines.append(
             f"Only the first {config.limit} pictures or videos count, so the figures are not those of the set."

@@ -15,7 +15,7 @@ from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFile, fi
 from priorscope.data.video import VideoFrame, read_video, read_video_info
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, conclude, run_items
-from priorscope_pose.configs import PredictConfig
+from priorscope_pose.configs import PredictConfig, check_numbers
 from priorscope_pose.data.annotations import ImageId
 from priorscope_pose.data.boxes import NO_BOXES, ImageBoxes
 from priorscope_pose.detectors import BoxFile, Detector, Shown, WholeImage, best_boxes, read_box_file
@@ -51,6 +51,7 @@ def predict(config: PredictConfig) -> int:
         raise InputError("no format was named", remedy="For example --formats overlay coco.")
     if config.max_people < 0 or not 0 < config.nms <= 1:
         raise InputError(f"--max-people {config.max_people} --nms {config.nms:g}", remedy="Give 0 or more, and 0 to 1.")
+    check_numbers(config, "box_threshold", "keypoint_threshold")
     detector = _load_detector(config)
     if isinstance(detector, BoxFile):
         detector.check(file.path for file in (*images, *clips))

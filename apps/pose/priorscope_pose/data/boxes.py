@@ -67,7 +67,12 @@ class DetectedBoxes:
 
 
 def read_boxes(
-    path: str | PathLike[str], annotations: Annotations | None = None, *, threshold: float = -np.inf
+    path: str | PathLike[str],
+    annotations: Annotations | None = None,
+    *,
+    threshold: float = -np.inf,
+    part: bool = False,
+    unusable: bool = False,
 ) -> DetectedBoxes:
     """Read a list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``.
 
@@ -81,6 +86,10 @@ def read_boxes(
         Where given, boxes of images that are not in it are an error, and those outside of their image are left out.
     threshold : float
         Boxes with a lower score are left out; :data:`POSETRACK_THRESHOLD` for PoseTrack.
+    part : bool
+        ``annotations`` are a part of a data set: boxes of other images are no error, and not counted.
+    unusable : bool
+        Keep boxes without area and outside of their image.
 
     Raises
     ------
@@ -97,10 +106,12 @@ def read_boxes(
         if record.get("category_id", 1) != 1:
             continue
         image_id = id_of(record, "image_id", what, path)
+        if part and annotations is not None and image_id not in annotations:
+            continue
         box = box_array(field_of(record, "bbox", what, path), what, path)
         score = number_of(record, "score", what, path)
         count += 1
-        if score < threshold or not _inside(box, image_id, annotations, what, path):
+        if score < threshold or not (unusable or _inside(box, image_id, annotations, what, path)):
             left_out += 1
             continue
         found.setdefault(image_id, []).append((box, score, count - 1))
@@ -115,17 +126,25 @@ def read_boxes(
     return DetectedBoxes(by_image, left_out)
 
 
-def annotated_boxes(annotations: Annotations) -> DetectedBoxes:
-    """The annotated people as boxes of score 1: cut at the borders of the image, ids those of the annotations.
+def box_ids(annotations: Annotations) -> dict[ImageId, int]:
+    """The ids of :func:`annotated_boxes` by those of the annotations: the same; where some are text, all count up."""
+    ids = [person.id for _, person in annotations.usable_people()]
+    if all(isinstance(number, int) for number in ids):
+        return {number: int(number) for number in ids}
+    return {number: place for place, number in enumerate(ids)}
 
-    People that :meth:`Annotations.usable_people` leaves out are left out; annotation ids that are no integers count up.
+
+def annotated_boxes(annotations: Annotations) -> DetectedBoxes:
+    """The annotated people as boxes of score 1: cut at the borders of the image, with the ids of :func:`box_ids`.
+
+    People that :meth:`Annotations.usable_people` leaves out are left out.
     """
     rows: dict[ImageId, list[tuple[NDArray[np.float64], int]]] = {}
-    usable = annotations.usable_people()
-    for place, (image, person) in enumerate(usable):
+    usable, ids = annotations.usable_people(), box_ids(annotations)
+    for image, person in usable:
         box = person.clipped_box(image.width, image.height) if image.width and image.height else person.box
         assert box is not None
-        rows.setdefault(image.id, []).append((box, person.id if isinstance(person.id, int) else place))
+        rows.setdefault(image.id, []).append((box, ids[person.id]))
     by_image = {
         image_id: ImageBoxes(
             np.stack([box for box, _ in its]), np.ones(len(its)), np.array([i for _, i in its], np.int64)

@@ -142,7 +142,7 @@ def read_box_file(path: str | PathLike[str]) -> BoxFile:
         return _from_csv(path)
     content = read_json(path)
     if isinstance(content, list):
-        found = read_boxes(path).by_image
+        found = read_boxes(path, unusable=True).by_image
         names = {_name(str(image_id)): image_id for image_id in found}
         boxes: dict[_Key, ImageBoxes] = {(name, None): found[image_id] for name, image_id in names.items()}
         return BoxFile(path, boxes, ids=names, by_id=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope_pose.data.annotations import AnnotatedImage, Annotations, ImageId, PersonAnnotation
+from priorscope_pose.data.boxes import box_ids
 from priorscope_pose.data.coco import PART_FIELDS
 from priorscope_pose.evaluation.coco import check_match
 from priorscope_pose.evaluation.oks import similarity_to_annotated
@@ -27,8 +28,9 @@ def pck_figures(
     """Shares of right key points, all over and of each joint (left and right together; whole bodies: part), and
     mean distances.
 
-    A prediction is meant for the person whose annotation has its id (boxes from the annotations), or else, in the same
-    image, for the most similar one by OKS; each is used once. Groups and people without labelled key points do not
+    A prediction is meant for the person whose annotation has its id (boxes from the annotations, see
+    :func:`~priorscope_pose.data.boxes.box_ids`), or, where predictions have no ids (a detector's boxes), in the same
+    image for the most similar one by OKS; each is used once. Groups and people without labelled key points do not
     count.
 
     Parameters
@@ -88,10 +90,13 @@ def matched_rows(
     """The prediction that is meant for each person, by its row; -1 for none."""
     rows_of = predictions.rows_by_image()
     if predictions.ids is not None:
+        ids = box_ids(annotations)
         row_of: dict[tuple[object, object], int] = {}
         for image_id, rows in rows_of.items():
             row_of |= {(image_id, int(predictions.ids[row])): int(row) for row in rows[::-1]}
-        return np.array([row_of.get((person.image_id, person.id), -1) for person in people], np.int64)
+        return np.array(
+            [row_of.get((person.image_id, ids.get(person.id, person.id)), -1) for person in people], np.int64
+        )
     chosen = np.full(len(people), -1, np.int64)
     places: dict[ImageId, list[int]] = {}
     for place, person in enumerate(people):
