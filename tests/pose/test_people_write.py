@@ -12,6 +12,7 @@ pytest.importorskip("embreex")
 from PIL import Image
 
 from priorscope.errors import InputError
+from priorscope_pose.cli import main
 from priorscope_pose.data.coco import read_coco
 from priorscope_pose.data.posetrack import read_posetrack
 from priorscope_pose.evaluation.coco import coco_figures
@@ -152,6 +153,12 @@ def test_wrong_requests_are_input_errors(write, wrong, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wrong", [["--count", "0"], ["--first-seed", "-5"]])
+def test_the_command_names_its_own_options(wrong, tmp_path):
+    with pytest.raises(InputError, match=r"--count .* --first-seed"):
+        main(["people", "--out", str(tmp_path / "out"), *wrong])
+
+
 def test_two_workers_write_the_same_files_as_one(tmp_path):
     for name, workers in (("one", 1), ("two", 2)):
         write_coco(tmp_path / name, range(6), **SMALL, workers=workers, progress=False)

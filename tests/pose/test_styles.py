@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,30 @@ def test_a_set_is_restyled_with_its_annotations(people, tmp_path, workers):
             np.testing.assert_array_equal(read_image(image.path), read_image(twin))
     with pytest.raises(InputError, match="--out"):
         run_styles(StylesConfig(people, tmp_path / "out", styles=("oil",)))
+
+
+def test_a_style_that_was_cut_off_goes_on_as_it_began(people, tmp_path):
+    config = StylesConfig(people, tmp_path / "out", styles=("transfer",))
+    run_styles(config)
+    folder = tmp_path / "out/transfer"
+    (folder / "annotations" / people.name).unlink()  # written last
+    lost = sorted((folder / "train2017").iterdir())[0]
+    before = lost.read_bytes()
+    lost.unlink()
+    for other in (
+        replace(config, seed=1),
+        replace(config, strength=0.5),
+        replace(config, reference=_a_picture(people)),
+    ):
+        with pytest.raises(InputError, match="begun with another strength, seed or reference"):
+            run_styles(other)
+    assert not lost.exists()
+    run_styles(config)
+    assert lost.read_bytes() == before
+
+
+def _a_picture(people):
+    return next(image.path for image in read_coco(people))
 
 
 def test_refusals(people, tmp_path):

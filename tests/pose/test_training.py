@@ -154,6 +154,16 @@ def test_a_model_of_another_skeleton_gets_a_new_head():
     assert other.settings.heatmap_size == (24, 32)
     assert other.settings.sigma == pytest.approx(network.settings.sigma * 1.5)
     assert _adapted(network, "coco", None, 0) is network
+    # Human-Art's keypoints are COCO's: what the head has learnt stays
+    assert _adapted(network, "humanart", None, 0) is network
+    assert _adapted(network, "humanart", (48, 64), 0).head is network.head
+
+
+def test_a_conv_network_goes_on_with_human_art(tmp_path):
+    folder = ConvPoseNetwork.new("tiny", input_size=SMALL).save(tmp_path / "model")
+    assert start_conv(str(folder), "humanart").settings.input_size == SMALL
+    with pytest.raises(InputError, match="was trained on coco"):
+        start_conv(str(folder), "crowdpose")
 
 
 def test_a_task_switcher_is_added_to_a_plain_unet():

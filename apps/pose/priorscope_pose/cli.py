@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from priorscope.cli import parse_verbs
+from priorscope.errors import InputError
 from priorscope_pose.configs import (
     ConvertConfig,
     DemoConfig,
@@ -66,6 +67,10 @@ def main(arguments: Sequence[str]) -> int:
 def _draw_people(config: PeopleConfig) -> int:
     from priorscope_pose.people import write_coco, write_posetrack
 
+    if config.count < 1 or config.first_seed < 0:
+        raise InputError(
+            f"--count {config.count} --first-seed {config.first_seed}", remedy="Use 1 or more, and 0 or more."
+        )
     seeds = range(config.first_seed, config.first_seed + config.count)
     settings: dict[str, Any] = {
         "height": config.height,

@@ -8,6 +8,8 @@ seed and the file's name.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -18,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from priorscope.data.files import atomic_path, refuse_overwrite
+from priorscope.data.files import atomic_path, refuse_overwrite, write_text
 from priorscope.data.images import check_rgb, read_image
+from priorscope.data.json_file import read_json
 from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope_pose.configs import StylesConfig
@@ -35,6 +38,8 @@ _LEVELS = 5
 _GAIN = (0.4, 2.5)
 #: Share of the reference's two finest bands that is added: its brush marks.
 _MARKS = 0.5
+#: Says how a style's pictures were made, so that a call that was cut off goes on alike.
+_MADE = "style.json"
 
 
 def oil(image: Picture, strength: float = 1.0) -> Picture:
@@ -211,6 +216,7 @@ def run_styles(config: StylesConfig) -> int:
         refuse_overwrite(result, remedy="Choose another --out.")
     for style, result in zip(config.styles, results, strict=True):
         target = config.out / style / folder.resolve().name
+        _remember(config, style, reference)
         todo = [name for name in names if not (target / name).is_file()]
         one = partial(
             _write_one, folder, target, style=style, seed=config.seed, reference=reference, strength=config.strength
@@ -222,6 +228,25 @@ def run_styles(config: StylesConfig) -> int:
         if image_folder(result) != target:
             print(f"  its pictures: --images {target}")
     return 0
+
+
+def _remember(config: StylesConfig, style: str, reference: Picture | None) -> None:
+    """Write down how a style is made; refuse to go on with one that was begun otherwise (InputError)."""
+    path = config.out / style / _MADE
+    of_transfer = style == "transfer"
+    made = {
+        "strength": config.strength,
+        "seed": config.seed if of_transfer and reference is None else None,
+        "reference": hashlib.sha256(reference.tobytes()).hexdigest() if of_transfer and reference is not None else None,
+    }
+    if not path.exists():
+        write_text(path, json.dumps(made) + "\n")
+    elif read_json(path) != made:
+        raise InputError(
+            "was begun with another strength, seed or reference",
+            path=path.parent,
+            remedy="Give those, or choose another --out.",
+        )
 
 
 def _write_one(

@@ -43,7 +43,7 @@ def start_sdpose(
         ``new``; a trained model (name, hub id, folder, file); or a prior: a folder with ``unet/`` and ``vae/`` but
         no ``decoder/``, as ``train --method prior`` writes and as Stable Diffusion 2 is published.
     skeleton : str
-        Of the data. A model of another one gets a new head.
+        Of the data. A model of other keypoints gets a new head.
     size : str
         Of a new network (:data:`priorscope_pose.sdpose.small.SIZES`).
     input_size : tuple of int, optional
@@ -94,7 +94,7 @@ def start_conv(
         return ConvPoseNetwork.new(size, skeleton=skeleton, input_size=input_size or (96, 128), sigma=sigma, seed=seed)
     network = ConvPoseNetwork.load(start)
     settings = network.settings
-    if settings.skeleton != skeleton or input_size not in (None, settings.input_size):
+    if not _same_keypoints(settings.skeleton, skeleton) or input_size not in (None, settings.input_size):
         raise InputError(
             f"was trained on {settings.skeleton} and crops of {settings.input_size}",
             path=start,
@@ -132,13 +132,19 @@ def _from_prior(
     return network
 
 
+def _same_keypoints(one: str, other: str) -> bool:
+    """Whether two skeletons are one but for their name, as Human-Art's and COCO's: a head serves both."""
+    return find_skeleton(one).keypoints == find_skeleton(other).keypoints
+
+
 def _adapted(network: SDPoseNetwork, skeleton: str, input_size: tuple[int, int] | None, seed: int) -> SDPoseNetwork:
     """The network for other keypoints or other crops; the same object where neither changes."""
     own = network.settings
-    if own.skeleton == skeleton and input_size in (None, own.input_size):
+    same = _same_keypoints(own.skeleton, skeleton)
+    if same and input_size in (None, own.input_size):
         return network
     head = network.head
-    if own.skeleton != skeleton:
+    if not same:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             head = HeatmapHead(head.channels, len(find_skeleton(skeleton)))
