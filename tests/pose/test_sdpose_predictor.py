@@ -164,6 +164,7 @@ def test_what_users_get_wrong(predictor):
 
     refused("uint8", images=PHOTOS[0].astype(float))
     refused(r"uint8 array \(H, W, 3\)", images=[PHOTOS[0][..., 0]], boxes=[BOXES[0]])
+    refused(r"uint8 array \(H, W, 3\)", images=PHOTOS[0][..., 0])
     refused("box 1 .* no area", boxes=[[0, 0, 5, 5], [3, 3, 3, 9]])
     refused("box 0 .* outside the image of 80 x 60", boxes=[[100, 0, 120, 20]])
     refused("box 0 .* not finite", boxes=[[np.nan, 0, 5, 5]])

@@ -15,7 +15,8 @@ from priorscope_pose.conv.network import ConvPoseNetwork
 from priorscope_pose.data.coco import read_coco
 from priorscope_pose.data.humanart import read_humanart
 from priorscope_pose.data.posetrack import read_posetrack
-from priorscope_pose.evaluate import run_evaluation
+from priorscope_pose.evaluate import predictions_of, run_evaluation
+from priorscope_pose.evaluation.suite import evaluate_poses
 from priorscope_pose.people import write_coco, write_posetrack
 from priorscope_pose.poses import Poses
 from priorscope_pose.skeletons import skeleton
@@ -274,6 +275,31 @@ def test_clips_are_asked_as_clips(tmp_path, monkeypatch):
     assert sorted(oracle.asked) == sorted(annotations.videos())
     assert figures(tmp_path / "run")["Total"] == pytest.approx(1)
     assert figures(tmp_path / "run")["Ankl"] == pytest.approx(1)
+
+
+def test_posetracks_files_give_the_same_figures(tmp_path, monkeypatch):
+    """Also to other tools: joints are written with the scores that ranked them, the box's among them."""
+    folder = write_posetrack(tmp_path / "clips", range(3), frames=3, height=96, width=80, people=2, progress=False)
+    annotations = read_posetrack(folder)
+    told(monkeypatch, Oracle(annotations, reach=1))
+    boxes = boxes_of_everybody(annotations, tmp_path / "boxes.json")
+    records = json.loads(boxes.read_text())
+    for place, record in enumerate(records):
+        record["score"] = 0.3 + 0.02 * place
+    twice = [{**record, "score": 0.29 + 0.01 * place} for place, record in enumerate(records)]  # all wrong
+    boxes.write_text(json.dumps(records + twice))
+    config = EvaluateConfig(str(folder), metric="posetrack", boxes=boxes, out=tmp_path / "run")
+    assert run_evaluation(config) == 0
+    found = figures(config.out)
+    assert 0.05 < found["Total"] < 0.95
+    # where joints are ranked by themselves, it is another figure
+    rows = [json.loads(line) for line in (config.out / "items.jsonl").read_text().splitlines()]
+    raw = predictions_of(rows, annotations.skeleton)
+    assert evaluate_poses(annotations, raw, "posetrack")["Total"] != pytest.approx(found["Total"])
+    again = evaluate_poses(annotations, config.out / "results", "posetrack")
+    assert again == pytest.approx(found)
+    files = sorted(path.stem for path in (config.out / "results").glob("*.json"))
+    assert files == sorted(annotations.videos())
 
 
 def test_a_conv_model_is_asked_like_sdpose(people, tmp_path):

@@ -228,7 +228,8 @@ class EvaluateConfig:
     worst: int = 8
     """People with the worst results that the report shows."""
     out: Path = Path("runs/evaluate")
-    """Run folder: predictions as they come (items.jsonl), results.json, metrics.json, report.html."""
+    """Run folder: predictions as they come (items.jsonl), results.json (posetrack: results/VIDEO.json, its joints with
+    the scores that they were ranked by), metrics.json, report.html."""
     resume: bool = False
     """Go on with a run that was cut off."""
     settings: Annotated[ModelConfig, tyro.conf.arg(name="")] = field(default_factory=ModelConfig)

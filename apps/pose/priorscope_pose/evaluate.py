@@ -19,6 +19,7 @@ from priorscope_pose.data.boxes import POSETRACK_THRESHOLD, DetectedBoxes, annot
 from priorscope_pose.diffpose.clips import FrameFiles
 from priorscope_pose.estimators import Estimator, load_estimator
 from priorscope_pose.evaluation.nms import postprocess
+from priorscope_pose.evaluation.posetrack_file import write_posetrack_results
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.evaluation.results_file import write_results
 from priorscope_pose.evaluation.shared_keypoints import (
@@ -78,6 +79,9 @@ def run_evaluation(config: EvaluateConfig) -> int:
     run.write_metrics({**about, "figures": figures, "failed": len(result.failures)})
     if config.metric != "posetrack":
         write_results(run.path / "results.json", counted, overwrite=True)
+    elif not shared:  # the files have no way to say that a keypoint was not predicted
+        ranked = replace(counted, keypoint_scores=counted.keypoint_scores * counted.scores[:, None])
+        write_posetrack_results(run.path / "results", ranked, annotations, overwrite=True)
     print_table([{"figure": name, "value": value} for name, value in figures.items()])
     write_report(run, config, annotations, counted, figures, about, result, boxes)
     print(f"report: {run.report_path}")

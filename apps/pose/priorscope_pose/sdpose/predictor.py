@@ -159,7 +159,7 @@ class SDPosePredictor:
             Images that are not uint8 RGB; boxes without area, not finite, or outside of their image (dropping those
             of a detector is up to the caller: :func:`~priorscope_pose.geometry.boxes.usable_boxes`).
         """
-        single = isinstance(images, np.ndarray) and images.ndim == 3
+        single = isinstance(images, np.ndarray) and images.ndim < 4  # of two: a grey image, which is refused as that
         pictures: list[Any] = [images] if single else list(images)
         given: list[Any] = [boxes] if single else list(boxes)  # type: ignore[arg-type]
         confidences = [box_scores] if single and box_scores is not None else box_scores
