@@ -128,6 +128,10 @@ def test_commands(tmp_path, capsys):
     photos.mkdir()
     write_png(photos / "a.png", picture())
     (photos / "b.png").write_bytes(b"no picture")
+    half = ["depth", "edges", str(photos), "--model", str(out / "autoencoder/model"), "--out", str(tmp_path / "maps")]
+    assert main([*half, "--device", "cpu"]) == 2
+    assert "OUT/diffusion/model" in capsys.readouterr().err
+    assert not (tmp_path / "maps").exists()
     asked = ["depth", "edges", str(photos), "--model", str(out / "diffusion/model"), "--out", str(tmp_path / "maps")]
     assert main([*asked, "--device", "cpu"]) == 1
     captured = capsys.readouterr()
@@ -168,3 +172,21 @@ def test_mistakes(predictor, tmp_path, capsys):
     assert main(["depth", "edges", str(tmp_path / "missing.png")]) == 2
     assert not (tmp_path / "none").exists()
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_opacity_is_no_edge(tmp_path, mode):
+    from PIL import Image
+
+    for kind in ("images", "edges"):
+        (tmp_path / kind).mkdir()
+    write_png(tmp_path / "images/a.png", picture(20, 30))
+    edges = np.zeros((20, 30), np.uint8)
+    edges[4] = 255
+    Image.fromarray(edges).convert(mode).save(tmp_path / "edges/a.png")
+    np.testing.assert_array_equal(folder_pairs(tmp_path)[0].edges, edges > 0)
+    # white as 1, as masks are often saved: every edge would be lost without a word
+    Image.fromarray(edges // 255).convert(mode).save(tmp_path / "edges/a.png")
+    if mode in ("L", "RGB"):
+        with pytest.raises(InputError, match="marks edges by 1"):
+            folder_pairs(tmp_path)

@@ -63,7 +63,7 @@ def folder_pairs(folder: Path) -> list[EdgePair]:
     Raises
     ------
     InputError
-        For an image without edges, or of another size than its edges.
+        For an image without edges, or of another size than its edges; for a map whose white is 1, not 255.
     """
     pairs = []
     for file in find_images(folder / "images"):
@@ -73,10 +73,13 @@ def folder_pairs(folder: Path) -> list[EdgePair]:
                 "is missing", path=path, remedy=f"It should hold the edges of {file.path}; name both alike."
             )
         rgb, edges = read_image(file.path), read_array(path)
-        grey = edges if edges.ndim == 2 else edges[..., :3].max(-1)
+        # of two or four channels the last one is opacity
+        grey = edges if edges.ndim == 2 else edges[..., : 1 if edges.shape[-1] == 2 else 3].max(-1)
         if grey.shape != rgb.shape[:2]:
             raise InputError(f"has {grey.shape} pixels, its image {rgb.shape[:2]}", path=path)
         full = np.iinfo(grey.dtype).max if grey.dtype.kind in "iu" else 1
+        if full > 1 and grey.max() == 1:
+            raise InputError(f"marks edges by 1; white is {full}", path=path, remedy=f"Multiply the map by {full}.")
         pairs.append(EdgePair(rgb, grey >= full / 2, file.stem))
     return pairs
 

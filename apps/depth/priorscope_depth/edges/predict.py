@@ -33,6 +33,12 @@ def predict_edges(config: EdgesConfig) -> int:
         raise InputError(f"formats {list(config.formats)}", remedy="Known: png, npy.")
     images = find_images(config.inputs)
     predictor = EdgePredictor.from_pretrained(config.model, device=config.device, precision=config.precision)
+    if not predictor.generates:
+        raise InputError(
+            "holds the autoencoder of train-edges, which only comes first",
+            path=config.model,
+            remedy="Give OUT/diffusion/model of the same training.",
+        )
     if not config.overwrite:
         refuse_existing([path for image in images for path in _targets(image, config)])
 

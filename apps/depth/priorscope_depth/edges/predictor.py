@@ -48,6 +48,8 @@ SMALL_UNET: dict[str, Any] = {
     "attention_head_dim": 16,
 }
 _KIND = "diffusion-edge"
+#: The part that a model folder names where the other is not trained yet.
+_AUTOENCODER = "autoencoder"
 
 
 class EdgeNetwork:
@@ -97,12 +99,23 @@ class EdgePredictor:
         Of edge maps (B, 1, H, W) in [-1, 1].
     name : str
     device : torch.device
+    generates : bool
+        False: only the autoencoder is trained yet, and edges of a picture would be noise.
     """
 
-    def __init__(self, unet: Any, latents: LatentSpace, *, name: str, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        unet: Any,
+        latents: LatentSpace,
+        *,
+        name: str,
+        device: torch.device | str = "cpu",
+        generates: bool = True,
+    ) -> None:
         self.unet = unet
         self.latents = latents
         self.name = name
+        self.generates = generates
         self.device = torch.device(device)
         self.denoiser = edge_denoiser(unet, latents.factor)
         levels = len(unet.config.block_out_channels)
@@ -139,18 +152,19 @@ class EdgePredictor:
 
         folder = Path(folder)
         unread = "DiffusionEdge's published .pt files are not read."
-        _, name = read_trained(folder, _KIND, what="an edge model", command="train-edges", unread=unread)
+        about, name = read_trained(folder, _KIND, what="an edge model", command="train-edges", unread=unread)
         where = resolve_device(device)
         space = load_latent_space(folder / "vae").to(where)
         wanted = {"in_channels": space.channels + 3 * space.factor**2, "out_channels": 2 * space.channels}
         unet = load_component(UNet2DModel, folder / "unet", dtype=resolve_dtype(precision, where), expect=wanted)
         unet.to(where, memory_format=inference_layout(where))
-        return cls(unet, space, name=name, device=where)
+        return cls(unet, space, name=name, device=where, generates=about.get("part") != _AUTOENCODER)
 
-    def save(self, folder: Path) -> None:
-        """Write the model folder, in float32; it must not exist."""
+    def save(self, folder: Path, *, autoencoder_only: bool = False) -> None:
+        """Write the model folder, in float32; it must not exist. It says if only its autoencoder is trained."""
         folder.mkdir(parents=True)
-        write_text(folder / "priorscope.json", json.dumps({"kind": _KIND}) + "\n")
+        about = {"kind": _KIND} | ({"part": _AUTOENCODER} if autoencoder_only else {})
+        write_text(folder / "priorscope.json", json.dumps(about) + "\n")
         save_component(self.unet, folder / "unet")
         save_component(self.latents.vae, folder / "vae")  # type: ignore[attr-defined]
 

@@ -57,7 +57,7 @@ class EdgeAutoencoderTask(Task):
 
     def save(self, folder: Path) -> None:
         scale_latents(self.predictor, self.held_out)
-        self.predictor.save(folder)
+        self.predictor.save(folder, autoencoder_only=True)
 
 
 class EdgeTask(Task):
