@@ -139,6 +139,47 @@ def test_judge_by_hand():
     assert (same.wasserstein_mm, same.by_range_mm, same.hole_overlap) == (0, 0, 1)
     with pytest.raises(InputError):
         compare_scans(mine, its, exact[:1])
+    with pytest.raises(InputError, match="pixels"):
+        compare_scans([mine[0], mine[1][:5]], its, exact)
+    # what is written as NaN is a hole as well
+    unknown = [np.where(values > 0, values, np.nan) for values in mine]
+    assert compare_scans(unknown, its, exact) == found
+    # measured, but nowhere in the same range
+    apart = compare_scans([its[0], 0 * its[1]], [0 * its[0], its[1]], exact)
+    assert math.isnan(apart.by_range_mm)
+    assert apart.wasserstein_mm == pytest.approx(0, abs=1e-9)
+
+
+def test_a_sensor_of_another_range_is_trained(pairs, tmp_path):
+    """Held-out scans with nothing between 0.4 and 4.5 m are no reason to end."""
+    from priorscope.evaluation.run_folder import RunFolder
+
+    near = [type(pair)(pair.clean / 20, pair.scan / 20, pair.key) for pair in pairs]
+    run = RunFolder.create(tmp_path / "run", {}, resume=False)
+    assert SensorTask(SensorSimulator.new("one-step", 0.02), near).validate(run, 0) == {}
+
+
+@pytest.mark.parametrize(
+    "about", [{}, {"method": "sampled"}, {"method": "one-step", "scale": "x"}, {"method": 1, "scale": 1}]
+)
+def test_damaged_description_is_one_line(tmp_path, about):
+    SensorSimulator.new("sampled", 0.02).save(tmp_path / "model")
+    (tmp_path / "model/priorscope.json").write_text(json.dumps({"kind": "sensor-residual", **about}))
+    with pytest.raises(InputError, match=r"priorscope\.json: (does not state|method 1)"):
+        SensorSimulator.from_pretrained(tmp_path / "model", device="cpu")
+
+
+def test_wrong_units_are_said(tmp_path, capsys):
+    """Millimetres in a float file are kilometres: the scan is empty, and not without a word."""
+    write_npy(tmp_path / "mm.npy", np.full((20, 30), 1500.0, np.float32))
+    write_npy(tmp_path / "dot.npy", np.full((1, 1), 1.5, np.float32))
+    assert main(["depth", "sensor", str(tmp_path / "mm.npy"), "--out", str(tmp_path / "out")]) == 0
+    assert "is the file in metres?" in " ".join(capsys.readouterr().err.split())
+    for words in (["mm.npy", "--depth-scale", "0"], ["mm.npy", "--depth-scale", "nan"]):
+        assert main(["depth", "sensor", str(tmp_path / words[0]), *words[1:]]) == 2
+        assert "--depth-scale" in capsys.readouterr().err
+    assert main(["depth", "sensor", str(tmp_path / "dot.npy"), "--out", str(tmp_path / "out")]) == 2
+    assert "2 x 2 pixels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("power", [0.0, 2.0])

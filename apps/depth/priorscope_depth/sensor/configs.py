@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from priorscope.errors import InputError
 from priorscope.training.settings import LoopConfig
 
 SensorFormat = Literal["png", "npy", "npz", "colour"]
@@ -69,3 +70,9 @@ class TrainSensorConfig:
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopConfig(steps=4000, batch_size=16, lr=1e-3)
     )
+
+
+def check_depth_scale(scale: float) -> None:
+    """Raise :class:`InputError` unless ``scale`` is a positive number of metres a unit."""
+    if not 0 < scale < float("inf"):
+        raise InputError(f"--depth-scale {scale:g}", remedy="Give metres a unit: 0.001 for millimetres.")

@@ -16,6 +16,10 @@ from priorscope.evaluation.distributions import wasserstein
 RANGES = (0.4, 1.0, 1.5, 2.0, 3.0, 4.5)
 
 
+class NothingMeasured(InputError):
+    """Scans without a pixel in range: there are no errors to compare."""
+
+
 @dataclass(frozen=True)
 class ScanComparison:
     """Simulated scans against a sensor's, over a set of depth maps.
@@ -26,7 +30,8 @@ class ScanComparison:
         Wasserstein distance (order 1) between the errors of all measured pixels, simulated - exact and scanned -
         exact, in millimetres.
     by_range_mm : float
-        Its mean over ranges of exact depth (``RANGES``), each with equal weight.
+        Its mean over ranges of exact depth (``RANGES``) in which both measure something, each with equal weight; NaN
+        where there is none.
     hole_rate, sensor_hole_rate : float
         Share of the pixels with exact depth in range where nothing is measured.
     hole_overlap : float
@@ -51,32 +56,42 @@ def compare_scans(
     scanned: Sequence[NDArray[np.floating]],
     exact: Sequence[NDArray[np.floating]],
 ) -> ScanComparison:
-    """Compare; all are depth maps (H, W) in metres, 0 where there is none.
+    """Compare; all are depth maps (H, W) in metres, 0 or NaN where there is none.
 
     Only pixels whose exact depth lies within ``RANGES`` count.
+
+    Raises
+    ------
+    NothingMeasured
+        If one of the two measures nothing there.
+    InputError
+        Other numbers or sizes of maps, infinite depth.
     """
     if not (len(simulated) == len(scanned) == len(exact) > 0):
         raise InputError(
             f"{len(simulated)} simulated scans, {len(scanned)} of the sensor, {len(exact)} exact maps",
             remedy="Give equally many of each.",
         )
+    for maps in zip(simulated, scanned, exact, strict=True):
+        if len({np.shape(values) for values in maps}) > 1:
+            raise InputError(f"maps of {' and '.join(str(list(np.shape(values))) for values in maps)} pixels")
     counted = [(truth >= RANGES[0]) & (truth < RANGES[-1]) for truth in exact]
     mine, its, depth = (
         np.concatenate([values[where] for values, where in zip(maps, counted, strict=True)]).astype(np.float64)
         for maps in (simulated, scanned, exact)
     )
     if not (mine > 0).any() or not (its > 0).any():
-        raise InputError("nothing was measured within range", remedy="Compare scans of depth from 0.4 to 4.5 m.")
+        raise NothingMeasured("nothing was measured within range", remedy="Compare scans of depth from 0.4 to 4.5 m.")
     parts = []
     for low, high in pairwise(RANGES):
         here = (depth >= low) & (depth < high)
         if (mine[here] > 0).any() and (its[here] > 0).any():
             parts.append(_distance(mine[here], its[here], depth[here]))
-    holes, its_holes = mine == 0, its == 0
+    holes, its_holes = ~(mine > 0), ~(its > 0)
     union = (holes | its_holes).sum()
     return ScanComparison(
         wasserstein_mm=_distance(mine, its, depth),
-        by_range_mm=float(np.mean(parts)),
+        by_range_mm=float(np.mean(parts)) if parts else float("nan"),
         hole_rate=float(holes.mean()),
         sensor_hole_rate=float(its_holes.mean()),
         hole_overlap=float((holes & its_holes).sum() / union) if union else 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.suite import conclude, run_items
 from priorscope_depth.output import Meaning, result_names, write_result
 from priorscope_depth.pairs.maps import MAP_SUFFIXES, read_depth
-from priorscope_depth.sensor.configs import SensorConfig, SensorFormat
+from priorscope_depth.sensor.configs import SensorConfig, SensorFormat, check_depth_scale
 from priorscope_depth.sensor.structured_light import StructuredLight
 
 #: The name that results bear where no learned model made them.
@@ -33,6 +34,7 @@ def simulate_scans(config: SensorConfig) -> int:
         raise InputError("no input", remedy="Give depth maps or folders: priorscope depth sensor depth.npy")
     if config.count < 1 or config.steps < 1:
         raise InputError(f"--count {config.count} --steps {config.steps}", remedy="Use 1 or more.")
+    check_depth_scale(config.depth_scale)
     unknown = [name for name in config.formats if name not in get_args(SensorFormat)]
     if unknown or not config.formats:
         raise InputError(f"formats {list(config.formats)}", remedy=f"Known: {', '.join(get_args(SensorFormat))}.")
@@ -50,6 +52,13 @@ def simulate_scans(config: SensorConfig) -> int:
             depth = read_depth(file.path, scale=config.depth_scale)
             for number, stem in enumerate(stems[file.path]):
                 values = scan(depth, item_seed(item_seed(config.seed, file.stem), number))
+                if not values.any():
+                    there = depth[depth > 0]
+                    print(
+                        f"{file.path}: nothing is measured of depths from {there.min():.3g} to {there.max():.3g} m; "
+                        "is the file in metres?",
+                        file=sys.stderr,
+                    )
                 write_result(
                     stem,
                     values,

@@ -110,7 +110,7 @@ class SensorSimulator:
         Raises
         ------
         InputError
-            No such folder, or one of another kind or with other weights.
+            No such folder, one of another kind or with other weights, or without the method and the scale.
         """
         from diffusers.models.unets.unet_2d import UNet2DModel
 
@@ -120,7 +120,11 @@ class SensorSimulator:
         wanted = {"in_channels": SCAN.channels + CLEAN.channels, "out_channels": SCAN.channels}
         unet = load_component(UNet2DModel, folder / "unet", expect=wanted)
         unet.to(where, memory_format=inference_layout(where))
-        return cls(unet, about["method"], about["scale"], name=name, device=where)
+        try:
+            return cls(unet, about["method"], float(about["scale"]), name=name, device=where)
+        except (KeyError, TypeError, ValueError) as error:
+            fact = error.fact if isinstance(error, InputError) else "does not state method and scale"
+            raise InputError(fact, path=folder / "priorscope.json", remedy="Train the model again.") from None
 
     def save(self, folder: Path) -> None:
         """Write the model folder, in float32; it must not exist."""

@@ -152,7 +152,9 @@ def checked_depth(depth: NDArray[np.floating]) -> NDArray[np.float64]:
     """A depth map (H, W) in metres as float64, 0 where there is none, or an InputError."""
     depth = np.asarray(depth)
     if depth.ndim != 2 or depth.dtype.kind != "f" or min(depth.shape) < 2:
-        raise InputError(f"depth is floating point [H, W], not {depth.dtype} {list(depth.shape)}")
+        raise InputError(
+            f"depth is floating point [H, W], 2 x 2 pixels at least, not {depth.dtype} {list(depth.shape)}"
+        )
     if not np.isfinite(depth).all() or depth.min() < 0:
         raise InputError("depth holds NaN, infinite or negative values", remedy="Mark what is unknown with 0.")
     return depth.astype(np.float64)

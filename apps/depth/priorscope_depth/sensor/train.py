@@ -13,7 +13,7 @@ from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
 from priorscope_depth.scenes import HELD_OUT_SEED
 from priorscope_depth.sensor.codec import LogDepth
-from priorscope_depth.sensor.configs import TrainSensorConfig
+from priorscope_depth.sensor.configs import TrainSensorConfig, check_depth_scale
 from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, folder_scans, residual_spread
 from priorscope_depth.sensor.simulator import SensorSimulator
 from priorscope_depth.sensor.structured_light import StructuredLight
@@ -32,6 +32,7 @@ def train_sensor(config: TrainSensorConfig) -> FitResult:
         be written.
     """
     config.loop.check()
+    check_depth_scale(config.depth_scale)
     if config.scenes < 1 or config.held_out < 0:
         raise InputError(f"--scenes {config.scenes} --held-out {config.held_out}", remedy="Use 1 or more, and 0.")
     if config.crop < 16 or config.crop % 16:
