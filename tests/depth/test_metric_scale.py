@@ -59,6 +59,29 @@ def test_beyond_the_horizon_is_infinite_and_masked():
     assert within(result, 5.0).all()
 
 
+def test_behind_the_camera_is_nothing():
+    """A fitted depth of 0 or less is no depth of a micrometre."""
+    result = DepthResult(np.array([[0.0, 0.5, 1.0]], np.float32), "depth", model="m")
+    fitted = to_metric(result, parse_distances(["1,0,1", "2,0,3"]))  # depth 4 p - 1
+    np.testing.assert_allclose(fitted.values, [[0, 1, 3]], atol=1e-5)
+    np.testing.assert_array_equal(within(fitted, 5.0), [[False, True, True]])
+
+
+def test_what_the_side_file_says_is_json():
+    """A known distance beyond all bounds, whose fitted disparity is at infinity."""
+    result = DepthResult(np.array([[1.0, 0.0]], np.float32), "disparity", model="m")
+    note = to_metric(result, parse_distances(["0,0,1", "1,0,1e300"])).notes["metric_fit"]
+    json.dumps(note, allow_nan=False)
+    assert note["median_relative_error"] is None
+
+
+def test_relative_uncertainty_is_not_kept_with_metres():
+    spread = np.full(TRUTH.shape, 0.1, np.float32)
+    relative = predicted("disparity")
+    fitted = to_metric(DepthResult(relative.values, "disparity", uncertainty=spread, model="two"), points())
+    assert fitted.uncertainty is None
+
+
 def write(path, rows):
     path = path / "points"
     np.save(path.with_suffix(".npy"), rows)

@@ -31,7 +31,8 @@ def to_metric(result: DepthResult, points: KnownPoints) -> DepthResult:
     DepthResult
         Planar depth in metres, ``scale="metric"``. A disparity of 0 or less after the fit is at infinity: its depth is
         infinite (:func:`within`). ``notes["metric_fit"]`` states space, scale, shift, numbers of points and
-        inliers, and the median of |fitted - known| / known over all points.
+        inliers, and the median of |fitted - known| / known over all points, None where that is infinite. An ensemble's
+        uncertainty, which has no unit, is left out.
 
     Raises
     ------
@@ -59,31 +60,34 @@ def to_metric(result: DepthResult, points: KnownPoints) -> DepthResult:
         )
     fit = AffineFit(result.space, robust.scale, robust.shift, int(robust.inliers.sum()))
     fitted = metric_depth(fit, at_points)
-    relative = np.abs(fitted - points.depth) / points.depth
+    with np.errstate(over="ignore"):
+        middle = float(np.median(np.abs(fitted - points.depth) / points.depth))
     note: dict[str, Any] = {
         "space": fit.space,
         "scale": fit.scale,
         "shift": fit.shift,
         "points": int(rows.size),
         "inliers": fit.pixels,
-        "median_relative_error": float(np.median(relative)),
+        "median_relative_error": middle if np.isfinite(middle) else None,  # JSON knows no infinity
         "source": points.source,
     }
     depth = metric_depth(fit, values)
-    return replace(result, values=depth, space="depth", scale="metric", notes={**result.notes, "metric_fit": note})
+    notes = {**result.notes, "metric_fit": note}
+    return replace(result, values=depth, space="depth", scale="metric", uncertainty=None, notes=notes)
 
 
 def metric_depth(fit: AffineFit, values: NDArray[Any]) -> NDArray[np.float32]:
-    """Metres; infinite where a fitted disparity is not positive, never less than 1e-6."""
+    """Metres; infinite where a fitted disparity is not positive, 0 where a fitted depth is not: behind the camera."""
     aligned = fit(values.astype(np.float64))
     if fit.space == "disparity":
         with np.errstate(divide="ignore"):
             aligned = np.where(aligned > 0, 1 / aligned, np.inf)
-    return np.maximum(aligned, SMALLEST_DEPTH).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return np.where(aligned > 0, np.maximum(aligned, SMALLEST_DEPTH), 0).astype(np.float32)
 
 
 def within(result: DepthResult, max_depth: float) -> NDArray[np.bool_]:
-    """Where a metric depth is at most ``max_depth`` metres; everywhere for a relative result."""
+    """Where a metric depth is above 0 and at most ``max_depth`` metres; everywhere for a relative result."""
     if result.scale != "metric":
         return np.ones(result.values.shape, dtype=bool)
-    return np.isfinite(result.values) & (result.values <= max_depth)
+    return np.isfinite(result.values) & (result.values > 0) & (result.values <= max_depth)
