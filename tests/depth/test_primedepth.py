@@ -202,7 +202,8 @@ def test_safetensors_is_the_same(checkpoint, state, predictor, tmp_path):
     converted = PrimeDepthPredictor.load(tmp_path, device="cpu")
     for part in (lambda model: model.unet, lambda model: model.latents.vae, lambda model: model.labeller):
         expected, found = (part(of.model).state_dict() for of in (predictor, converted))
-        assert found.keys() == expected.keys() and len(found) > 10
+        assert found.keys() == expected.keys()
+        assert len(found) > 10
         for key, value in expected.items():
             assert torch.equal(found[key], value), key
     # equal weights at other places of memory: how a processor adds them up may depend on their alignment
@@ -365,6 +366,14 @@ def test_captions_change_the_answer_and_are_told_by_name(checkpoint, predictor, 
     assert [result.notes["caption"] for result in both] == ["a dog", "a cat", "empty"]
 
 
+def test_captions_of_names_with_dots():
+    """Items come without their suffix: what follows a dot in them is none."""
+    captions = Captions("else", {"IMG.2024.jpg": "a dog", "sub/IMG.2025": "a cat", "plain.png": "a bird"})
+    rgb = torch.zeros(5, 3, 8, 8)
+    items = ["IMG.2024", "IMG.2025", "IMG.2026", "plain", "there/plain.png"]
+    assert captions.of(rgb, items) == ["a dog", "a cat", "else", "a bird", "a bird"]
+
+
 def test_states_are_kept(checkpoint, words, monkeypatch, tmp_path):
     monkeypatch.setenv("PRIORSCOPE_CACHE", str(tmp_path))
     first = TextStates(checkpoint, lambda: read_text_encoder(checkpoint, SIZES_SMALL))
@@ -432,6 +441,7 @@ def test_predict_and_evaluate_by_command(checkpoint, tmp_path, capsys):
         (["--caption", "blip2", "--caption-file", "a.json"], "one of the two"),
         (["--caption", "blip2", "--caption-model", "/none"], "no caption model"),
         (["--ensemble", "2", "--deterministic"], "does not depend on noise"),
+        (["--posterior", "sample", "--deterministic"], "which draws"),
     ],
 )
 def test_mistakes_by_command(checkpoint, tmp_path, capsys, options, word):

@@ -109,6 +109,7 @@ def test_only_labelled_pictures_after_the_pretraining():
     ("changes", "word"),
     [
         ({"pretrain": 4}, "--pretrain 4"),
+        ({"pretrain": 1, "loop": loop(log_every=2)}, "--pretrain 1 ends between two rows"),
         ({"height": 40}, "multiples of 32"),
         ({"labelled": 9}, "--labelled 9 of 3"),
         ({"views": 0}, "--views 0"),

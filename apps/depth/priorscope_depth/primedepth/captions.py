@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from priorscope.backbones.prompt import kept_state, read_tokenizer
+from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from priorscope.errors import InputError
 
 #: The two ends of a text, and what fills it up, in CLIP's vocabulary; open_clip fills with 0, transformers with ends.
@@ -95,12 +96,17 @@ class Captions:
 
     @cached_property
     def _by_stem(self) -> dict[str, str]:
-        return {Path(name).stem: caption for name, caption in self.by_name.items()}
+        return {_stem(name): caption for name, caption in self.by_name.items()}
 
     def _named(self, item: str) -> str:
-        path = Path(item)
-        exact = next((name for name in (item, path.name) if name in self.by_name), None)
-        return self._by_stem.get(path.stem, self.text) if exact is None else self.by_name[exact]
+        exact = next((name for name in (item, Path(item).name) if name in self.by_name), None)
+        return self._by_stem.get(_stem(item), self.text) if exact is None else self.by_name[exact]
+
+
+def _stem(name: str) -> str:
+    """The last part of a name without a picture's suffix; other dots belong to it (IMG.2024)."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES else path.name
 
 
 class TextStates:

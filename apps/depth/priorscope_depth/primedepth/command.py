@@ -28,6 +28,8 @@ def load_primedepth(settings: ModelConfig) -> PrimeDepthPredictor:
             raise InputError(f"--{name} {value} for PrimeDepth, which looks once", remedy=f"Leave out --{name}.")
     if settings.task not in (None, "depth") or settings.space not in (None, "disparity"):
         raise InputError("PrimeDepth predicts depth, in disparity space", remedy="Leave out --task and --space.")
+    if settings.deterministic and settings.posterior == "sample":
+        raise InputError("--deterministic with --posterior sample, which draws", remedy="Leave out one of them.")
     predictor = PrimeDepthPredictor.load(
         settings.model,
         captions=captions_of(settings),
