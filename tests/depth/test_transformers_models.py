@@ -170,7 +170,18 @@ def test_predict_evaluate_and_average(relative, depthpro, tmp_path, capsys):
     side = json.loads((tmp_path / "c/photo_disparity.json").read_text())
     assert side["ensemble"]["models"] == [str(relative), str(depthpro)]
     assert side["ensemble"]["aligned_in"] == "disparity"
+    # the camera is told whichever of the two asks for it
+    for order in ([depthpro, relative], [relative, depthpro]):
+        averaged = ["--model", str(order[0]), "--ensemble-with", str(order[1]), "--formats", "npy"]
+        assert main([*words, *averaged, *camera[:5], "--out", str(tmp_path / order[0].name)]) == 0
+        (file,) = (tmp_path / order[0].name).glob("*.json")
+        side = json.loads(file.read_text())
+        assert (side["focal_length_px"], side["focal_length"]) == (50, "given")
     capsys.readouterr()
+    twice = ["depth", "evaluate", "scenes", "--limit", "1", "--device", "cpu", "--out", str(tmp_path / "twice")]
+    assert main([*twice, "--compare", str(relative), f"{relative}/."]) == 2
+    assert "is compared twice" in capsys.readouterr().err
+    assert not (tmp_path / "twice").exists()
     depthpro = shutil.copytree(depthpro, tmp_path / "DepthPro-hf")
     measured = ["depth", "evaluate", "scenes", "--limit", "1", "--device", "cpu", "--out", str(tmp_path / "run")]
     assert main([*measured, "--model", str(relative), "--compare", str(depthpro)]) == 0

@@ -20,7 +20,7 @@ from priorscope_depth.scores import DepthEvaluation
 
 def load_compared(config: EvaluateConfig) -> dict[str, ImagePredictor]:
     """The models that ``--compare`` names, before the first image; InputError for those that cannot be measured."""
-    loaded = {}
+    loaded: dict[str, ImagePredictor] = {}
     for model in config.compare:
         predictor = load_predictor(replace(config.settings.of_another(model), posterior=config.settings.posterior))
         if predictor.task != "depth":
@@ -31,8 +31,9 @@ def load_compared(config: EvaluateConfig) -> dict[str, ImagePredictor]:
                 f"{predictor.name} predicts {predictor.space}, which --alignments does not name",
                 remedy=f"Add {predictor.space}, or leave the model out.",
             )
-        if predictor.name in loaded or model == config.settings.model:
-            raise InputError(f"{predictor.name} is compared twice")
+        folders = {_folder(name).lower() for name in loaded}  # some file systems see no difference
+        if _folder(predictor.name).lower() in folders or model == config.settings.model:
+            raise InputError(f"{predictor.name} is compared twice", remedy="Name each model once, by one path.")
         loaded[predictor.name] = predictor
     return loaded
 
@@ -43,7 +44,7 @@ def evaluate_compared(
     """Evaluate each in a run folder of its own, ``out/compared/NAME``, so that a run that is cut off goes on."""
     evaluations = {}
     for name, predictor in predictors.items():
-        folder = config.out / "compared" / re.sub(r"[^\w.-]+", "_", name).strip("_.")
+        folder = config.out / "compared" / _folder(name)
         run = RunFolder.create(
             folder, config, resume=config.resume, may_differ=("resume", "settings.device", "settings.batch_size", "out")
         )
@@ -59,3 +60,7 @@ def evaluate_compared(
         )
         run.write_metrics({"model": name, **evaluations[name].summary()})
     return evaluations
+
+
+def _folder(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("_.")

@@ -114,8 +114,11 @@ def predict(config: PredictConfig) -> int:
     clips = [file for file in found if is_video(file.path)] + (find_images(videos) if videos else [])
     points = _known_points(config, images, clips)
     predictor = load_predictor(config.settings)
-    if isinstance(predictor, DepthPro) and config.intrinsics is not None:
-        predictor.focal_length = config.intrinsics[0]
+    if config.intrinsics is not None:
+        models = (predictor.first, predictor.second) if isinstance(predictor, AveragedPredictor) else (predictor,)
+        for model in models:
+            if isinstance(model, DepthPro):
+                model.focal_length = config.intrinsics[0]
     _check_request(predictor, config, videos=bool(clips))
     if not config.overwrite:
         refuse_existing([target for image in images for target in _image_targets(image, predictor, config)])
