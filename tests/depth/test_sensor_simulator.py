@@ -14,7 +14,7 @@ from priorscope.cli import main
 from priorscope.data.arrays import write_npy
 from priorscope.data.images import write_png
 from priorscope.diffusion import Denoiser
-from priorscope_depth.sensor.data import SensorFeed, drawn_scans, folder_scans, residual_spread
+from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, folder_scans, residual_spread
 from priorscope_depth.sensor.judge import compare_scans, fitted_sigma, gaussian_scans
 from priorscope_depth.sensor.simulator import SensorSimulator
 from priorscope_depth.sensor.structured_light import StructuredLight
@@ -52,6 +52,22 @@ def test_what_counts(pairs):
     residual, hole = torch.nn.functional.pixel_shuffle(counting(simulator, scan, clean).float(), 4)[0, :, :2]
     assert residual.tolist() == [[1, 0, 0, 0], [1, 0, 0, 0]]
     assert hole.tolist() == [[1, 1, 1, 0], [1, 1, 1, 0]]
+
+
+def test_outliers_set_no_scale_and_are_not_shown():
+    """What does not count in the loss is neither part of the deviation nor of what the network is given."""
+    clean = np.full((16, 16), 2.0, np.float32)
+    scan = clean * np.where(np.arange(256).reshape(16, 16) % 2, 1.01, 0.99).astype(np.float32)
+    codec = SensorSimulator.new("sampled", 1.0).codec
+    plain = residual_spread([SensorPair(clean, scan, "a")], codec)
+    scan[0], clean[1] = 3.5, 0  # another surface; a wall that only the scan has
+    assert residual_spread([SensorPair(clean, scan, "a")], codec) == pytest.approx(plain, rel=1e-3)
+    simulator = SensorSimulator.new("sampled", plain)
+    target = simulator.target(*(torch.from_numpy(values)[None, None] for values in (scan, clean)))
+    residual, measured = torch.nn.functional.pixel_shuffle(target, 4)[0]
+    assert residual.abs().max() < 1.1
+    assert not residual[:2].any()
+    assert (measured == 1).all()
 
 
 @pytest.mark.parametrize("method", ["sampled", "one-step"])
@@ -250,6 +266,8 @@ def test_mistakes(tmp_path, capsys):
     assert main(["depth", "sensor", str(tmp_path / "missing.npy")]) == 2
     assert not (tmp_path / "none").exists()
     capsys.readouterr()
+    with pytest.raises(InputError, match="2 item names"):
+        SensorSimulator.new("one-step", 1.0)(np.ones((16, 16), np.float32), items=["a", "b"])
     for method, scale in (("guess", 1.0), ("sampled", 0.0)):
         with pytest.raises(InputError):
             SensorSimulator(SensorSimulator.new("sampled", 1.0).unet, method, scale)

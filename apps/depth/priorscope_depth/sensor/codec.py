@@ -15,6 +15,11 @@ from priorscope.errors import InputError
 Array = TypeVar("Array", NDArray[np.floating], torch.Tensor)
 
 
+#: Metres between scan and exact depth from which a pixel does not count; Stable-Sim2Real's 0.5, whose unit it leaves
+#: open, read as metres.
+OUTLIER = 0.5
+
+
 @dataclass(frozen=True)
 class LogDepth:
     """Metres to [-1, 1] and back: 2 ln(d / near) / ln(far / near) - 1.
@@ -72,3 +77,8 @@ class LogDepth:
     def apply(self, residual: Array, clean: Array) -> Array:
         """The scan in metres that differs from ``clean`` by ``residual``; undoes :meth:`residual`."""
         return self.decode(self.encode(clean) + 2 * residual)
+
+
+def is_residual(codec: LogDepth, scan: Array, clean: Array) -> Any:
+    """Where a scan differs from exact depth (both in metres) by its sensor's error: both valid, no outlier."""
+    return codec.is_valid(scan) & codec.is_valid(clean) & (abs(scan - clean) < OUTLIER)

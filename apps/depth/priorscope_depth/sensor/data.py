@@ -17,7 +17,7 @@ from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope_depth.pairs.maps import MAP_SUFFIXES, read_depth
 from priorscope_depth.scenes import GENERATOR_VERSION, render_scene
-from priorscope_depth.sensor.codec import LogDepth
+from priorscope_depth.sensor.codec import LogDepth, is_residual
 from priorscope_depth.sensor.structured_light import StructuredLight
 from priorscope_depth.training.crops import CropFeed
 
@@ -86,7 +86,7 @@ def folder_scans(folder: Path, *, scale: float = 0.001) -> list[SensorPair]:
 
 
 def residual_spread(pairs: Sequence[SensorPair], codec: LogDepth) -> float:
-    """Root mean square of the residuals of measured pixels.
+    """Root mean square of the residuals that are trained on: of measured pixels, without outliers.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def residual_spread(pairs: Sequence[SensorPair], codec: LogDepth) -> float:
     """
     squares = []
     for pair in pairs:
-        here = codec.is_valid(pair.scan) & codec.is_valid(pair.clean)
+        here = is_residual(codec, pair.scan, pair.clean)
         squares.append(np.square(codec.residual(pair.scan[here], pair.clean[here]), dtype=np.float64))
     every = np.concatenate(squares)
     spread = float(np.sqrt(every.mean())) if len(every) else 0.0

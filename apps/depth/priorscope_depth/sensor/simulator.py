@@ -23,7 +23,7 @@ from priorscope.diffusion.schedule import VPSchedule
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
 from priorscope.predictors.geometry import Geometry
-from priorscope_depth.sensor.codec import LogDepth
+from priorscope_depth.sensor.codec import LogDepth, is_residual
 from priorscope_depth.sensor.configs import Method
 from priorscope_depth.sensor.structured_light import checked_depth
 from priorscope_depth.trained import read_trained
@@ -144,10 +144,13 @@ class SensorSimulator:
     def target(self, scan: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """What the network generates for a scan (B, 1, H, W): (B, 32, H / 4, W / 4).
 
-        The residual over its deviation, 0 where nothing was measured, and 1 or -1 for whether it was.
+        The residual over its deviation, and 1 or -1 for whether anything was measured. The residual is 0 where nothing
+        was, and where it does not count: a wall that the scan has and the exact depth has not would be many deviations
+        off, and nothing like it is met when scans are generated.
         """
         measured = self.codec.is_valid(scan)
-        residual = torch.where(measured, self.codec.residual(scan, clean) / self.scale, 0.0)
+        residual = self.codec.residual(scan, clean) / self.scale
+        residual = torch.where(is_residual(self.codec, scan, clean), residual, 0.0)
         return SCAN.encode(torch.cat([residual, measured.float() * 2 - 1], dim=1))
 
     def scan_of(self, generated: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -192,6 +195,8 @@ class SensorSimulator:
         """
         maps = [depths] if isinstance(depths, np.ndarray) else list(depths)
         keys: list[int | str] = list(range(len(maps))) if items is None else list(items)
+        if len(keys) != len(maps):
+            raise InputError(f"{len(keys)} item names for {len(maps)} maps")
         scans = []
         for depth, key in zip(maps, keys, strict=True):
             clean = torch.from_numpy(checked_depth(depth)).float()[None, None].to(self.device)

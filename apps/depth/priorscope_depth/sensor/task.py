@@ -12,14 +12,11 @@ from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.losses import denoising_loss, masked_mean
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.task import Task
+from priorscope_depth.sensor.codec import is_residual
 from priorscope_depth.sensor.data import SensorPair
 from priorscope_depth.sensor.judge import NothingMeasured, compare_scans
 from priorscope_depth.sensor.simulator import SCAN, SensorSimulator
 from priorscope_depth.training.task import item_noise
-
-#: Metres between scan and exact depth from which a pixel does not count; Stable-Sim2Real's 0.5, whose unit it leaves
-#: open, read as metres.
-OUTLIER = 0.5
 
 
 class SensorTask(Task):
@@ -68,11 +65,10 @@ def counting(sensor: SensorSimulator, scan: torch.Tensor, clean: torch.Tensor) -
     """Which numbers of :meth:`SensorSimulator.target` count: bool, of its shape.
 
     Whether anything is measured counts wherever there is exact depth, the residual where something was, unless it is
-    off by ``OUTLIER`` or more.
+    off by :data:`~priorscope_depth.sensor.codec.OUTLIER` or more.
     """
     known = sensor.codec.is_valid(clean)
-    near = known & sensor.codec.is_valid(scan) & ((scan - clean).abs() < OUTLIER)
-    return SCAN.encode(torch.cat([near, known], dim=1).float()) > 0
+    return SCAN.encode(torch.cat([is_residual(sensor.codec, scan, clean), known], dim=1).float()) > 0
 
 
 def energy_loss(
