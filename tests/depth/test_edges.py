@@ -164,7 +164,7 @@ def test_a_folder_of_ones_own(tmp_path):
 
 
 def test_mistakes(predictor, tmp_path, capsys):
-    for options in ({"tile": 20}, {"tile": 32, "overlap": 32}, {"ensemble": 0}, {"steps": 0}):
+    for options in ({"tile": 20}, {"tile": 32, "overlap": 32}, {"ensemble": 0}, {"steps": 0}, {"items": ["a", "b"]}):
         with pytest.raises(InputError):
             predictor(picture(), **options)
     for words in (["--crop", "20"], ["--scenes", "0"], ["--autoencoder-steps", "0"], ["--lr", "0"]):

@@ -150,7 +150,8 @@ class EdgeScores:
     Attributes
     ----------
     ods : float
-        Best F-measure of one threshold for the whole set, counts summed over images.
+        Best F-measure of one threshold for the whole set, counts summed over images. The benchmark's own code also
+        interpolates between two thresholds, which can only raise it.
     ois : float
         F-measure with each image at its own best threshold, counts summed.
     ac : float

@@ -213,6 +213,8 @@ class EdgePredictor:
             )
         times = decoupled_times(steps)
         keys: list[int | str] = list(range(len(pictures))) if items is None else list(items)
+        if len(keys) != len(pictures):
+            raise InputError(f"{len(keys)} item names for {len(pictures)} images")
         results = []
         for picture, key in zip(pictures, keys, strict=True):
             image = torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(127.5).sub(1).to(self.device)
