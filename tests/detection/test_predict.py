@@ -19,6 +19,7 @@ from priorscope_detection.configs import ModelConfig
 from priorscope_detection.data.frame import Agent, Frame, Truth
 from priorscope_detection.data.kitti import lidar_box, read_calibration, read_labels
 from priorscope_detection.data.open import open_frames
+from priorscope_detection.data.rigid import inverse, move_points, pose_matrix
 from priorscope_detection.geometry.boxes import corners
 from priorscope_detection.network.detector import CollaborativeDetector
 from priorscope_detection.network.spec import SIZES, FusionName
@@ -152,6 +153,22 @@ def test_poses_can_be_corrected_before_fusion(streets, untrained):
     plain = Predictor.load(replace(settings, correct_poses=False))
     more = np.subtract(predictor.sent_bytes(frame, found), plain.sent_bytes(frame, plain(frame)))
     assert more.tolist() == [32 * count for count in found.sent]
+
+
+def test_a_unit_on_a_pole_finds_boxes_to_correct_poses_by(untrained, box_surface):
+    """Its cars are 5 m below its LiDAR, below the detector's range: found as if it stood at the ego's height."""
+    points = box_surface([3.0, 1.0, -1.0, 4.0, 1.8, 1.5, 0.3], 200)
+    ego = Agent("1", points, np.eye(4), np.eye(4))
+    predictor = Predictor.load(ModelConfig(str(untrained("attention")), device="cpu", correct_poses=True))
+    found = {}
+    for height in (0.0, 5.0):
+        pose = pose_matrix([6.0, -2.0, height, 0.0, 40.0, 0.0])
+        unit = Agent("-1", move_points(inverse(pose), points), pose, pose, "infrastructure")
+        found[height] = predictor._alone(Frame("f", (ego, unit), Truth.of({})))[1].boxes
+    assert len(found[0.0]) > 0
+    assert found[5.0].shape == found[0.0].shape
+    down = torch.tensor([0.0, 0, 5, 0, 0, 0, 0], dtype=torch.float64)
+    torch.testing.assert_close(found[5.0] + down, found[0.0], atol=1e-3, rtol=0)
 
 
 def test_what_is_sent_follows_from_the_fusion(streets, untrained):

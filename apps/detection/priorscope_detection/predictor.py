@@ -20,6 +20,7 @@ from priorscope.errors import InputError
 from priorscope_detection.checkpoints import Detector, load_detector
 from priorscope_detection.configs import ModelConfig
 from priorscope_detection.data.frame import Frame
+from priorscope_detection.data.rigid import inverse, move_boxes
 from priorscope_detection.messages import messages
 from priorscope_detection.network.batch import make_batch
 from priorscope_detection.network.spec import Start
@@ -167,7 +168,7 @@ class Predictor:
         with self._precision():
             if self.correct_poses and len(frame.agents) > 1:
                 alone = self._alone(frame)
-                boxes = [AgentBoxes(each.boxes.double().numpy()) for each in alone]
+                boxes = [AgentBoxes(each.boxes.numpy()) for each in alone]
                 frame, correction = correct_frame(frame, boxes)
                 corrected, sent = int(correction.moved.sum()), tuple(len(each) for each in alone[1:])
             sweeps = messages(frame, published=self.published)
@@ -208,14 +209,20 @@ class Predictor:
 
     def _alone(self, frame: Frame) -> Sequence[Detections]:
         """What each agent finds by itself, in its own LiDAR frame."""
-        sweeps = messages(frame, published=True)
+        # levelled and at the ego's height as for the fusion: a unit on a pole has its cars below the detector's range
+        sweeps = messages(frame, published=self.published)
         spec = self.detector.spec
         # not the fusion's batch: early would merge the clouds, none would drop the others
         batch = make_batch([sweeps], replace(spec, fusion="late")).to(self.device)
         network = self.detector.network
         maps = network.heads(network.own(network.scales(batch)))
         found = [finish([one], None, self._anywhere()) for one in candidates(*maps, self._anchors, self.choice)]
-        return [Detections(each.boxes.cpu(), each.scores.cpu()) for each in found]
+        levelled = np.stack([sweep.to_ego.numpy() for sweep in sweeps])
+        back = inverse(frame.to_ego()) @ levelled
+        return [
+            Detections(torch.from_numpy(move_boxes(move, each.boxes.double().cpu().numpy())), each.scores.cpu())
+            for move, each in zip(back, found, strict=True)
+        ]
 
     def _anywhere(self) -> PostProcessing:
         return replace(self.choice, limits=None, z=None)
