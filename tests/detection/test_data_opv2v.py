@@ -152,6 +152,10 @@ def test_v2v4real(write_opv2v, box_surface):
     expected = np.concatenate([move_boxes(inverse(ego), CARS[k][None]) for k in (7, 8, 9)])
     np.testing.assert_allclose(frame.truth.boxes[:, :6], expected[:, :6], atol=1e-9)
     assert OPV2V(folder, classes=["Truck"]).read(0).truth.ids == ("1:1",)
+    for file in (first, second):  # what objects are called has nothing to do with the agents' names
+        file["vehicles"][0]["ass_id"] = 0
+    write_opv2v({"0": {"000000": (first, nothing)}, "1": {"000000": (second, nothing)}})
+    assert open_frames(folder).read(0).truth.ids == ("0", "0:1", "1:1")
 
 
 def test_splits_scenarios_and_data_sets(write_opv2v):

@@ -110,6 +110,13 @@ def test_intensity_in_the_red_of_rgb(written):
     np.testing.assert_array_equal(read_points(written(no_colour)).points[:, 3], 0)
 
 
+def test_fields_whose_names_come_several_times(written):
+    table = np.arange(24, dtype="<f4").reshape(3, 8)
+    for fields in ("_1 _ x y z _ _6 i", "__1 _ x y z _1 _ i", "a a x y z X _ i"):
+        head = header("binary", 3, fields, "4 " * 8, "F " * 8)
+        np.testing.assert_array_equal(read_points(written(head + table.tobytes())).points, table[:, [2, 3, 4, 7]])
+
+
 def test_bin(written):
     np.testing.assert_array_equal(read_points(written(POINTS.tobytes(), "a.bin")).points, POINTS)
     five = np.concatenate([POINTS, np.ones((500, 1), np.float32)], axis=1)
@@ -151,6 +158,8 @@ def test_a_sweep_without_returns_is_a_sweep(written):
         (header("lz4"), "a.pcd", "DATA lz4"),
         (header("binary", kinds="F F F Q"), "a.pcd", "TYPE Q"),
         (header("binary", sizes="4 4 4"), "a.pcd", "4 fields, 3 sizes"),
+        (header("binary", 1, more="COUNT 2 1 1 1\n") + b"\0" * 20, "a.pcd", "field x has 2 values a point"),
+        (header("binary", 1, more="COUNT 1 1 1 4\n") + b"\0" * 28, "a.pcd", "field intensity has 4 values a point"),
         (header("binary", 1, "a b c d") + b"\0" * 16, "a.pcd", "no field x, y, z"),
         (b"\0" * 30, "a.bin", "30 bytes, no multiple of 16"),
         (b"x", "a.las", "no LiDAR sweep"),

@@ -138,7 +138,9 @@ class OPV2V:
             lidar = self.boxes_in == "lidar" or (self.boxes_in is None and found.as_matrix)
             places = (to_ego @ found.pose if lidar else to_ego) @ found.places
             for identity, label, place, size in zip(found.ids, found.classes, places, found.sizes, strict=True):
-                if identity in rows or identity == ego.name or (self.classes is not None and label not in self.classes):
+                # V2V4Real's objects have numbers of their own: its ego is called 0, and so may a box be
+                own = not lidar and identity == ego.name
+                if identity in rows or own or (self.classes is not None and label not in self.classes):
                     continue
                 rows[identity] = (box_of_matrix(place, size), label)
         return Truth.of(rows)

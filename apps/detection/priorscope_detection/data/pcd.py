@@ -116,7 +116,9 @@ def _dtype(fields: list[str], sizes: list[int], kinds: list[str], counts: list[i
         if letter is None or size not in ((4, 8) if letter == "f" else (1, 2, 4, 8)) or not 1 <= count <= 4096:
             raise InputError(f"its PCD field {name} has TYPE {kind}, SIZE {size}, COUNT {count}", path=path)
         # "_" is padding and may come several times
-        unique = name if fields.count(name) == 1 and name != "_" else f"_{number}"
+        unique = name
+        while unique == "_" or fields.count(unique) > (unique == name):
+            unique = f"_{number}" if unique == name else f"_{unique}"
         parts.append((unique, f"<{letter}{size}", () if count == 1 else (count,)))
     return np.dtype([part if part[2] else part[:2] for part in parts])
 

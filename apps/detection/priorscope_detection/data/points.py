@@ -89,10 +89,17 @@ def _read_bin(path: Path, columns: int) -> Points:
 
 
 def _from_fields(points: NDArray[np.void], path: Path) -> Points:
-    names = {name.lower(): name for name in points.dtype.names or ()}
+    have = points.dtype.names or ()
+    names = {name.lower(): name for name in have} | {name: name for name in have}
     missing = [axis for axis in "xyz" if axis not in names]
     if missing:
         raise InputError(f"has no field {', '.join(missing)}", path=path, remedy=f"Its fields: {', '.join(names)}.")
+    for name in ("x", "y", "z", *_INTENSITY):
+        if name in names and points.dtype[names[name]].shape:
+            count = points.dtype[names[name]].shape[0]
+            raise InputError(
+                f"its field {names[name]} has {count} values a point", path=path, remedy="One is expected."
+            )
     out = np.zeros((len(points), 4), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for axis, name in enumerate("xyz"):
