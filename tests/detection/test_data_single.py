@@ -1,5 +1,6 @@
 """KITTI and nuScenes: miniatures, the real samples where they are, and one real sweep as two virtual agents."""
 
+import json
 import pickle
 
 import numpy as np
@@ -19,6 +20,7 @@ from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.rigid import count_in_boxes, inverse, move_boxes, move_points, pose_matrix
 from priorscope_detection.data.virtual import virtual_agents
 
+POINT = np.zeros((1, 5), np.float32)
 TO_CAMERA = np.array([[0.0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, -0.3], [0, 0, 0, 1]])
 BOX = np.array([15.0, -3.0, -0.8, 4.2, 1.7, 1.5, 0.6])
 
@@ -202,10 +204,14 @@ def test_nuscenes_tables(nuscenes):
 def test_broken_nuscenes(nuscenes, write_json, tmp_path):
     with pytest.raises(InputError, match=r"holds no v1\.0-test"):
         NuScenes(nuscenes, version="v1.0-test")
+    path = nuscenes / "v1.0-mini/sample_annotation.json"
+    rows = json.loads(path.read_text())
+    write_json(path, [{**rows[0], "size": [1.0, 0.0, 1.0]}])
+    with pytest.raises(InputError, match=r"sample_annotation.json: row a: its size .* is not positive"):
+        open_frames(nuscenes).read(0)
     write_json(nuscenes / "v1.0-mini/ego_pose.json", [])
     with pytest.raises(InputError, match=r"ego_pose.json: has no row e"):
         open_frames(nuscenes).read(0)
-    path = nuscenes / "v1.0-mini/sample_annotation.json"
     write_json(path, [{"token": "a", "instance_token": "i", "size": [1, 1, 1]}])
     with pytest.raises(InputError, match=r"sample_annotation.json: row a has no 'sample_token'"):
         open_frames(nuscenes)
@@ -218,6 +224,40 @@ def test_broken_nuscenes(nuscenes, write_json, tmp_path):
     (tmp_path / "b.pkl").write_bytes(pickle.dumps([1]))
     with pytest.raises(InputError, match="no 'data_list'"):
         open_frames(tmp_path / "b.pkl")
+
+
+EYE = np.eye(4).tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "row", "message"),
+    [
+        ({"metainfo": 3}, {}, "'metainfo' is no table"),
+        ({"metainfo": {"categories": ["car"]}}, {}, "'categories' is no table"),
+        ({"metainfo": {"categories": {"car": "x"}}}, {}, "'categories car' is not 1 finite number"),
+        ({"data_list": [1]}, {}, r"'data_list\[0\]' is no table"),
+        ({"data_list": []}, {}, "names no frame"),
+        ({}, {"lidar_points": 3}, "'lidar_points of frame 0' is no table"),
+        ({}, {"lidar_points": {"lidar_path": "x.pcd.bin", "num_pts_feats": "five"}}, "'num_pts_feats of frame 0'"),
+        ({}, {"ego2global": [1, 2]}, "'ego2global' is not 4 x 4"),
+        ({}, {"instances": 5}, "'instances' of frame 0 is no list"),
+        ({}, {"instances": [3]}, r"'instances\[0\] of frame 0' is no table"),
+        ({}, {"instances": [{"bbox_3d": [0, 0, 0, 0, 1, 1, 0]}]}, r"size \[0.0, 1.0, 1.0\] is not positive"),
+        ({}, {"instances": [{"bbox_3d": [0, 0, 0, 1, 1, 1, 0], "bbox_label_3d": None}]}, "'bbox_label_3d of instances"),
+    ],
+)
+def test_broken_infos_of_mmdetection3d(tmp_path, changes, row, message):
+    POINT.tofile(tmp_path / "x.pcd.bin")
+    lidar = {"lidar_path": "x.pcd.bin", "num_pts_feats": 5, "lidar2ego": EYE}
+    whole = {"lidar_points": lidar, "ego2global": EYE, "instances": [{"bbox_3d": [0, 0, 0, 1, 1, 1, 0]}]}
+    content = {"metainfo": {"categories": {"car": 0}}, "data_list": [whole | row]} | changes
+    path = tmp_path / "infos.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=message) as caught:
+        open_frames(path).read(0)
+    assert "infos.pkl" in str(caught.value)
+    path.write_bytes(pickle.dumps({"data_list": [whole]}))
+    assert open_frames(path).read(0).truth.classes == ("",)
 
 
 def test_quaternions():

@@ -108,6 +108,11 @@ class NuScenes:
             if self.classes is None or any(label == c or label.startswith(f"{c}.") for c in self.classes):
                 w, length, h = numbers_of(entry["size"], (3,), "size", self.path)
                 at = back @ self._motion(entry, "sample_annotation")
+                if min(w, length, h) <= 0:
+                    raise InputError(
+                        f"row {entry['token']}: its size {[w, length, h]} is not positive",
+                        path=self.path / self.title / "sample_annotation.json",
+                    )
                 rows[str(entry["instance_token"])] = (box_of_matrix(at, [length, w, h]), label)
         agent = Agent("LIDAR_TOP", sweep.points, pose, pose, dropped=sweep.dropped)
         return Frame(self.name(index), (agent,), Truth.of(rows))
@@ -165,10 +170,13 @@ class NuScenesInfo:
         content = safe_loads(self.path.read_bytes(), path=path)
         if not isinstance(content, dict) or not isinstance(content.get("data_list"), list):
             raise InputError("is no info file of mmdetection3d 1.1 (no 'data_list')", path=path)
-        self.title = str(content.get("metainfo", {}).get("version", self.path.stem))
-        categories = content.get("metainfo", {}).get("categories", {})
-        self._classes = {int(number): str(name) for name, number in categories.items()}
-        self._rows: list[dict[str, Any]] = content["data_list"]
+        about = self._table(content.get("metainfo", {}), "metainfo")
+        self.title = str(about.get("version", self.path.stem))
+        categories = self._table(about.get("categories", {}), "categories")
+        self._classes = {self._whole(number, f"categories {name}"): str(name) for name, number in categories.items()}
+        self._rows = [self._table(row, f"data_list[{k}]") for k, row in enumerate(content["data_list"])]
+        if not self._rows:
+            raise InputError("its 'data_list' names no frame", path=path)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -183,11 +191,12 @@ class NuScenesInfo:
         """See `Frames.read`; there is no other agent, so a delay changes nothing."""
         delay_steps(delay, self.period)
         row = self._rows[index]
-        lidar = row.get("lidar_points", {})
+        lidar = self._table(row.get("lidar_points", {}), f"lidar_points of frame {index}")
         file = Path(str(lidar.get("lidar_path", ""))).name
         places = [self.path.parent / "samples/LIDAR_TOP" / file, self.path.parent / file]
         cloud = next((place for place in places if file and place.is_file()), places[0])
-        sweep = read_points(cloud, columns=int(lidar.get("num_pts_feats", 5)), full_scale=_FULL_SCALE)
+        columns = self._whole(lidar.get("num_pts_feats", 5), f"num_pts_feats of frame {index}")
+        sweep = read_points(cloud, columns=columns, full_scale=_FULL_SCALE)
         pose = np.eye(4)
         for key, source in (("ego2global", row), ("lidar2ego", lidar)):
             step = numbers_of(source.get(key), (4, 4), key, self.path)
@@ -195,11 +204,27 @@ class NuScenesInfo:
                 raise InputError(f"its {key!r} of frame {index} is no rigid motion", path=self.path)
             pose = pose @ step
         rows: dict[str, tuple[Array, str]] = {}
-        for number, entry in enumerate(row.get("instances", [])):
-            box = numbers_of(entry.get("bbox_3d"), (7,), "bbox_3d", self.path)
-            rows[str(number)] = (box, self._classes.get(int(entry.get("bbox_label_3d", -1)), ""))
+        instances = row.get("instances", [])
+        if not isinstance(instances, list):
+            raise InputError(f"its 'instances' of frame {index} is no list", path=self.path)
+        for number, entry in enumerate(instances):
+            where = f"instances[{number}] of frame {index}"
+            found = self._table(entry, where)
+            box = numbers_of(found.get("bbox_3d"), (7,), f"bbox_3d of {where}", self.path)
+            if not (box[3:6] > 0).all():
+                raise InputError(f"{where}: its size {box[3:6].tolist()} is not positive", path=self.path)
+            label = self._whole(found.get("bbox_label_3d", -1), f"bbox_label_3d of {where}")
+            rows[str(number)] = (box, self._classes.get(label, ""))
         agent = Agent("LIDAR_TOP", sweep.points, pose, pose, dropped=sweep.dropped)
         return Frame(self.name(index), (agent,), Truth.of(rows))
+
+    def _table(self, value: Any, key: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise InputError(f"its {key!r} is no table", path=self.path, remedy="Was it made by mmdetection3d 1.1?")
+        return value
+
+    def _whole(self, value: Any, key: str) -> int:
+        return int(numbers_of(value, (1,), key, self.path)[0])
 
 
 def quaternion_matrix(quaternion: Array) -> Array:
