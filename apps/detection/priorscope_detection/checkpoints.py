@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.state_dict import filled, read_safetensors
 from priorscope.data.files import writing
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope.evaluation.config import config_from_plain, plain
 from priorscope_detection.anchors import AnchorGrid, Placement

@@ -236,7 +236,7 @@ class SlicePrior:
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the folder; ``half`` stores weights in float16."""
-        from safetensors.torch import save_file
+        from priorscope.data.weights_file import save_file
 
         folder = Path(folder)
         write_text(folder / "values.json", json.dumps(asdict(self.values), indent=1) + "\n")

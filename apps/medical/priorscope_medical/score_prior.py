@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from priorscope.backbones.loading import model_folder, read_config
+from priorscope.backbones.loading import model_folder, read_config, save_component
 from priorscope.backbones.ncsnpp import NCSNpp, ncsnpp_denoiser
 from priorscope.backbones.ncsnpp_checkpoint import load_ncsnpp
 from priorscope.backbones.table import find_published, refuse_by_hand
@@ -71,7 +71,7 @@ class ScorePrior:
         """Write the folder."""
         folder = Path(folder)
         write_text(folder / "values.json", json.dumps(asdict(self.values), indent=1) + "\n")
-        self.network.save_pretrained(folder / "ncsnpp")
+        save_component(self.network, folder / "ncsnpp")
 
     def exploding(self) -> Model:
         """The denoiser, whose noise explodes already."""

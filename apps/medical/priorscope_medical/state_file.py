@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from priorscope.data.files import atomic_path, writing
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope_medical.volume_state import VolumeState
 

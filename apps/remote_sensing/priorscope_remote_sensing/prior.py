@@ -188,7 +188,7 @@ class TerrainPrior:
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the folder; ``half`` stores weights in float16."""
-        from safetensors.torch import save_file
+        from priorscope.data.weights_file import save_file
 
         folder = Path(folder)
         write_text(folder / "vae/config.json", json.dumps(self.latents.to_dict(), indent=1) + "\n")

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.prompt import prompt_state
 from priorscope.data.files import atomic_path, refuse_overwrite, write_text
+from priorscope.data.weights_file import save_file
 from priorscope.diffusion.schedule import Schedule
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from priorscope.backbones.table import PublishedModel, find_published, refuse_by_hand, unknown_model
 from priorscope.data.files import write_text
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)

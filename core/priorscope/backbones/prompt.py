@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from priorscope.backbones.loading import load_component
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 
 Padding = Literal["none", "max_length"]

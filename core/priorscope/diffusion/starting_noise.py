@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from priorscope.data.files import atomic_path
+from priorscope.data.weights_file import save_file
 from priorscope.diffusion.noise import Noise, item_seed
 from priorscope.errors import InputError
 

@@ -89,7 +89,8 @@ class TensorFolder:
             If values are too large for the cache's dtype, or the file cannot be written.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import save_file
+
+        from priorscope.data.weights_file import save_file
 
         stored = {
             name: value.detach().to("cpu", self.dtype if value.is_floating_point() else None).contiguous()

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from safetensors import SafetensorError
 
+from priorscope.data.weights_file import share
 from priorscope.device import resolve_device, resolve_dtype
 from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
@@ -285,6 +286,7 @@ def _replace_model(task: Task, folder: Path) -> None:
     try:
         with without_lora(task.model):
             task.save(aside)
+        share(aside)  # files that other libraries' save_pretrained wrote
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
     except (OSError, SafetensorError) as error:  # safetensors wraps a full disk into an error of its own

@@ -9,12 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.residual import ResidualBlock
 from priorscope.backbones.state_dict import filled, read_safetensors
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS, ANSWERS_OF, QUESTIONS
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from priorscope.backbones.latents import PatchSpace
 from priorscope.backbones.stable_diffusion import load_schedule, load_unet
+from priorscope.data.weights_file import save_file
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from priorscope.backbones.latents import AutoencoderSpace
 from priorscope.backbones.stable_diffusion import UNetNetwork
+from priorscope.data.weights_file import save_file
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.losses import denoising_loss

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace, load_latent_space
-from priorscope.backbones.loading import model_folder, read_config
+from priorscope.backbones.loading import model_folder, read_config, save_component
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import load_unet, sincos_embedding
 from priorscope.backbones.state_dict import filled, read_safetensors
 from priorscope.backbones.table import PublishedModel, find_published
 from priorscope.data.files import write_text
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope.predictors.geometry import Geometry
 from priorscope_depth.assemble import PARTS
@@ -127,15 +127,14 @@ def load_backbone(source: str | Path, rows: Sequence[PublishedModel] = MODELS) -
 
 def save_trained(model: PrimeDepthModel, architecture: Architecture, geometry: Geometry, folder: Path) -> None:
     """Write a model of ours as the folder that ``--model`` takes: sizes, U-Net, latent space, caption, trained part."""
-    for name in ("unet", "vae"):
-        (folder / name).mkdir(parents=True)
+    (folder / "unet").mkdir(parents=True)
     unet = model.unet
     unet.save_config(folder / "unet")
     _save(unet.state_dict(), folder / "unet" / "diffusion_pytorch_model.safetensors")
     if isinstance(model.latents, PatchSpace):
         write_text(folder / "vae/config.json", f'{{"_class_name": "PatchSpace", "patch": {model.latents.factor}}}\n')
     else:
-        model.latents.vae.save_pretrained(folder / "vae")  # type: ignore[attr-defined]
+        save_component(model.latents.vae, folder / "vae")  # type: ignore[attr-defined]
     _save({"state": model.text}, folder / "empty_prompt.safetensors", half=False)
     _save(model.labeller.state_dict(), folder / WEIGHTS)
     asked = {

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from priorscope.backbones.latents import PatchSpace
 from priorscope.backbones.loading import save_component
 from priorscope.data.files import write_text
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope_depth.predictor import DepthPredictor
 
@@ -39,7 +39,7 @@ def save_model(
     if isinstance(space, PatchSpace):
         write_text(folder / "vae/config.json", f'{{"_class_name": "PatchSpace", "patch": {space.factor}}}\n')
     else:
-        space.vae.save_pretrained(folder / "vae")  # type: ignore[attr-defined]
+        save_component(space.vae, folder / "vae")  # type: ignore[attr-defined]
     if scheduler is not None:
         write_text(folder / "scheduler/scheduler_config.json", json.dumps(scheduler, indent=2) + "\n")
     save_file({"state": predictor.latent.condition["text"].cpu().contiguous()}, folder / "empty_prompt.safetensors")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from priorscope.backbones.loading import load_component, model_folder, read_config
+from priorscope.backbones.loading import load_component, model_folder, read_config, save_component
 from priorscope.backbones.table import find_published
 from priorscope.data.files import write_text
 from priorscope.device import Precision, resolve_device, resolve_dtype
@@ -107,7 +107,7 @@ class EchoPrior:
         """Write the folder that :func:`load_echo_prior` reads."""
         folder = Path(folder)
         write_text(folder / _VALUES, json.dumps(asdict(self.values), indent=1) + "\n")
-        self.network.save_pretrained(folder / _UNET)
+        save_component(self.network, folder / _UNET)
 
     def describe(self) -> dict[str, Any]:
         """What was used, for a report."""

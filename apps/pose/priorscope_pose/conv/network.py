@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.residual import ResidualBlock
 from priorscope.backbones.state_dict import filled, read_safetensors
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope_pose.geometry.flip import merge_flip
 from priorscope_pose.sdpose.head import HeatmapHead

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace, PixelSpace, load_latent_space
 from priorscope.backbones.loading import locate, model_folder
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import TASK_SWITCHER, load_unet
 from priorscope.backbones.table import find_published
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope_pose.published import FILES, MODELS
 from priorscope_pose.sdpose.head import HeatmapHead

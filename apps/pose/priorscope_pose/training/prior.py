@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace
 from priorscope.backbones.stable_diffusion import SD2_V_SCHEDULER, UNetNetwork
+from priorscope.data.weights_file import save_file
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.losses import denoising_loss

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn import functional
 
 from priorscope.data.images import write_png
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
 from priorscope.evaluation.run_folder import RunFolder

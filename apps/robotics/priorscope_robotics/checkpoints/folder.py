@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.state_dict import filled as fill
 from priorscope.backbones.state_dict import read_safetensors
 from priorscope.data.files import writing
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope.evaluation.config import config_from_plain, plain
 from priorscope_robotics.model import PolicyModel

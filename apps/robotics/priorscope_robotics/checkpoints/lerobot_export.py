@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from priorscope.data.files import refuse_overwrite, writing
+from priorscope.data.weights_file import save_file
 from priorscope.errors import InputError
 from priorscope_robotics.checkpoints.folder import WEIGHTS
 from priorscope_robotics.checkpoints.lerobot import ENVIRONMENT, PROCESSOR, STATE
