@@ -10,6 +10,7 @@ import torch
 
 from priorscope.cli import main
 from priorscope.errors import InputError
+from priorscope.evaluation.demo_folder import demo_folder
 from priorscope_detection.checkpoints import Detector, save_detector
 from priorscope_detection.configs import DemoConfig, ModelConfig
 from priorscope_detection.demo import demo
@@ -68,13 +69,18 @@ def test_a_demo_of_any_model(untrained, tmp_path):
         ({"scenarios": 0}, "--scenarios 0"),
         ({"delays": ()}, "a curve without points"),
         ({"delays": (0.0, 150.0)}, "no whole number of frames"),
-        ({"delays": (0.0, 300.0)}, "--skip 3 leaves nothing"),
+        ({"delays": (0.0, 300.0)}, "up to 300 ms in streets of 3 frames"),
+        ({"delay": float("inf")}, "up to inf ms"),
         ({"pose_noise": -1.0}, "position"),
     ],
 )
 def test_mistakes(untrained, tmp_path, changes, words):
+    config = asked(untrained, tmp_path / "demo", **changes)
+    run = demo_folder(config.out, config, "an earlier demo")
+    run.report_path.write_text("its report")
     with pytest.raises(InputError, match=words):
-        demo(asked(untrained, tmp_path / "demo", **changes))
+        demo(config)
+    assert run.report_path.read_text() == "its report", "a mistake costs no results"
 
 
 def test_unknown_models_are_one_line(capsys, tmp_path):

@@ -60,6 +60,8 @@ class Oracle:
     def about(self):
         return {"fusion": "oracle"}
 
+    message_shapes = ((8, 16, 8),)
+
     def __call__(self, frame: Frame) -> Found:
         right, told = frame.to_ego(clean=True)[1], frame.to_ego()[1]
         boxes = frame.truth.boxes
@@ -203,6 +205,11 @@ def test_models_are_asked_as_told():
         ({"delay": 130.0}, "no whole number of frames"),
         ({"pose_noise": -0.1}, "position"),
         ({"data": "simulated:none"}, "number of scenarios"),
+        ({"data": "simulated:1", "delay": 150.0}, "no whole number of frames"),
+        ({"data": "simulated:1", "skip": 10}, "--skip 10 leaves nothing"),
+        ({"compare": ("",)}, "--compare names nothing"),
+        ({"compression": float("inf")}, "--compression inf"),
+        ({"compression": 3.0}, "--compression 3: noisy sends maps of 8 channels"),
         ({"data": "nowhere"}, "no such file"),
     ],
 )

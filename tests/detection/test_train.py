@@ -60,7 +60,8 @@ def config_of(data, out, *, steps=2, **changes) -> TrainConfig:
         "ema": 0.5,
     }
     loop = LoopConfig(**usual | changes.pop("loop", {}))
-    return TrainConfig(str(data), out=out, size="tiny", loop=loop, **{"held_out": 0, "max_delay": 100.0, **changes})
+    usual_options = {"size": "tiny", "held_out": 0, "max_delay": 100.0}
+    return TrainConfig(str(data), out=out, loop=loop, **usual_options | changes)
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +299,10 @@ def test_simulated_streets_are_driven_into_the_run_folder(tmp_path):
         ({"start": "nowhere"}, "nowhere"),
         ({"extent": (-12.8, -6.4, -3.0, 12.0, 6.4, 1.0)}, "not divisible"),
         ({"max_delay": 150.0}, "no whole number of frames"),
+        ({"max_delay": 150.0, "data": "simulated:1"}, "no whole number of frames"),
+        ({"start": "DETECTOR", "fusion": "max"}, "--fusion max, but the detector there has the fusion attention"),
+        ({"start": "DETECTOR", "size": "micro"}, "--size micro"),
+        ({"start": "DETECTOR", "extent": (-6.4, -6.4, -3.0, 6.4, 6.4, 1.0)}, "--extent"),
         ({"rotation": 200.0}, "--rotation"),
         ({"scaling": 1.0}, "--scaling"),
         ({"pose_noise": -1.0}, "position"),
@@ -312,7 +317,7 @@ def test_mistakes_are_one_line_and_leave_nothing(streets, detector_run, codec_ru
     known = {"DETECTOR": str(detector_run), "CODEC": str(codec_run)}
     changes = {name: known.get(value, value) if isinstance(value, str) else value for name, value in changes.items()}
     with pytest.raises(InputError, match=words) as caught:
-        train(config_of(streets, tmp_path / "run", **changes))
+        train(config_of(changes.pop("data", streets), tmp_path / "run", **changes))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 

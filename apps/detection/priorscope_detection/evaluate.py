@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from priorscope_detection.evaluation.ap import RANGES, VISIBILITIES, measure_fra
 from priorscope_detection.evaluation.conditions import Condition, Reader, check_delays, conditions_of, models_of
 from priorscope_detection.messages import in_range
 from priorscope_detection.predictor import Predictor
-from priorscope_detection.training.sources import HELD_OUT_SEED, simulate, simulated_count
+from priorscope_detection.training.sources import HELD_OUT_SEED, PERIOD, simulate, simulated_count
 
 _MAY_DIFFER = ("resume", "out", "pictures", "settings.device")
 
@@ -64,14 +65,17 @@ def run_evaluation(config: EvaluateConfig) -> int:
     predictors = {name: Predictor.load(settings) for name, settings in models_of(config).items()}
     extent = common_range(predictors)
     count = simulated_count(config.data)
+    _check_compression(predictors, config)
     frames = None if count else open_frames(config.data, layout=config.layout)
+    # made only after this, so that a mistake leaves nothing behind
+    check_delays(conditions, PERIOD if frames is None else frames.period)
     if frames is not None:
-        check_delays(conditions, frames)
         chosen_frames(frames, config)
+    elif config.skip >= config.streets.frames:
+        raise _nothing_left(config.skip, config.streets.frames)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
     if frames is None:
         frames = simulate(run.path / "streets", count or 0, HELD_OUT_SEED, config.streets)
-        check_delays(conditions, frames)
     result = measure_all(predictors, frames, conditions, config, extent, run)
     if not result.rows:
         first = result.failures[0]
@@ -165,12 +169,15 @@ def chosen_frames(frames: Frames, config: EvaluateConfig) -> list[int]:
         if seen[sequence] >= config.skip:
             chosen.append(index)
         seen[sequence] += 1
+    if not seen:
+        raise InputError(f"{frames.title} holds no frame", remedy="Is the data set whole?")
     if not chosen:
-        raise InputError(
-            f"--skip {config.skip} leaves nothing of sequences of up to {max(seen.values(), default=0)} frames",
-            remedy="Skip fewer.",
-        )
+        raise _nothing_left(config.skip, max(seen.values()))
     return chosen[: config.limit or None]
+
+
+def _nothing_left(skip: int, longest: int) -> InputError:
+    return InputError(f"--skip {skip} leaves nothing of sequences of up to {longest} frames", remedy="Skip fewer.")
 
 
 def outcomes(rows: Sequence[dict[str, Any]], models: Sequence[str], conditions: Sequence[Condition]) -> list[Outcome]:
@@ -222,13 +229,23 @@ def common_range(predictors: dict[str, Predictor]) -> tuple[float, ...]:
     return first
 
 
+def _check_compression(predictors: dict[str, Predictor], config: EvaluateConfig) -> None:
+    for name, predictor in predictors.items():
+        for channels, _, _ in predictor.message_shapes:
+            if channels % config.compression:
+                raise InputError(
+                    f"--compression {config.compression:g}: {name} sends maps of {channels} channels",
+                    remedy="Use a factor that divides them.",
+                )
+
+
 def _check(config: EvaluateConfig) -> None:
     for name in ("limit", "pictures", "skip"):
         if getattr(config, name) < 0:
             raise InputError(f"--{name} {getattr(config, name)}", remedy="Use 0 or more.")
     if not config.reach > 0:
         raise InputError(f"--reach {config.reach}", remedy="Use a distance above 0.")
-    if not config.compression >= 1:
+    if not 1 <= config.compression < inf:
         raise InputError(f"--compression {config.compression}", remedy="Use 1 or more.")
     if config.bytes_per_value < 1:
         raise InputError(f"--bytes-per-value {config.bytes_per_value}", remedy="Use 1 or more.")

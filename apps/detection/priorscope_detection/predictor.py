@@ -187,6 +187,12 @@ class Predictor:
         result = finish(each, moves, self.choice)
         return Found(Detections(result.boxes.double().cpu(), result.scores.double().cpu()), sent, corrected)
 
+    @property
+    def message_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Maps (C, H, W) that an agent sends; without diffusion no latent."""
+        spec = self.detector.spec
+        return (replace(spec, fusion="attention") if self.coarse else spec).message_shapes
+
     def sent_bytes(
         self, frame: Frame, found: Found, *, compression: float = 1.0, bytes_per_value: int = 4
     ) -> list[int]:
@@ -201,8 +207,7 @@ class Predictor:
             total = total + sent.boxes
         if fusion == "early":
             total = total + sent.points
-        spec = self.detector.spec
-        for shape in (replace(spec, fusion="attention") if self.coarse else spec).message_shapes:
+        for shape in self.message_shapes:
             part = bandwidth(frame, feature_shape=shape, compression=compression, bytes_per_value=bytes_per_value)
             total = total + part.features
         return [int(value) for value in total]

@@ -19,6 +19,7 @@ from priorscope_detection.training.feed import Conditions, FrameFeed
 from priorscope_detection.training.report import write_report
 from priorscope_detection.training.sources import (
     HELD_OUT_SEED,
+    PERIOD,
     simulate,
     simulated_count,
     split_sequences,
@@ -49,8 +50,7 @@ def train(config: TrainConfig) -> FitResult:
     detector = start_detector(config)
     count = simulated_count(config.data)
     frames = None if count else open_frames(config.data, layout=config.layout)
-    if frames is not None:
-        delay_steps(config.max_delay, frames.period)
+    delay_steps(config.max_delay, PERIOD if frames is None else frames.period)
     # made only now, so that a mistake above leaves nothing behind
     run = RunFolder.create(
         config.out, config, resume=config.loop.resume, may_differ=("out", *(f"loop.{name}" for name in MAY_DIFFER))

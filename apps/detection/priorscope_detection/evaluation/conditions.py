@@ -101,6 +101,8 @@ def models_of(config: EvaluateConfig) -> dict[str, ModelConfig]:
 
 def _asked(text: str, settings: ModelConfig) -> ModelConfig:
     source, *options = text.split(":")
+    if not text:
+        raise InputError("--compare names nothing", remedy="Name a model, or how --model is asked otherwise: :steps=8.")
     # another model is asked with its own steps and start
     asked = settings if not source else replace(settings, model=source, steps=None, start=None)
     for option in options:
@@ -156,7 +158,7 @@ class Reader:
         return disturb(self.read(index, condition.how.delay), condition.how, seed=condition.seed)
 
 
-def check_delays(conditions: Sequence[Condition], frames: Frames) -> None:
-    """Refuse delays between two frames (InputError)."""
+def check_delays(conditions: Sequence[Condition], period: float) -> None:
+    """Refuse delays between two frames, which are ``period`` milliseconds apart (InputError)."""
     for condition in conditions:
-        delay_steps(condition.how.delay, frames.period)
+        delay_steps(condition.how.delay, period)

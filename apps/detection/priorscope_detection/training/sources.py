@@ -12,6 +12,8 @@ from priorscope_detection.simulator.settings import StreetSettings
 
 #: Seeds from here on are never trained on.
 HELD_OUT_SEED = 1_000_000_000
+#: Milliseconds from one moment of a simulated street to the next.
+PERIOD = 100.0
 _PREFIX = "simulated:"
 
 

@@ -31,6 +31,7 @@ def start_detector(config: TrainConfig) -> Detector:
                     path=config.start,
                     remedy="Train the one with attention that it came from.",
                 )
+            _refuse_others(config, detector.spec)
             detector.network.requires_grad_(True)
             return detector
         spec = replace(SIZES[config.size], fusion=config.fusion)
@@ -54,6 +55,28 @@ def start_detector(config: TrainConfig) -> Detector:
     network = _new(replace(detector.spec, fusion="codiff"), config.loop.seed)
     network.load_state_dict(network.state_dict() | detector.network.state_dict())
     return replace(detector, network=network)
+
+
+def _refuse_others(config: TrainConfig, spec: DetectorSpec) -> None:
+    """A detector that is started from is what it is: options of a new one must not ask for another (InputError)."""
+    if config.fusion != spec.fusion:
+        raise InputError(
+            f"--fusion {config.fusion}, but the detector there has the fusion {spec.fusion}",
+            path=config.start,
+            remedy=f"Say --fusion {spec.fusion} to train it on, or leave out --start.",
+        )
+    size = SIZES[config.size]
+    asked = config.size != TrainConfig.size  # the default cannot be told from nothing
+    if asked and (size.filters, size.layers, size.cell) != (spec.filters, spec.layers, spec.cell):
+        raise InputError(
+            f"--size {config.size}, but the detector there has another", path=config.start, remedy="Leave one out."
+        )
+    if config.extent is not None and config.extent != spec.extent:
+        raise InputError(
+            f"--extent {config.extent}, but the detector there covers {spec.extent} m",
+            path=config.start,
+            remedy="Leave one out.",
+        )
 
 
 def _new(spec: DetectorSpec, seed: int) -> CollaborativeDetector:
