@@ -90,6 +90,7 @@ def settings_of(spec, **changes):
             "target_args": {"pos_threshold": 0.6, "neg_threshold": 0.45, "score_threshold": 0.25},
             "order": "hwl",
             "nms_thresh": 0.15,
+            "dir_args": {"dir_offset": 0.7853, "num_bins": 2, "anchor_yaw": [0, 90]},
         },
         "model": {"core_method": "point_pillar_baseline_multiscale", "args": args},
         "lr": "2e-3",
@@ -225,6 +226,15 @@ def test_directories_that_do_not_fit(tmp_path):
         ("gt_range", [0, 1, "far", 3, 4, 5]),
     ):
         refused(rf"{name} is .*expected", settings=base | {"postprocess": base["postprocess"] | {name: value}})
+    for name, value, message in (
+        ("order", "lhw", "postprocess.order is 'lhw'"),
+        ("dir_args", {"dir_offset": 0.0}, "dir_offset is 0"),
+        ("dir_args", {"num_bins": 4}, "num_bins is 4 in the settings and 2"),
+    ):
+        refused(message, settings=base | {"postprocess": base["postprocess"] | {name: value}})
+    four = {key: torch.cat([value] * 2) if key.startswith("dir_head") else value for key, value in state.items()}
+    quiet = base | {"postprocess": {k: v for k, v in base["postprocess"].items() if k != "dir_args"}}
+    refused("headings in 4 bins", weights=four, settings=quiet)
     voxels = base["preprocess"] | {"args": {"max_points_per_voxel": "many", "voxel_size": list(TINY.cell)}}
     refused("max_points_per_voxel is 'many'", settings=base | {"preprocess": voxels})
     refused("layer_strides is 2.5", settings=model(base_bev_backbone=backbone | {"layer_strides": [2.5, 2, 2]}))

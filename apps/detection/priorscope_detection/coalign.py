@@ -18,6 +18,7 @@ import yaml
 
 from priorscope.data.torch_pickle import load_tensors_and
 from priorscope.errors import InputError
+from priorscope_detection.box_coder import DIRECTION_OFFSET
 from priorscope_detection.checkpoints import AnchorSettings, Detector, network_of
 from priorscope_detection.network.spec import DetectorSpec, FusionName
 from priorscope_detection.post_processing import PostProcessing
@@ -46,6 +47,7 @@ def load_coalign(source: str | Path) -> Detector:
     state = read_weights(weights_path)
     try:
         spec = spec_of(settings, state)
+        _check_codes(settings, spec)
         anchors = _anchors(settings, spec)
         choice = _choice(settings, spec)
     except InputError as error:
@@ -247,6 +249,23 @@ def _anchors(settings: Mapping[str, Any], spec: DetectorSpec) -> AnchorSettings:
     )
     found.grid(spec)
     return found
+
+
+def _check_codes(settings: Mapping[str, Any], spec: DetectorSpec) -> None:
+    """Refuse boxes that are coded otherwise than here: they would be read without a word, and wrong."""
+    order = _at(settings, "postprocess.order")
+    if order not in (None, "hwl"):
+        raise InputError(f"postprocess.order is {order!r}", remedy="Boxes in the order hwl can be read.")
+    bins = spec.direction_bins
+    for place in ("postprocess.dir_args", "model.args.dir_args"):
+        offset = _number(_at(settings, f"{place}.dir_offset"), f"{place}.dir_offset")
+        if bins and offset is not None and abs(offset - DIRECTION_OFFSET) > 1e-3:
+            raise InputError(f"{place}.dir_offset is {offset:g}", remedy=f"{DIRECTION_OFFSET} can be read.")
+        told = _whole(_at(settings, f"{place}.num_bins"), f"{place}.num_bins")
+        if bins and told and told != bins:
+            raise InputError(f"{place}.num_bins is {told} in the settings and {bins} in the weights")
+    if bins not in (0, 2):
+        raise InputError(f"headings in {bins} bins", remedy="2 can be read.")
 
 
 def _choice(settings: Mapping[str, Any], spec: DetectorSpec) -> PostProcessing:
