@@ -22,7 +22,7 @@ from priorscope_detection.data.rigid import inverse, move_boxes
 from priorscope_detection.evaluation.conditions import Reader, conditions_of, models_of
 from priorscope_detection.network.detector import CollaborativeDetector
 from priorscope_detection.network.spec import SIZES
-from priorscope_detection.post_processing import Detections
+from priorscope_detection.post_processing import Detections, PostProcessing
 from priorscope_detection.predictor import Found
 from priorscope_detection.simulator.settings import LidarSettings, StreetSettings
 from priorscope_detection.simulator.write import write_opv2v
@@ -51,6 +51,7 @@ class Oracle:
 
     def __init__(self, settings: ModelConfig, own: float = 0.0) -> None:
         self.detector = Detector(CollaborativeDetector(SIZES["tiny"]))
+        self.choice = PostProcessing()
         self.own = own
 
     @classmethod
@@ -109,6 +110,23 @@ def test_figures_of_known_detections(streets, oracle, tmp_path):
     report = (tmp_path / "run/report.html").read_text()
     for words in ("Robustness", "By range", "By visibility", "What is sent", "half", "legacy"):
         assert words in report
+
+
+def test_true_boxes_count_by_the_models_own_range():
+    """CoAlign leaves out boxes that reach beyond the range, its own and true ones alike; ours go by the centre."""
+    extent = SIZES["tiny"].extent
+    ours = Oracle(ModelConfig("noisy"))
+    published = Oracle(ModelConfig("noisy"))
+    published.choice = PostProcessing.published(extent)
+    #: inside; over the edge of 12.8 m; with its centre beyond; with its roof above 1 m
+    boxes = np.array([[0.0, 0, -1, 4, 2, 1.5, 0.3], [11, 0, -1, 4, 2, 1.5, 0], [13, 0, -1, 4, 2, 1.5, 0]])
+    boxes = np.concatenate([boxes, [[0.0, 4, -0.5, 4, 2, 3.5, 0]]])
+    for models, counted in (
+        ({"a": published, "b": published}, [True, False, False, False]),
+        ({"a": ours}, [True, True, False, True]),
+        ({"a": published, "b": ours}, [True, True, False, True]),
+    ):
+        assert evaluate.counted_boxes(models, extent)(boxes).tolist() == counted
 
 
 def test_frames_without_a_past_can_be_left_out(streets, oracle, tmp_path):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
@@ -19,8 +20,10 @@ from priorscope.evaluation.tables import print_table
 from priorscope_detection.configs import EvaluateConfig
 from priorscope_detection.data.frame import Frames
 from priorscope_detection.data.open import open_frames
+from priorscope_detection.data.rigid import Array
 from priorscope_detection.evaluation.ap import RANGES, VISIBILITIES, measure_frame, summary
 from priorscope_detection.evaluation.conditions import Condition, Reader, check_delays, conditions_of, models_of
+from priorscope_detection.geometry.boxes import corners, corners_inside
 from priorscope_detection.messages import in_range
 from priorscope_detection.predictor import Predictor
 from priorscope_detection.training.sources import HELD_OUT_SEED, PERIOD, simulate, simulated_count
@@ -117,9 +120,10 @@ def measure_all(
     SuiteResult
         Rows of :func:`~priorscope_detection.evaluation.ap.measure_frame` with ``model``, ``condition``, ``bytes`` (one
         for each other agent) and ``seconds``. A true box's visibility is the number of points that all agents have on
-        it without noise, delay or loss.
+        it without noise, delay or loss. Which true boxes count: :func:`counted_boxes`.
     """
     reader = Reader(frames, config.reach)
+    counted = counted_boxes(predictors, extent)
     chosen = chosen_frames(frames, config)
     items = [(i, condition, model) for i in chosen for condition in conditions for model in predictors]
 
@@ -129,7 +133,7 @@ def measure_all(
     def _measured(index: int, condition: Condition, model: str) -> dict[str, Any]:
         predictor = predictors[model]
         truths, visibility = reader.truth(index)
-        keep = in_range(truths, extent)
+        keep = counted(truths)
         frame = reader.disturbed(index, condition)
         begin = time.perf_counter()
         found = predictor(frame)
@@ -227,6 +231,19 @@ def common_range(predictors: dict[str, Predictor]) -> tuple[float, ...]:
                 remedy="Compare models of the same range.",
             )
     return first
+
+
+def counted_boxes(predictors: dict[str, Predictor], extent: tuple[float, ...]) -> Callable[[Array], NDArray[np.bool_]]:
+    """Which true boxes (N, 7) count: those with their centre in the range, seen from above.
+
+    Where all models leave out boxes that do not lie inside one range as a whole, as CoAlign's do, so do true ones, as
+    in its evaluation: at the border no detector of these could find them.
+    """
+    choices = [predictor.choice for predictor in predictors.values()]
+    limits = choices[0].limits
+    if limits is None or any(choice.inside != "corners" or choice.limits != limits for choice in choices):
+        return lambda boxes: in_range(boxes, extent)
+    return lambda boxes: corners_inside(corners(torch.from_numpy(boxes)), limits).numpy()
 
 
 def _check_compression(predictors: dict[str, Predictor], config: EvaluateConfig) -> None:
