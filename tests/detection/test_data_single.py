@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from priorscope.errors import InputError
 from priorscope_detection.data.kitti import (
@@ -22,6 +23,8 @@ from priorscope_detection.data.virtual import virtual_agents
 
 POINT = np.zeros((1, 5), np.float32)
 TO_CAMERA = np.array([[0.0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, -0.3], [0, 0, 0, 1]])
+#: 100 pixels a radian, the middle at (200, 50)
+P2 = "100 0 200 0 0 100 50 0 0 0 1 0"
 BOX = np.array([15.0, -3.0, -0.8, 4.2, 1.7, 1.5, 0.6])
 
 
@@ -34,7 +37,7 @@ def kitti(tmp_path, box_surface):
         box_surface(BOX).tofile(root / f"velodyne/{stem}.bin")
         rows = " ".join(repr(float(v)) for v in TO_CAMERA[:3].ravel())
         eye = " ".join(repr(float(v)) for v in np.eye(3).ravel())
-        (root / f"calib/{stem}.txt").write_text(f"P0: 1 0\nR0_rect: {eye}\nTr_velo_to_cam: {rows}\n\n")
+        (root / f"calib/{stem}.txt").write_text(f"P0: 1 0\nP2: {P2}\nR0_rect: {eye}\nTr_velo_to_cam: {rows}\n\n")
         label = camera_label(BOX, TO_CAMERA, "Car")
         numbers = " ".join(repr(float(v)) for v in (*label.size, *label.bottom, label.turn))
         (root / f"label_2/{stem}.txt").write_text(
@@ -70,6 +73,66 @@ def test_broken_kitti(kitti):
         open_frames(kitti).read(0)
     with pytest.raises(InputError, match=r"no velodyne/\*.bin"):
         Kitti(kitti / "calib")
+
+
+def test_the_cameras_view_of_kitti(kitti):
+    """By hand: pixels are 200 + 100 x / z and 50 + 100 y / z of the camera's x, y, z."""
+    Image.new("RGB", (400, 100)).save(kitti / "image_2.png")
+    (kitti / "image_2").mkdir()
+    (kitti / "image_2.png").rename(kitti / "image_2/000001.png")
+    frames = Kitti(kitti)
+    camera = frames.camera(0)
+    assert (camera.width, camera.height) == (400, 100)
+    assert frames.camera(1).width == 1242  # no picture there
+    box = np.array([2.0, 2.0, 4.0]), np.array([0.0, 1.0, 10.0])  # h, w, l; middle of the underside
+    across = camera.rectangle(*box, 0.0)
+    np.testing.assert_allclose(across, [200 - 200 / 9, 50 - 100 / 9, 200 + 200 / 9, 50 + 100 / 9])
+    np.testing.assert_allclose(camera.rectangle(*box, np.pi / 2), [200 - 100 / 8, 37.5, 212.5, 62.5])
+    # beside the camera: what is behind it does not count, the rest is cut at the border
+    near = camera.rectangle(box[0], np.array([3.0, 1.0, 0.5]), np.pi / 2)
+    assert near is not None
+    np.testing.assert_allclose(near, [200 + 100 * 2 / 2.5, 0, 399, 99])
+    for away in ([0.0, 1.0, -10.0], [50.0, 1.0, 10.0]):
+        assert camera.rectangle(box[0], np.array(away), 0.0) is None
+    to_camera = inverse(pose_matrix(np.zeros(6)))
+    points = np.array([[0.0, 0, 10], [19.9, 0, 10], [20.1, 0, 10], [0, 4.9, 10], [0, 5.1, 10], [0, 0, -10]])
+    assert camera.sees(points, to_camera).tolist() == [True, True, False, True, False, False]
+
+
+def test_learning_and_measuring_by_kittis_labels_is_in_its_view(kitti, box_surface):
+    behind = BOX * [-1, 1, 1, 1, 1, 1, 1]
+    np.concatenate([box_surface(BOX), box_surface(behind)]).tofile(kitti / "velodyne/000001.bin")
+    assert len(open_frames(kitti).read(0).ego.points) == 80
+    seen = open_frames(kitti, labelled=True).read(0)
+    assert len(seen.ego.points) == 40
+    assert seen.points_in_boxes().tolist() == [[40]]
+    calibration = (kitti / "calib/000001.txt").read_text()
+    (kitti / "calib/000001.txt").write_text(calibration.replace("P2", "P9"))
+    with pytest.raises(InputError, match="no P2 of 12 numbers"):
+        open_frames(kitti, labelled=True).read(0)
+    (kitti / "calib/000001.txt").write_text(calibration)
+    (kitti / "image_2").mkdir()
+    (kitti / "image_2/000001.png").write_bytes(b"none")
+    with pytest.raises(InputError, match=r"000001.png: is no picture"):
+        open_frames(kitti, labelled=True).read(0)
+
+
+def test_real_kitti_rectangles_are_round_the_boxes(shared_data):
+    """The picture's labels were drawn by hand: the edges of the person's box stand out."""
+    root = shared_data("detection") / "kitti_full/training"
+    frames, compared = Kitti(root), 0
+    for index in range(3):
+        path = root / f"label_2/{frames.name(index)}.txt"
+        rows = [line.split() for line in path.read_text().splitlines() if not line.startswith("DontCare")]
+        for label, row in zip(read_labels(path), rows, strict=True):
+            found = frames.camera(index).rectangle(label.size, label.bottom, label.turn)
+            told = np.array(row[4:8], float)
+            assert found is not None
+            common = (np.minimum(found[2:], told[2:]) - np.maximum(found[:2], told[:2])).prod()
+            assert common / ((found[2:] - found[:2]).prod() + (told[2:] - told[:2]).prod() - common) > 0.85
+            assert np.abs(found - told)[[1, 3]].max() < 3
+            compared += 1
+    assert compared == 6
 
 
 #: points in each labelled box; below: how far the box is drawn down to the ground for the published counts

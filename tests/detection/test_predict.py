@@ -229,6 +229,12 @@ def test_real_kitti_sweeps_give_rows_in_kittis_camera_frame(untrained, tmp_path)
     labels = read_labels(tmp_path / f"out/{name}.txt")
     to_camera = read_calibration(next((data / "training/calib").glob(f"{name}.txt")))
     assert len(labels) == len(content["boxes"])
+    rows = [line.split() for line in (tmp_path / f"out/{name}.txt").read_text().splitlines()]
+    camera = open_frames(data).camera(0)
+    ahead = [row for row in rows if float(row[13]) > 3 and abs(float(row[11])) < 0.5 * float(row[13])]
+    assert ahead
+    assert all(0 <= float(row[4]) < float(row[6]) <= camera.width - 1 for row in ahead)
+    assert all(row[4:8] == ["-1"] * 4 for row in rows if float(row[13]) < -6)
     for label, box in zip(labels, content["boxes"], strict=True):
         np.testing.assert_allclose(lidar_box(label, to_camera)[:3], box["centre"], atol=5e-4)
 

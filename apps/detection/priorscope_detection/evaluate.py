@@ -69,7 +69,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     extent = common_range(predictors)
     count = simulated_count(config.data)
     _check_compression(predictors, config)
-    frames = None if count else open_frames(config.data, layout=config.layout)
+    frames = None if count else open_frames(config.data, layout=config.layout, labelled=True)
     # made only after this, so that a mistake leaves nothing behind
     check_delays(conditions, PERIOD if frames is None else frames.period)
     if frames is not None:

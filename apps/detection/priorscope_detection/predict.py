@@ -15,6 +15,7 @@ from priorscope.evaluation.suite import conclude, run_items
 from priorscope_detection.configs import PredictConfig
 from priorscope_detection.data.frame import Agent, Frame, Frames, Truth, delay_steps
 from priorscope_detection.data.kitti import Kitti, read_calibration
+from priorscope_detection.data.kitti_camera import Camera
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.points import read_points
 from priorscope_detection.data.rigid import Array
@@ -48,6 +49,9 @@ class _Item:
         if isinstance(self.frames, Kitti):
             return read_calibration(self.frames.path / "calib" / f"{self.frames.name(self.index)}.txt")
         return AT_THE_LIDAR
+
+    def camera(self) -> Camera | None:
+        return self.frames.camera(self.index) if isinstance(self.frames, Kitti) else None
 
 
 def predict(config: PredictConfig) -> int:
@@ -87,7 +91,7 @@ def predict(config: PredictConfig) -> int:
                 if form == "json":
                     write_json(path, frame, found, overwrite=config.overwrite)
                 elif form == "kitti":
-                    write_kitti(path, found, item.to_camera(), overwrite=config.overwrite)
+                    write_kitti(path, found, item.to_camera(), item.camera(), overwrite=config.overwrite)
                 elif form == "view":
                     write_page(path, frame, found.boxes.numpy(), extent, overwrite=config.overwrite)
                 elif form == "rerun":

@@ -11,6 +11,7 @@ import numpy as np
 from priorscope.data.files import write_text
 from priorscope_detection.data.frame import Frame
 from priorscope_detection.data.kitti import camera_label
+from priorscope_detection.data.kitti_camera import Camera
 from priorscope_detection.data.rigid import Array, half_open
 from priorscope_detection.post_processing import Detections
 
@@ -32,7 +33,9 @@ def write_json(path: Path, frame: Frame, found: Detections, *, overwrite: bool =
     return write_text(path, json.dumps(content, indent=1) + "\n", overwrite=overwrite)
 
 
-def kitti_lines(found: Detections, to_camera: Array = AT_THE_LIDAR, *, kind: str = "Car") -> list[str]:
+def kitti_lines(
+    found: Detections, to_camera: Array = AT_THE_LIDAR, camera: Camera | None = None, *, kind: str = "Car"
+) -> list[str]:
     """A row of KITTI's results for each box.
 
     Parameters
@@ -40,14 +43,16 @@ def kitti_lines(found: Detections, to_camera: Array = AT_THE_LIDAR, *, kind: str
     found : Detections
     to_camera : ndarray, (4, 4)
         From the LiDAR frame to the rectified camera frame.
+    camera : Camera, optional
+        That the rectangles are for. KITTI's own evaluation passes over boxes without one.
     kind : str
         KITTI's word.
 
     Returns
     -------
     list of str
-        ``kind truncated occluded alpha left top right bottom h w l x y z rotation_y score``. There is no picture, so
-        truncation, occlusion and the rectangle in it are -1.
+        ``kind truncated occluded alpha left top right bottom h w l x y z rotation_y score``. Truncation and occlusion
+        are -1, and so is the rectangle without a camera, or of a box that it does not see.
     """
     rows: list[str] = []
     for box, score in zip(found.boxes.numpy(), found.scores.tolist(), strict=True):
@@ -56,10 +61,20 @@ def kitti_lines(found: Detections, to_camera: Array = AT_THE_LIDAR, *, kind: str
         alpha = half_open(label.turn - np.arctan2(x, z))
         h, w, length = (float(value) for value in label.size)
         numbers: Sequence[float] = (h, w, length, x, y, z, label.turn, score)
-        rows.append(f"{kind} -1 -1 {alpha:.4f} -1 -1 -1 -1 " + " ".join(f"{value:.4f}" for value in numbers))
+        place = None if camera is None else camera.rectangle(label.size, label.bottom, label.turn)
+        seen = "-1 -1 -1 -1" if place is None else " ".join(f"{value:.2f}" for value in place)
+        rows.append(f"{kind} -1 -1 {alpha:.4f} {seen} " + " ".join(f"{value:.4f}" for value in numbers))
     return rows
 
 
-def write_kitti(path: Path, found: Detections, to_camera: Array = AT_THE_LIDAR, *, overwrite: bool = False) -> Path:
+def write_kitti(
+    path: Path,
+    found: Detections,
+    to_camera: Array = AT_THE_LIDAR,
+    camera: Camera | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
     """Write :func:`kitti_lines`; a frame without boxes is an empty file, as KITTI's own tools expect."""
-    return write_text(path, "".join(line + "\n" for line in kitti_lines(found, to_camera)), overwrite=overwrite)
+    lines = kitti_lines(found, to_camera, camera)
+    return write_text(path, "".join(line + "\n" for line in lines), overwrite=overwrite)

@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> FitResult:
     accelerator = make_accelerator(config.loop)
     detector = start_detector(config)
     count = simulated_count(config.data)
-    frames = None if count else open_frames(config.data, layout=config.layout)
+    frames = None if count else open_frames(config.data, layout=config.layout, labelled=True)
     delay_steps(config.max_delay, PERIOD if frames is None else frames.period)
     # made only now, so that a mistake above leaves nothing behind
     run = RunFolder.create(

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from priorscope.errors import InputError
 from priorscope_detection.data.frame import Agent, Frame, Truth, delay_steps
+from priorscope_detection.data.kitti_camera import USUAL_SIZE, Camera
 from priorscope_detection.data.points import read_points
 from priorscope_detection.data.rigid import Array, inverse
 
@@ -54,6 +56,9 @@ class Kitti:
         ``training`` or ``testing``, or the folder that holds them (``training`` is taken).
     classes : sequence of str
         Lower case.
+    in_view : bool
+        Only points that the camera sees. A sweep goes all round, but labels are of the picture only: to learn or to
+        measure by the whole sweep is to call the cars beside and behind background.
 
     Raises
     ------
@@ -63,8 +68,9 @@ class Kitti:
 
     period = 100.0
 
-    def __init__(self, path: str | PathLike[str], *, classes: Sequence[str] = CLASSES) -> None:
+    def __init__(self, path: str | PathLike[str], *, classes: Sequence[str] = CLASSES, in_view: bool = False) -> None:
         self.path = Path(path)
+        self.in_view = in_view
         if not (self.path / "velodyne").is_dir() and (self.path / "training/velodyne").is_dir():
             self.path = self.path / "training"
         self.title = self.path.name
@@ -95,8 +101,48 @@ class Kitti:
             for number, label in enumerate(found)
             if label.kind.lower() in self.classes
         }
-        agent = Agent("kitti", sweep.points, np.eye(4), np.eye(4), dropped=sweep.dropped)
+        points = sweep.points
+        if self.in_view:
+            points = points[self.camera(index).sees(points, to_camera)]
+        agent = Agent("kitti", points, np.eye(4), np.eye(4), dropped=sweep.dropped)
         return Frame(stem, (agent,), Truth.of(rows))
+
+    def camera(self, index: int) -> Camera:
+        """The camera of a frame; of the usual size where its picture is not there.
+
+        Raises
+        ------
+        InputError
+            The calibration has no P2, or the picture is broken.
+        """
+        stem, size = self._stems[index], USUAL_SIZE
+        picture = self.path / "image_2" / f"{stem}.png"
+        if picture.is_file():
+            try:
+                with Image.open(picture) as image:
+                    size = image.size
+            except OSError as error:
+                raise InputError(f"is no picture that can be read ({error})", path=picture) from None
+        return Camera(read_projection(self.path / "calib" / f"{stem}.txt"), *size)
+
+
+def read_projection(path: str | PathLike[str]) -> Array:
+    """P2, (3, 4): rectified camera frame to the left colour camera's pixels.
+
+    Raises
+    ------
+    InputError
+        No such file, or no P2 in it.
+    """
+    path = Path(path)
+    entries = {key: value for key, _, value in (line.partition(":") for line in _lines(path))}
+    try:
+        matrix = np.array(entries["P2"].split(), dtype=np.float64).reshape(3, 4)
+    except (KeyError, ValueError):
+        matrix = np.full((3, 4), np.nan)
+    if not np.isfinite(matrix).all():
+        raise InputError("has no P2 of 12 numbers", path=path, remedy="Is it a file of KITTI's object benchmark?")
+    return matrix
 
 
 def read_calibration(path: str | PathLike[str]) -> Array:

@@ -12,7 +12,7 @@ from priorscope_detection.data.frame import Frames
 Layout = Literal["auto", "opv2v", "v2xset", "v2v4real", "dair-v2x-c", "kitti", "nuscenes"]
 
 
-def open_frames(path: str | PathLike[str], *, layout: Layout = "auto") -> Frames:
+def open_frames(path: str | PathLike[str], *, layout: Layout = "auto", labelled: bool = False) -> Frames:
     """Open a data set; its sweeps are read frame by frame.
 
     Parameters
@@ -23,6 +23,8 @@ def open_frames(path: str | PathLike[str], *, layout: Layout = "auto") -> Frames
         ``*.pkl`` of mmdetection3d.
     layout : str
         ``auto`` tells them by their files.
+    labelled : bool
+        Only points where boxes are labelled, to learn and to measure by: of KITTI's sweeps those in the camera's view.
 
     Raises
     ------
@@ -41,7 +43,7 @@ def open_frames(path: str | PathLike[str], *, layout: Layout = "auto") -> Frames
     if kind == "kitti":
         from priorscope_detection.data.kitti import Kitti
 
-        return Kitti(path)
+        return Kitti(path, in_view=labelled)
     if kind == "nuscenes":
         from priorscope_detection.data.nuscenes import NuScenes, NuScenesInfo
 
