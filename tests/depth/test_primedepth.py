@@ -288,6 +288,44 @@ def test_wrong_files_are_one_line(tmp_path, capsys, monkeypatch):
     refused("primedepth", "CVL-Heidelberg/PrimeDepth", "hf download")
 
 
+def test_what_lightning_keeps_beside_the_weights(checkpoint, state, tmp_path, monkeypatch):
+    """Settings and states of callbacks are objects of Lightning's and OmegaConf's classes; none of them is loaded."""
+    import sys
+    from argparse import Namespace
+    from types import ModuleType
+
+    class AttributeDict(dict):
+        __module__ = "pytorch_lightning.utilities.parsing"
+
+    class DictConfig:
+        __module__ = "omegaconf.dictconfig"
+
+        def __init__(self):
+            self._content = {"lr": 1e-4}
+
+    with monkeypatch.context() as patched:
+        for made in (AttributeDict, DictConfig):
+            made.__qualname__ = made.__name__
+            module = ModuleType(made.__module__)
+            setattr(module, made.__name__, made)
+            for name in (made.__module__.split(".")[0], made.__module__):
+                patched.setitem(sys.modules, name, module)
+        content = {
+            "state_dict": state,
+            "hyper_parameters": AttributeDict(lr=1e-4, config=DictConfig()),
+            "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.1), "args": Namespace(gpus=1)}},
+            "optimizer_states": [{"state": {0: {"step": 1, "exp_avg": torch.zeros(3)}}}],
+            "epoch": 3,
+        }
+        torch.save(content, tmp_path / "lightning.ckpt")
+    assert not {"pytorch_lightning", "omegaconf.dictconfig"} & set(sys.modules)
+    SIZES_SMALL.save(tmp_path / SIZES)
+    found = read_networks(tmp_path / "lightning.ckpt", SIZES_SMALL)
+    expected = read_networks(checkpoint, SIZES_SMALL)
+    for key, value in expected.labeller.state_dict().items():
+        assert torch.equal(found.labeller.state_dict()[key], value), key
+
+
 def test_sources(checkpoint, tmp_path):
     assert is_primedepth("primedepth")
     assert is_primedepth("CVL-Heidelberg/PrimeDepth")

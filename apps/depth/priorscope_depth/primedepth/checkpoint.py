@@ -6,20 +6,19 @@ the noise schedule's buffers, which follow from two numbers, and the head for se
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from priorscope.backbones.latents import AutoencoderSpace
 from priorscope.backbones.ldm_names import clip_text_name, split_attention, take, unet_names, vae_name
 from priorscope.backbones.state_dict import cast, filled
-from priorscope.data.torch_pickle import load_mapped
+from priorscope.data.safe_pickle import stub_type
+from priorscope.data.torch_pickle import load_tensors_and
 from priorscope.errors import InputError
 from priorscope_depth.primedepth.architecture import Architecture
 from priorscope_depth.primedepth.labeller import Labeller, labeller_name, set_epsilon
@@ -55,6 +54,8 @@ BUFFERS = frozenset(
 SEGMENTATION = "label_predictor."
 #: Parts of the text tower that only compare texts with pictures.
 _UNUSED_TEXT = ("text_projection", "logit_scale")
+#: What Lightning keeps beside the weights: described, not loaded.
+_STUBBED = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "typing", "argparse.Namespace")
 _REMEDY = "Is it PrimeDepth's whole checkpoint, completely downloaded?"
 
 
@@ -78,28 +79,40 @@ class Networks:
     notes: tuple[str, ...] = ()
 
 
+def _described(path: Path) -> Callable[[str, str], Any]:
+    """What stands for a class that a pickle names: a description, or a refusal."""
+
+    def other(module: str, name: str) -> Any:
+        whole = f"{module}.{name}"
+        if any(whole == allowed or whole.startswith(f"{allowed}.") for allowed in _STUBBED):
+            return stub_type(module, name)
+        raise InputError(
+            f"is not read, since it holds more than tensors: its pickle asks for {whole}, and pickles can run code",
+            path=path,
+            remedy="Convert its state_dict to safetensors where you trust it, and give that file.",
+        )
+
+    return other
+
+
 def read_state(path: Path) -> State:
     """The state dict of a file, mapped, not read.
 
     Raises
     ------
     InputError
-        No such file, one that is damaged, or one that names code to be run.
+        No such file, one that is damaged, or one that names a class or function which is neither a tensor's nor among
+        what Lightning keeps beside the weights (settings, states of callbacks), which is described and not loaded.
     """
     if not path.is_file():
         raise InputError("no such checkpoint file", path=path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = load_mapped(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"is not read, since it holds more than tensors ({reason})",
-            path=path,
-            remedy="Convert its state_dict to safetensors where you trust it, and give that file.",
-        ) from None
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        content = load_tensors_and(path, _described(path), mapped=True)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive may raise anything
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"cannot be read as a checkpoint ({reason})", path=path, remedy=_REMEDY) from None
     state = content.get("state_dict") if isinstance(content, Mapping) else None
