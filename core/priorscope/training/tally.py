@@ -21,7 +21,7 @@ class Bad(NamedTuple):
 
 
 class Tally:
-    """The scalars of each step since the last row.
+    """The scalars of each step since the last row; a step need not have those of the step before.
 
     Reading a number of a GPU waits for it; so the loop only adds here, and looks when it writes a row or a
     checkpoint. A checkpoint holds what has been added, so that a resumed run writes the same rows.
@@ -40,10 +40,9 @@ class Tally:
     def settle(self, accelerator: Accelerator) -> None:
         """Replace every value by its mean over the processes. All processes must call it."""
         if accelerator.num_processes > 1 and self._rows:
-            names = list(self._rows[0])
-            table = torch.stack([torch.stack([row[name] for name in names]) for row in self._rows])
-            table = accelerator.reduce(table, "mean")
-            self._rows = [dict(zip(names, row, strict=True)) for row in table]
+            values = torch.stack([value for row in self._rows for value in row.values()])
+            means = iter(accelerator.reduce(values, "mean"))
+            self._rows = [{name: next(means) for name in row} for row in self._rows]
 
     def first_bad(self, names: Sequence[str] = ("loss",)) -> Bad | None:
         """The first step at which one of the scalars ``names`` was not finite."""
@@ -57,9 +56,9 @@ class Tally:
         return Bad(len(self._rows) - 1 - place, names[column], float(table[place, column]), self._keys[place])
 
     def means(self) -> dict[str, float]:
-        """Mean of each scalar."""
-        names = self._rows[0]
-        return {name: float(torch.stack([row[name] for row in self._rows]).mean()) for name in names}
+        """Mean of each scalar over the steps that have it."""
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        return {name: float(torch.stack([row[name] for row in self._rows if name in row]).mean()) for name in names}
 
     def clear(self) -> None:
         self._rows, self._keys = [], []
