@@ -28,7 +28,8 @@ def test_permissions_are_those_of_a_new_file(tmp_path, mask):
     assert (tmp_path / "model.safetensors").stat().st_mode == expected
     assert (tmp_path / "folder/inner/other.safetensors").stat().st_mode == expected
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt"} and torch.equal(file.get_tensor("a"), torch.arange(3.0))
+        assert file.metadata() == {"format": "pt"}
+        assert torch.equal(file.get_tensor("a"), torch.arange(3.0))
 
 
 def test_apps_and_core_write_weights_by_it():
