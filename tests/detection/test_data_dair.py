@@ -116,6 +116,29 @@ def test_splits_and_other_labels(written, write_json):
     assert DairV2X(written, labels="label_new").read(0).truth.classes == ("van",)
 
 
+def test_a_command_names_a_split_by_its_path(written, write_json):
+    """Train and validation frames lie in one folder: who learns from the folder has seen what she measures by."""
+    splits = {"cooperative_split": {"train": ["000100"], "val": ["000101"]}}
+    write_json(written / "cooperative-split-data.json", splits)
+    write_json(written / "mine.json", ["000101"])
+    for data, name in (
+        (written / "train", "000100"),
+        (written / "val", "000101"),
+        (written.parent / "val", "000101"),
+        (written / "mine.json", "000101"),
+    ):
+        frames = open_frames(data)
+        assert [frames.name(i) for i in range(len(frames))] == [name]
+        assert frames.title == f"{written.name}/{data.name}"
+    assert len(open_frames(written)) == 2
+    with pytest.raises(InputError, match="no list of frame ids for test"):
+        open_frames(written / "test")
+    with pytest.raises(InputError, match=r"other\.json: no such file"):
+        open_frames(written / "other.json")
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_frames(written / "validation")
+
+
 def test_boxes_of_corners():
     for order in ORDERS:
         for box in BOXES:

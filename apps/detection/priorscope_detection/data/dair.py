@@ -78,6 +78,8 @@ class DairV2X:
         double = sorted(one for one, count in Counter(identities).items() if count > 1)
         if double:
             raise InputError(f"the vehicle frame {double[0]} is listed twice", path=info, remedy="Remove one of them.")
+        if split is not None:
+            self.title += f"/{Path(split).name}"
         chosen = set(identities) if split is None else self._split(split)
         self._rows = [row for row, one in zip(rows, identities, strict=True) if one in chosen]
         if not self._rows:

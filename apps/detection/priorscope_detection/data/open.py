@@ -9,6 +9,9 @@ from typing import Literal
 from priorscope.errors import InputError
 from priorscope_detection.data.frame import Frames
 
+#: Of DAIR-V2X-C, whose frames lie in one folder.
+_SPLITS = ("train", "val", "test")
+
 Layout = Literal["auto", "opv2v", "v2xset", "v2v4real", "dair-v2x-c", "kitti", "nuscenes"]
 
 
@@ -19,8 +22,9 @@ def open_frames(path: str | PathLike[str], *, layout: Layout = "auto", labelled:
     ----------
     path : path-like
         OPV2V, V2XSet, V2V4Real: a split, a scenario or the whole. DAIR-V2X-C: ``cooperative-vehicle-infrastructure``
-        or the folder above it. KITTI: ``training``. nuScenes: the folder of ``samples`` and ``v1.0-*``, or a
-        ``*.pkl`` of mmdetection3d.
+        or the folder above it; with ``/train``, ``/val`` or ``/test`` behind it only that split's frames (of
+        ``cooperative-split-data.json``), with ``/NAME.json`` those of a list of vehicle frames that lies there.
+        KITTI: ``training``. nuScenes: the folder of ``samples`` and ``v1.0-*``, or a ``*.pkl`` of mmdetection3d.
     layout : str
         ``auto`` tells them by their files.
     labelled : bool
@@ -32,14 +36,19 @@ def open_frames(path: str | PathLike[str], *, layout: Layout = "auto", labelled:
         None of these is there, or what its reader refuses.
     """
     path = Path(path).expanduser()
+    if layout in ("auto", "dair-v2x-c") and (path.name in _SPLITS or path.suffix == ".json") and not path.is_dir():
+        whole = _dair_folder(path.parent)
+        if whole is not None:
+            from priorscope_detection.data.dair import DairV2X
+
+            return DairV2X(whole, split=path if path.suffix == ".json" else path.name)
     if not path.exists():
         raise InputError("no such file or folder", path=path, remedy="Check the path.")
     kind = _recognised(path) if layout == "auto" else layout
     if kind == "dair-v2x-c":
         from priorscope_detection.data.dair import DairV2X
 
-        inner = path / "cooperative-vehicle-infrastructure"
-        return DairV2X(inner if inner.is_dir() else path)
+        return DairV2X(_dair_folder(path) or path)
     if kind == "kitti":
         from priorscope_detection.data.kitti import Kitti
 
@@ -59,14 +68,20 @@ def open_frames(path: str | PathLike[str], *, layout: Layout = "auto", labelled:
     )
 
 
+def _dair_folder(path: Path) -> Path | None:
+    for folder in (path, path / "cooperative-vehicle-infrastructure"):
+        if (folder / "cooperative/data_info.json").is_file():
+            return folder
+    return None
+
+
 def _recognised(path: Path) -> str:
     if path.suffix == ".pkl":
         return "nuscenes"
     if not path.is_dir():
         return ""
-    for folder in (path, path / "cooperative-vehicle-infrastructure"):
-        if (folder / "cooperative/data_info.json").is_file():
-            return "dair-v2x-c"
+    if _dair_folder(path) is not None:
+        return "dair-v2x-c"
     if (path / "velodyne").is_dir() or (path / "training/velodyne").is_dir():
         return "kitti"
     if any(path.glob("v*/sample_data.json")):
