@@ -269,3 +269,7 @@ def test_the_command_simulates_in_opv2vs_layout(tmp_path):
     frames = open_frames(tmp_path / "s/train")
     assert frames.sequence(0) == "street_000003"
     assert main([*words[:4], "--count", "0"]) == 2
+    for split in ("../../elsewhere", "..", ""):
+        assert main([*words, "--split", split]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"s"}
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"train"}

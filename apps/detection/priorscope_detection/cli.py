@@ -53,6 +53,8 @@ def _simulate(config: SimulateConfig) -> int:
             f"{config.count} scenarios from seed {config.first_seed}",
             remedy="Use --count 1 or more, a seed of 0 or more.",
         )
+    if config.split in ("", ".", "..") or set(config.split) & set("/\\"):
+        raise InputError(f"--split {config.split!r}", remedy="Give a name: it becomes a folder in --out.")
     seeds = range(config.first_seed, config.first_seed + config.count)
     print(write_opv2v(config.out, seeds, config.streets, split=config.split, workers=config.workers))
     return 0
