@@ -100,8 +100,8 @@ class TrainConfig:
     """Train a detector with a fusion; then, on one with attention, CoDiff's codec, its diffusion, and both together."""
 
     data: tyro.conf.Positional[str]
-    """Data set (of DAIR-V2X-C one split: FOLDER/train); simulated:COUNT drives so many scenarios through drawn streets first, into the
-    run folder."""
+    """Data set (of DAIR-V2X-C one split: FOLDER/train); simulated:COUNT drives so many scenarios through drawn streets
+    first, into the run folder."""
     layout: Layout = "auto"
     """How the data set is laid out."""
     out: Path = Path("runs/train")
@@ -158,8 +158,8 @@ class EvaluateConfig:
     """Average precision, and how it falls with pose noise and delay."""
 
     data: tyro.conf.Positional[str]
-    """Data set (of DAIR-V2X-C one split: FOLDER/val); simulated:COUNT drives so many held-out scenarios through drawn streets
-    first, into the run folder."""
+    """Data set (of DAIR-V2X-C one split: FOLDER/val); simulated:COUNT drives so many held-out scenarios through drawn
+    streets first, into the run folder."""
     layout: Layout = "auto"
     """How the data set is laid out."""
     out: Path = Path("runs/evaluate")
