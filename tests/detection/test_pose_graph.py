@@ -152,6 +152,8 @@ def test_a_jump_is_taken_for_a_false_match():
 def test_refused():
     with pytest.raises(InputError, match="3 poses and 2 agents"):
         correct_poses(CLEAN, views(world())[:2])
+    with pytest.raises(InputError, match="an agent's pose is not finite"):
+        correct_poses(CLEAN * [[[1]], [[np.nan]], [[1]]], views(world()))
     broken = AgentBoxes(np.full((1, 7), np.nan))
     with pytest.raises(InputError, match="not finite"):
         correct_poses(CLEAN, [broken] * 3)

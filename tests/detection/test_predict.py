@@ -288,6 +288,17 @@ def test_one_bad_sweep_does_not_stop_the_others(untrained, tmp_path, box_surface
     assert (tmp_path / "out/good.json").is_file()
 
 
+@pytest.mark.parametrize("correct_poses", [False, True])
+def test_frames_of_ones_own_that_make_no_sense(untrained, correct_poses):
+    settings = ModelConfig(str(untrained("attention")), device="cpu", correct_poses=correct_poses)
+    predictor = Predictor.load(settings)
+    ego = Agent("1", np.zeros((3, 4), np.float32), np.eye(4), np.eye(4))
+    with pytest.raises(InputError, match="frame f has no agent"):
+        predictor(Frame("f", (), Truth.of({})))
+    with pytest.raises(InputError, match="pose is not finite"):
+        predictor(Frame("f", (ego, replace(ego, name="2", pose=np.full((4, 4), np.nan))), Truth.of({})))
+
+
 def test_an_unknown_steps_number_is_refused_before_reading(untrained):
     for steps in (-1, 5000):
         with pytest.raises(InputError, match=f"{steps} steps"):

@@ -118,8 +118,10 @@ def correct_poses(
     """
     settings = settings or PoseGraphSettings()
     poses = np.asarray(poses, np.float64)
-    if len(poses) != len(detections) or not np.isfinite(poses).all():
-        raise InputError(f"{len(poses)} poses and {len(detections)} agents' boxes; all have to be finite and as many")
+    if len(poses) != len(detections):
+        raise InputError(f"{len(poses)} poses and {len(detections)} agents' boxes", remedy="Give one set an agent.")
+    if not np.isfinite(poses).all():
+        raise InputError("an agent's pose is not finite", remedy="Leave out agents without a pose.")
     told = matrix_pose(poses)
     states = np.column_stack([told[:, 0], told[:, 1], np.radians(told[:, 4])])
     agent, boxes, spread = _flat(detections, told)

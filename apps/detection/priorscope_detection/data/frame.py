@@ -101,7 +101,15 @@ class Frame:
         return self.agents[0]
 
     def to_ego(self, *, clean: bool = False) -> Array:
-        """From each agent's LiDAR frame to the ego's, (A, 4, 4), by the poses told or by the clean ones."""
+        """From each agent's LiDAR frame to the ego's, (A, 4, 4), by the poses told or by the clean ones.
+
+        Raises
+        ------
+        InputError
+            The frame has no agent.
+        """
+        if not self.agents:
+            raise InputError(f"frame {self.name} has no agent", remedy="The first agent is the ego.")
         poses = np.stack([agent.clean_pose if clean else agent.pose for agent in self.agents])
         return inverse(poses[0]) @ poses
 
