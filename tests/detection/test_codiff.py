@@ -124,6 +124,19 @@ def test_agents_are_dropped_at_the_rate_told():
     assert bool(kept.has_coarse.all())
 
 
+def test_what_an_item_learns_from_does_not_depend_on_how_far_its_batch_is_padded():
+    codiff, given = model(drop_agent=0.5), told(batch=1, most=2)
+    target = torch.randn(1, 3, 7, 10, generator=torch.Generator().manual_seed(5))
+    losses = []
+    for more in (0, 1, 5):
+        padded = [
+            torch.cat([part, torch.zeros_like(part[:, :1]).expand(-1, more, *part.shape[2:])], 1) for part in given[2:]
+        ]
+        noise = Noise.per_item([3])
+        losses.append(codiff.estimate(target, codiff.dropped(AgentSet(*given[:2], *padded), noise), noise).loss.item())
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
 def test_it_begins_as_the_coarse_feature():
     torch.manual_seed(0)
     codiff, given = CoDiff(6, SPEC).eval(), told()

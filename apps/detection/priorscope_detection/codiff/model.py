@@ -31,6 +31,8 @@ from priorscope_detection.network.spec import CoDiffSpec, Start
 
 #: Steps of the runs that are trained on.
 _RUNS = (1, 2, 4, 8)
+#: Agents that numbers are drawn for, however few the batch holds: what an item sees must not depend on its neighbours.
+_DRAWN = 16
 
 
 class AgentSet(NamedTuple):
@@ -126,7 +128,7 @@ class CoDiff(nn.Module):
     def dropped(self, told: AgentSet, noise: Noise) -> AgentSet:
         """Leave out other agents than the ego, and the coarse feature, with the chances of the settings (training)."""
         frames, most = told.seen.shape[:2]
-        draw = _uniform(noise.draw((frames, most), device=told.seen.device))
+        draw = _uniform(noise.draw((frames, max(most, _DRAWN)), device=told.seen.device))[:, :most]
         keep = draw >= self.spec.drop_agent
         keep[:, 0] = True
         keep_coarse = draw[:, 0] >= self.spec.drop_coarse
