@@ -52,7 +52,7 @@ from priorscope_detection.training.sources import HELD_OUT_SEED
 
 TUNING_SEED = 77
 ARMS = ("none", "late", "attention", "codiff")
-#: With 1e-3 attention had AP 0.31 where 2e-3 gave 0.44 and 4e-3 0.52 (12 validation frames): no network takes so little.
+#: With 1e-3 attention had AP 0.31 where 2e-3 gave 0.44 and 4e-3 0.52 (12 validation frames): too little for any.
 RATES = (2e-3, 4e-3, 8e-3)
 SOLVER_STEPS = (1, 2, 4, 8)
 #: The bundled model's square of 51 m is too small for the question: the ego alone has ten points or more on 80 % of the
