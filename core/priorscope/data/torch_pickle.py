@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from priorscope.data.safe_pickle import CONTAINERS, fresh
+from priorscope.data.safe_pickle import CONTAINERS, fresh, stub_type
+from priorscope.errors import InputError
 
 #: What tensors and plain containers are rebuilt by; torch itself handles storages.
 _TENSORS: dict[tuple[str, str], Any] = {
@@ -63,6 +64,31 @@ def load_tensors_and(
     module = SimpleNamespace(Unpickler=Unpickler, load=load, __name__="pickle")
     read = load_mapped if mapped else torch.load
     return read(path, map_location="cpu", weights_only=False, pickle_module=module)
+
+
+def only_described(allowed: Collection[str], path: Path, remedy: str) -> Callable[[str, str], Any]:
+    """For :func:`load_tensors_and`: what is in these modules, or has these names, is described; all else is refused.
+
+    Parameters
+    ----------
+    allowed : collection of str
+        Modules (with those below them) and ``module.Name``; their objects come back as
+        :class:`~priorscope.data.safe_pickle.Stub`, nothing of them is imported.
+    path : Path
+        Of the file, for the message.
+    remedy : str
+        What to do about a file that is refused, with an InputError.
+    """
+
+    def other(module: str, name: str) -> Any:
+        whole = f"{module}.{name}"
+        if any(whole == known or whole.startswith(f"{known}.") for known in allowed):
+            return stub_type(module, name)
+        raise InputError(
+            f"its pickle asks for {whole}, which is not loaded: pickles can run code", path=path, remedy=remedy
+        )
+
+    return other
 
 
 def load_mapped(path: Path, **options: Any) -> Any:

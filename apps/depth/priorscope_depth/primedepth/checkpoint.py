@@ -6,7 +6,7 @@ the noise schedule's buffers, which follow from two numbers, and the head for se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from priorscope.backbones.latents import AutoencoderSpace
 from priorscope.backbones.ldm_names import clip_text_name, split_attention, take, unet_names, vae_name
 from priorscope.backbones.state_dict import cast, filled
-from priorscope.data.safe_pickle import stub_type
-from priorscope.data.torch_pickle import load_tensors_and
+from priorscope.data.torch_pickle import load_tensors_and, only_described
 from priorscope.errors import InputError
 from priorscope_depth.primedepth.architecture import Architecture
 from priorscope_depth.primedepth.labeller import Labeller, labeller_name, set_epsilon
@@ -56,6 +55,7 @@ SEGMENTATION = "label_predictor."
 _UNUSED_TEXT = ("text_projection", "logit_scale")
 #: What Lightning keeps beside the weights: described, not loaded.
 _STUBBED = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "typing", "argparse.Namespace")
+_CONVERT = "Convert its state_dict to safetensors where you trust it, and give that file."
 _REMEDY = "Is it PrimeDepth's whole checkpoint, completely downloaded?"
 
 
@@ -79,22 +79,6 @@ class Networks:
     notes: tuple[str, ...] = ()
 
 
-def _described(path: Path) -> Callable[[str, str], Any]:
-    """What stands for a class that a pickle names: a description, or a refusal."""
-
-    def other(module: str, name: str) -> Any:
-        whole = f"{module}.{name}"
-        if any(whole == allowed or whole.startswith(f"{allowed}.") for allowed in _STUBBED):
-            return stub_type(module, name)
-        raise InputError(
-            f"is not read, since it holds more than tensors: its pickle asks for {whole}, and pickles can run code",
-            path=path,
-            remedy="Convert its state_dict to safetensors where you trust it, and give that file.",
-        )
-
-    return other
-
-
 def read_state(path: Path) -> State:
     """The state dict of a file, mapped, not read.
 
@@ -109,7 +93,7 @@ def read_state(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = load_tensors_and(path, _described(path), mapped=True)
+        content = load_tensors_and(path, only_described(_STUBBED, path, _CONVERT), mapped=True)
     except InputError:
         raise
     except Exception as error:  # a damaged archive may raise anything

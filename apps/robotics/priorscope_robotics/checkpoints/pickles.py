@@ -6,8 +6,8 @@ import codecs
 from pathlib import Path
 from typing import Any
 
-from priorscope.data.safe_pickle import Stub, stub_type
-from priorscope.data.torch_pickle import load_tensors_and
+from priorscope.data.safe_pickle import Stub
+from priorscope.data.torch_pickle import load_tensors_and, only_described
 from priorscope.errors import InputError
 
 
@@ -41,16 +41,7 @@ def read_pickled(path: Path) -> dict[str, Any]:
         container's nor OmegaConf's: pickles can run code, so it is refused before that.
     """
 
-    def other(module: str, name: str) -> Any:
-        whole = f"{module}.{name}"
-        if any(whole == allowed or whole.startswith(f"{allowed}.") for allowed in _STUBBED):
-            return stub_type(module, name)
-        raise InputError(
-            f"its pickle asks for {whole}, which is not loaded: pickles can run code",
-            path=path,
-            remedy="Use the published file; if this is it, report the class.",
-        )
-
+    other = only_described(_STUBBED, path, "Use the published file; if this is it, report the class.")
     try:
         content = load_tensors_and(path, other, trusted=_TRUSTED, mapped=True)
     except InputError:
