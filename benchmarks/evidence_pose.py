@@ -66,13 +66,13 @@ SOLVER_STEPS, ENSEMBLES = (1, 2, 4, 8), (1, 3, 5)
 
 @dataclass(frozen=True)
 class Plan:
-    """How long everything is trained; sized for about 8 minutes of one core an arm and seed."""
+    """How long everything is trained; sized for about 10 minutes of one core an arm and seed."""
 
     sizes: Sizes = field(default_factory=Sizes)
     steps: int = 4000
     batch: int = 16
     prior_steps: int = 6000
-    clip_steps: int = 1800
+    clip_steps: int = 6000
     clip_batch: int = 8
     seeds: tuple[int, ...] = SEEDS
 
