@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from priorscope.backbones.loading import load_component, model_folder, read_config
+from priorscope.backbones.loading import load_component, model_folder, read_config, save_component
 from priorscope.backbones.stable_diffusion import load_schedule
 from priorscope.data.files import write_text
 from priorscope.device import resolve_device
@@ -236,18 +236,10 @@ class SlicePrior:
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the folder; ``half`` stores weights in float16."""
-        from priorscope.data.weights_file import save_file
-
         folder = Path(folder)
         write_text(folder / "values.json", json.dumps(asdict(self.values), indent=1) + "\n")
         write_text(folder / "scheduler/scheduler_config.json", json.dumps(SLICE_SCHEDULER, indent=1) + "\n")
-        unet = self.network.unet
-        unet.save_config(folder / "unet")
-        config = {key: value for key, value in read_config(folder / "unet").items() if key != "_name_or_path"}
-        write_text(folder / "unet/config.json", json.dumps(config, indent=1) + "\n", overwrite=True)
-        weights = {name: value.half() if half else value for name, value in unet.state_dict().items()}
-        weights = {name: value.cpu().contiguous() for name, value in weights.items()}
-        save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", {"format": "pt"})
+        save_component(self.network.unet, folder / "unet", dtype=torch.float16 if half else torch.float32)
 
     def exploding(self) -> OnVarianceExploding:
         """The prior on a variance-exploding schedule, for :func:`priorscope_medical.mbir.diffusion_mbir`."""

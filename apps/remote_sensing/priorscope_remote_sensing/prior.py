@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from priorscope.backbones.latents import LatentSpace, Posterior
-from priorscope.backbones.loading import read_config
+from priorscope.backbones.loading import read_config, save_component
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import UNetNetwork, load_schedule, load_unet
 from priorscope.data.files import write_text
@@ -193,12 +193,7 @@ class TerrainPrior:
         folder = Path(folder)
         write_text(folder / "vae/config.json", json.dumps(self.latents.to_dict(), indent=1) + "\n")
         write_text(folder / "scheduler/scheduler_config.json", json.dumps(PRIOR_SCHEDULER, indent=1) + "\n")
-        self.unet.save_config(folder / "unet")
-        config = {key: value for key, value in read_config(folder / "unet").items() if key != "_name_or_path"}
-        write_text(folder / "unet/config.json", json.dumps(config, indent=1) + "\n", overwrite=True)
-        weights = {name: value.half() if half else value for name, value in self.unet.state_dict().items()}
-        weights = {name: value.cpu().contiguous() for name, value in weights.items()}
-        save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", {"format": "pt"})
+        save_component(self.unet, folder / "unet", dtype=torch.float16 if half else torch.float32)
         save_file({"state": torch.zeros(_PROMPT)}, folder / "empty_prompt.safetensors", {"format": "pt"})
 
     def condition(self, text: torch.Tensor | None = None, metadata: Metadata | None = None) -> Condition:

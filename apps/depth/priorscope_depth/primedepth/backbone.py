@@ -127,10 +127,7 @@ def load_backbone(source: str | Path, rows: Sequence[PublishedModel] = MODELS) -
 
 def save_trained(model: PrimeDepthModel, architecture: Architecture, geometry: Geometry, folder: Path) -> None:
     """Write a model of ours as the folder that ``--model`` takes: sizes, U-Net, latent space, caption, trained part."""
-    (folder / "unet").mkdir(parents=True)
-    unet = model.unet
-    unet.save_config(folder / "unet")
-    _save(unet.state_dict(), folder / "unet" / "diffusion_pytorch_model.safetensors")
+    save_component(model.unet, folder / "unet", dtype=torch.float16)
     if isinstance(model.latents, PatchSpace):
         write_text(folder / "vae/config.json", f'{{"_class_name": "PatchSpace", "patch": {model.latents.factor}}}\n')
     else:

@@ -32,7 +32,7 @@ class TrainPrimeDepthConfig:
     labelled: int = 0
     """Pictures whose depth is used; the others only help to rebuild. 0: all."""
     pretrain: int = 500
-    """Steps of the rebuilding that come first, a multiple of --log-every; --steps counts them too."""
+    """Steps of the rebuilding that come first; --steps counts them too."""
     height: int = 96
     """Of the pictures while training, pixels."""
     width: int = 128

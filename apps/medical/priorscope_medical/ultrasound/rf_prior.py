@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from priorscope.backbones.loading import load_component, model_folder, read_config
+from priorscope.backbones.loading import load_component, model_folder, read_config, save_component
 from priorscope.data.files import write_text
 from priorscope.device import resolve_device
 from priorscope.diffusion.denoiser import Denoiser
@@ -140,17 +140,9 @@ class RfPrior:
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the folder; ``half`` stores weights in float16."""
-        from priorscope.data.weights_file import save_file
-
         folder = Path(folder)
         write_text(folder / "rf_values.json", json.dumps(asdict(self.values), indent=1) + "\n")
-        gains = self.network.gains
-        gains.save_config(folder / "network")
-        config = {key: value for key, value in read_config(folder / "network").items() if key != "_name_or_path"}
-        write_text(folder / "network/config.json", json.dumps(config, indent=1) + "\n", overwrite=True)
-        weights = {name: value.half() if half else value for name, value in gains.state_dict().items()}
-        weights = {name: value.cpu().contiguous() for name, value in weights.items()}
-        save_file(weights, folder / "network/diffusion_pytorch_model.safetensors", {"format": "pt"})
+        save_component(self.network.gains, folder / "network", dtype=torch.float16 if half else torch.float32)
 
 
 def _log_sigma(t: Any) -> Any:

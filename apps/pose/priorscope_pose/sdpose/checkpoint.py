@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace, PixelSpace, load_latent_space
-from priorscope.backbones.loading import locate, model_folder
+from priorscope.backbones.loading import locate, model_folder, save_component
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import TASK_SWITCHER, load_unet
 from priorscope.backbones.table import find_published
@@ -175,26 +175,19 @@ def save_network(network: SDPoseNetwork, folder: str | Path, *, half: bool = Fal
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError("exists already and would be overwritten", path=folder, remedy="Choose another folder.")
     dtype = torch.float16 if half else torch.float32
-    _save_diffusers(network.unet, folder / "unet", dtype)
+    save_component(network.unet, folder / "unet", dtype=dtype)
     space = network.latents
     if isinstance(space, PatchSpace | PixelSpace):
         (folder / "vae").mkdir()
         config = {"_class_name": "PatchSpace", "patch": space.factor}
         (folder / "vae/config.json").write_text(json.dumps(config) + "\n")
     else:
-        _save_diffusers(space.vae, folder / "vae", dtype)  # type: ignore[attr-defined]
+        save_component(space.vae, folder / "vae", dtype=dtype)  # type: ignore[attr-defined]
     (folder / "decoder").mkdir()
     save_file(_on_cpu(network.head, torch.float32), folder / _DECODER)
     save_file({"state": network.get_buffer("prompt").float().cpu().contiguous()}, folder / _PROMPT)
     network.settings.save(folder)
     return folder
-
-
-def _save_diffusers(module: Any, folder: Path, dtype: torch.dtype) -> None:
-    folder.mkdir(parents=True)
-    module.save_config(folder)
-    weights = _on_cpu(module, dtype)
-    save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
 
 
 def _on_cpu(module: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from priorscope.backbones.latents import LatentSpace, PatchSpace
+from priorscope.backbones.loading import save_component
 from priorscope.backbones.stable_diffusion import SD2_V_SCHEDULER, UNetNetwork
 from priorscope.data.weights_file import save_file
 from priorscope.diffusion.condition import Condition
@@ -61,10 +62,7 @@ class PriorTask(Task):
 
     def save(self, folder: Path) -> None:
         """Write ``unet/``, ``vae/``, ``scheduler/`` and the prompt's state: a folder that ``--start`` takes."""
-        (folder / "unet").mkdir(parents=True)
-        self.model.save_config(folder / "unet")  # type: ignore[operator]
-        weights = {name: value.detach().float().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        save_file(weights, folder / "unet/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        save_component(self.model, folder / "unet")
         (folder / "vae").mkdir()
         if not isinstance(self.latents, PatchSpace):
             raise InputError("a prior is trained in a space of pixel blocks only")
