@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from priorscope.errors import InputError
+from priorscope_detection.data import opv2v
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.opv2v import OPV2V
-from priorscope_detection.data.opv2v_file import _identity
+from priorscope_detection.data.opv2v_file import _identity, read_annotation
 from priorscope_detection.data.rigid import count_in_boxes, inverse, move_boxes, move_points, pose_matrix
 
 EGO = [100.0, 50.0, 1.9, 0.0, 30.0, 0.0]
@@ -79,6 +80,24 @@ def test_frames_poses_and_the_union_of_the_boxes(scene):
     assert counts == {"7": [40, 0, 40], "8": [40, 40, 0], "9": [0, 40, 0]}
     merged = frame.merged_points()
     assert count_in_boxes(merged, frame.truth.boxes).tolist() == [sum(counts[k]) for k in frame.truth.ids]
+
+
+def test_a_file_is_parsed_once_until_it_changes(scene, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(
+        opv2v, "read_annotation", lambda path, agent: parsed.append(path) or read_annotation(path, agent)
+    )
+    folder = scene()
+    for frames in (open_frames(folder), open_frames(folder)):
+        assert len(frames.read(0).truth.ids) == 3
+    assert len(parsed) == 3
+    path = next(iter(folder.rglob("1045/00068.yaml")))
+    path.write_text(path.read_text() + "\n# another size\n")
+    frames.read(0)
+    assert len(parsed) == 4
+    path.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        frames.read(0)
 
 
 def test_a_delay_ages_all_but_the_ego(scene):

@@ -94,6 +94,30 @@ def test_an_oracle_is_what_sampling_returns(kind, steps, scale):
     torch.testing.assert_close(found, truth, atol=1e-5, rtol=0)
 
 
+def test_own_runs_are_where_sampling_would_be():
+    """People of several runs at several calls: the state and level that a run of each alone hands to its network."""
+    spec = DiffPoseSpec(skeleton="crowdpose", input_size=(32, 48), scale=0.3)
+    diffusion = HeatmapDiffusion(lambda x, t, shift: 0.6 * x + shift * (t / 1000)[:, None, None, None], spec)
+    eps = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    shift = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(1))
+    steps, call = torch.tensor([1, 2, 8, 3, 8]), torch.tensor([0, 1, 5, 0, 7])
+    x, t = diffusion.of_own_runs(eps, steps, call, {"shift": shift})
+    for row in range(5):
+        times = spaced_times(diffusion.schedule, int(steps[row]), "trailing")
+        asked = []
+
+        def recorded(x, t, condition=None, info=None, asked=asked):
+            asked.append((x.clone(), t))
+            return diffusion(x, t, condition)
+
+        recorded.schedule = diffusion.schedule
+        start = diffusion.schedule(times[0])[1] * eps[row : row + 1]
+        sample(recorded, start, times, condition=Condition({"shift": shift[row : row + 1]}))
+        wanted, level = asked[int(call[row])]
+        assert float(t[row]) == level
+        torch.testing.assert_close(x[row : row + 1], wanted, atol=1e-6, rtol=0)
+
+
 def test_the_linear_schedule_is_that_of_ddpm():
     betas = np.linspace(1e-4, 0.02, 1000)
     np.testing.assert_allclose(heatmap_schedule("linear").alphas_cumprod, np.cumprod(1 - betas), rtol=1e-12)

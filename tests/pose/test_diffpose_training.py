@@ -87,6 +87,30 @@ def test_a_few_blobs_are_learnt():
     assert np.mean([pose.scores.mean() for pose in found]) > 0.4
 
 
+def test_own_runs_replace_what_the_network_is_shown(monkeypatch):
+    feed = DiffPoseFeed(VideoClips([blobs(8)], 1), SPEC, batch_size=8, augmentation=NONE, own_runs=0.5)
+    batches = [feed.batch(step, range(8)) for step in range(40)]
+    steps, call = (torch.cat([batch[name] for batch in batches]) for name in ("steps", "call"))
+    assert 0.4 < float((steps > 0).double().mean()) < 0.6
+    assert set(steps.tolist()) == set(range(9))
+    assert bool((call < steps.clamp(min=1)).all())
+    assert int(call.max()) >= 6
+    # the gradient is of the last call alone, and people without a run see their noised heatmaps
+    batch, model = batches[0], DiffPoseModel.new(SPEC)
+    seen = {}
+    monkeypatch.setattr(model.diffusion, "heatmaps", lambda x, t, pyramid: seen.update(x=x, t=t) or torch.zeros_like(x))
+    DiffPoseTask(model)(batch)
+    own = batch["steps"] > 0
+    noisy = model.diffusion.noised(batch["heatmaps"], batch["t"], batch["eps"])
+    torch.testing.assert_close(seen["x"][~own], noisy[~own])
+    assert seen["t"][~own].tolist() == batch["t"][~own].tolist()
+    assert bool(((seen["x"] - noisy)[own].abs().amax((1, 2, 3)) > 0.01).all())
+    assert not seen["x"].requires_grad
+    first = own & (batch["call"] == 0)
+    assert bool(first.any())
+    assert set(seen["t"][first].tolist()) == {999.0}
+
+
 def test_the_loop_trains_and_saves(tmp_path):
     clips = VideoClips([blobs(4)], 1)
     config = LoopConfig(

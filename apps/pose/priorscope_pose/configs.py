@@ -166,6 +166,9 @@ class TrainConfig:
     """DiffPose base and large: folder or hub id of the pretrained frame encoder."""
     single_frame: bool = False
     """DiffPose: the same network on the key frame alone."""
+    own_runs: float = 0.8
+    """DiffPose: share of the people who are learnt on what the network's own runs of 1 to 8 steps make of noise; the
+    others on their heatmaps with noise, as published. With 0 more steps can be worse than one."""
     input_size: tuple[int, int] | None = None
     """Width and height of the crops in pixels. Default: the model's own; 96 128 for new ones."""
     sigma: float | None = None

@@ -168,7 +168,12 @@ def _video(config: TrainConfig, sets: Sets, device: Any) -> tuple[Task, Feed]:
         how = replace(how, scale=config.scale)
     held_out = None if looked_at is None else VideoClips(videos_of(looked_at), spec.distance)
     feed = DiffPoseFeed(
-        VideoClips(videos_of(learnt), spec.distance), spec, loop.batch_size, loop.seed, augmentation=how.check()
+        VideoClips(videos_of(learnt), spec.distance),
+        spec,
+        loop.batch_size,
+        loop.seed,
+        augmentation=how.check(),
+        own_runs=config.own_runs,
     )
     return DiffPoseTask(model, held_out), feed
 
@@ -228,6 +233,8 @@ def _check(config: TrainConfig) -> None:
         raise InputError(f"--held-out {config.held_out}", remedy="Use 0 or more.")
     if not 0 <= config.reconstruction < float("inf"):
         raise InputError(f"--reconstruction {config.reconstruction}", remedy="Use 0 or more.")
+    if not 0 <= config.own_runs <= 1:
+        raise InputError(f"--own-runs {config.own_runs}", remedy="Use 0 to 1.")
     if config.scale is not None and not 0 <= config.scale < 1:
         raise InputError(f"--scale {config.scale}", remedy="Use 0 or more, below 1.")
     allowed = {"sdpose": ("none", "encoder", "unet"), "diffpose": ("none", "encoder")}.get(config.method, ("none",))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,6 @@ from priorscope_detection.data.rigid import Array, box_of_matrix, inverse
 
 #: Where the boxes of a file stand: in the world, or in the LiDAR frame of the agent whose file it is.
 BoxFrame = Literal["world", "lidar"]
-_KEPT = 20_000
 
 
 class OPV2V:
@@ -72,7 +71,6 @@ class OPV2V:
         self._files: list[dict[str, dict[int, Path]]] = []
         self._names: list[str] = []
         self._index: list[tuple[int, int]] = []
-        self._kept: OrderedDict[Path, Annotation] = OrderedDict()
         for scenario in scenarios:
             agents = {folder.name: _timestamps(folder) for folder in _agents(scenario)}
             ego = next(iter(agents))
@@ -112,24 +110,16 @@ class OPV2V:
         for name, stems in files.items():
             if timestamp not in stems:
                 continue
-            seen.append(self._annotation(stems[timestamp], name))
+            seen.append(_annotation(stems[timestamp], name))
             when = timestamp if not agents else earlier
             if when not in stems:
                 continue
-            pose = self._annotation(stems[when], name).pose
+            pose = _annotation(stems[when], name).pose
             sweep = read_points(stems[when].with_name(f"{stems[when].name}.pcd"))
             age = 0.0 if when == timestamp else (position - times.index(when)) * self.period
             kind: Literal["vehicle", "infrastructure"] = "infrastructure" if name.startswith("-") else "vehicle"
             agents.append(Agent(name, sweep.points, pose, pose, kind, age, sweep.dropped))
         return Frame(self.name(index), tuple(agents), self._truth(seen, agents[0]))
-
-    def _annotation(self, stem: Path, agent: str) -> Annotation:
-        """Parsing YAML takes longer than reading a sweep, so what a file says is kept (some 10 kB each)."""
-        if stem not in self._kept:
-            self._kept[stem] = read_annotation(stem.with_name(f"{stem.name}.yaml"), agent)
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        return self._kept[stem]
 
     def _truth(self, seen: list[Annotation], ego: Agent) -> Truth:
         rows: dict[str, tuple[Array, str]] = {}
@@ -144,6 +134,21 @@ class OPV2V:
                     continue
                 rows[identity] = (box_of_matrix(place, size), label)
         return Truth.of(rows)
+
+
+def _annotation(stem: Path, agent: str) -> Annotation:
+    """Parsing YAML takes longer than reading a sweep, so what a file says is kept while it stays as it is."""
+    path = stem.with_name(f"{stem.name}.yaml")
+    try:
+        state = path.stat()
+    except OSError:
+        return read_annotation(path, agent)
+    return _read_once(path, agent, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(20_000)  # some 10 kB each
+def _read_once(path: Path, agent: str, changed: int, size: int) -> Annotation:
+    return read_annotation(path, agent)
 
 
 def find_scenarios(path: Path) -> list[Path]:

@@ -20,6 +20,9 @@ from priorscope_pose.geometry.affine import apply
 from priorscope_pose.geometry.crop import warp
 from priorscope_pose.skeletons import skeleton
 
+#: Steps of the longest of the network's own runs.
+_LONGEST = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
@@ -78,8 +81,8 @@ class DiffPoseFeed:
     """A :class:`priorscope.training.Feed`: clips in random order, with the noise of each.
 
     A batch holds ``frames`` uint8 (B, T, 3, H, W), ``heatmaps`` (B, K, h, w), ``weights`` (B, K), ``eps`` like the
-    heatmaps, levels ``t`` (B,), and ``key``. Everything about an example follows from (seed, pass, example), so
-    several processes learn what one learns.
+    heatmaps, levels ``t`` (B,), ``steps`` and ``call`` (B,) of the network's own runs, and ``key``. Everything about
+    an example follows from (seed, pass, example), so several processes learn what one learns.
 
     Parameters
     ----------
@@ -87,6 +90,9 @@ class DiffPoseFeed:
     spec : DiffPoseSpec
     batch_size, seed : int
     augmentation : Augmentation
+    own_runs : float
+        Share of the examples that are learnt at a call, drawn uniformly, of a run of 1 to 8 steps, drawn uniformly, of
+        the network's own (``steps`` above 0); the others at a level drawn uniformly.
     """
 
     clips: ClipSource
@@ -94,6 +100,7 @@ class DiffPoseFeed:
     batch_size: int
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    own_runs: float = 0.0
 
     def batch(self, step: int, rows: range) -> dict[str, Any]:
         places = Order(len(self.clips), self.seed).batch(step, self.batch_size)
@@ -104,12 +111,16 @@ class DiffPoseFeed:
             example(person, self.spec, self.augmentation, draw) for person, draw in zip(people, draws, strict=True)
         ]
         levels = [int(draw.integers(self.spec.noise_steps)) for draw in draws]
+        steps = [int(draw.integers(1, _LONGEST + 1)) if draw.random() < self.own_runs else 0 for draw in draws]
+        calls = [int(draw.integers(max(count, 1))) for draw, count in zip(draws, steps, strict=True)]
         found = collated(examples, self.spec)
         noise = Noise.per_item(place.noise_seed(self.seed) for place in chosen)
         return {
             **found,
             "eps": noise.like(found["heatmaps"]),
             "t": torch.tensor(levels),
+            "steps": torch.tensor(steps),
+            "call": torch.tensor(calls),
             "key": [person.key for person in people],
         }
 

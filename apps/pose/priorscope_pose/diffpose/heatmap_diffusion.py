@@ -72,6 +72,43 @@ class HeatmapDiffusion:
         """The noisy signal of heatmaps (B, K, h, w) in [0, 1] at levels (B,)."""
         return self.schedule.add_noise(to_signal(heatmaps, self.spec.scale), t, eps)
 
+    @torch.no_grad()
+    def of_own_runs(
+        self, eps: torch.Tensor, steps: torch.Tensor, call: torch.Tensor, pyramid: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the network meets at a call of a deterministic run of its own, and at which level.
+
+        In :meth:`noised` x holds the right heatmaps, in a run only what earlier calls made of it: a network that has
+        learned to trust x carries their errors on, and more steps make it worse.
+
+        Parameters
+        ----------
+        eps : Tensor (B, K, h, w)
+            Noise that the runs start from.
+        steps, call : int64 Tensor (B,)
+            Solver steps of each person's run, and which of them, from 0.
+        pyramid : dict of Tensor (B, ...)
+
+        Returns
+        -------
+        x : Tensor (B, K, h, w)
+            As in :func:`sample_heatmaps`.
+        t : Tensor (B,)
+        """
+        times = [spaced_times(self.schedule, int(count), "trailing") for count in steps]
+        x = self.schedule(times[0][0])[1] * eps
+        condition = Condition({name: value.detach() for name, value in pyramid.items()})
+
+        def level(number: int, rows: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([times[row][number] for row in rows.tolist()], device=x.device)
+
+        for number in range(int(call.max())):
+            rows = (call > number).nonzero().flatten()
+            x0, noise = self(x[rows], level(number, rows), condition.select(rows))
+            alpha, sigma = self.schedule.coefficients(level(number + 1, rows), x0)
+            x[rows] = alpha * x0 + sigma * noise
+        return x, torch.tensor([levels[place] for levels, place in zip(times, call.tolist(), strict=True)]).to(x.device)
+
     def heatmaps(self, x: torch.Tensor, t: torch.Tensor, pyramid: dict[str, torch.Tensor]) -> torch.Tensor:
         """Estimated heatmaps of a noisy signal, for the loss; not cut."""
         return self.decoder(self.seen(x), t, **pyramid)

@@ -99,9 +99,26 @@ class DiffPoseModel(ModelMixin, ConfigMixin):
         mean, std = (torch.tensor(value, device=frames.device)[:, None, None] for value in (_MEAN, _STD))
         return self.decoder.pyramid(self.learner((frames / 255 - mean) / std))
 
-    def forward(self, frames: torch.Tensor, noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Estimated heatmaps (B, K, h, w) of crops and a noisy signal at levels (B,): what is trained."""
-        return self.diffusion.heatmaps(noisy, t, self.pyramid(frames))
+    def forward(
+        self,
+        frames: torch.Tensor,
+        noisy: torch.Tensor,
+        t: torch.Tensor,
+        runs: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Estimated heatmaps (B, K, h, w) of crops and a noisy signal at levels (B,): what is trained.
+
+        With ``runs``, the arguments (eps, steps, call) of :meth:`HeatmapDiffusion.of_own_runs`, people of 1 step or
+        more are shown what the network's own run has there, instead of ``noisy`` at ``t``; the others have 0 steps.
+        """
+        pyramid = self.pyramid(frames)
+        if runs is not None and bool((runs[1] > 0).any()):
+            eps, steps, call = runs
+            rows = (steps > 0).nonzero().flatten()
+            part = {name: value[rows] for name, value in pyramid.items()}
+            x, level = self.diffusion.of_own_runs(eps[rows], steps[rows], call[rows], part)
+            noisy, t = noisy.index_copy(0, rows, x), t.to(level.dtype).index_copy(0, rows, level)
+        return self.diffusion.heatmaps(noisy, t, pyramid)
 
 
 def load_diffpose(source: str | Path, *, device: str = "auto") -> DiffPoseModel:

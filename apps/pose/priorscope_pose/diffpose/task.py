@@ -33,7 +33,8 @@ def heatmap_loss(estimate: torch.Tensor, heatmaps: torch.Tensor, weights: torch.
 class DiffPoseTask(Task):
     """A :class:`priorscope.training.Task` on batches of :class:`~priorscope_pose.diffpose.feed.DiffPoseFeed`.
 
-    Levels are uniform over the schedule; the error is that of the estimate of x0, in heatmap units.
+    Levels are uniform over the schedule, or those of a call of the network's own run, as the feed says; the error is
+    that of the estimate of x0, in heatmap units.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ class DiffPoseTask(Task):
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         heatmaps = batch["heatmaps"]
         noisy = self._model[0].diffusion.noised(heatmaps, batch["t"], batch["eps"])
-        estimate = self.model(batch["frames"], noisy, batch["t"])
+        runs = (batch["eps"], batch["steps"], batch["call"])
+        estimate = self.model(batch["frames"], noisy, batch["t"], runs)
         return {"loss": heatmap_loss(estimate, heatmaps, batch["weights"])}
 
     @cached_property
