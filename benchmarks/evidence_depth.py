@@ -63,6 +63,7 @@ from priorscope.diffusion.condition import Condition
 from priorscope.predictors.geometry import Geometry
 from priorscope.training.settings import LoopConfig
 from priorscope_depth.assemble import build_predictor
+from priorscope_depth.base import ImagePredictor
 from priorscope_depth.baselines import BASELINES, oracle_baseline
 from priorscope_depth.families import FAMILIES, Recipe
 from priorscope_depth.metrics import depth_metrics
@@ -125,6 +126,18 @@ class Evidence(Workshop):
         found = self.find(**key)
         if found is not None:
             return found
+        predictor, seconds = self.tuned(method, share, seed, setting, context)
+        lotus = method in ONE_STEP
+        row = key | {"steps": STEPS, "cpu_seconds": round(seconds, 1), "calls": 1 if lotus else DDIM_STEPS}
+        row |= {f"validation_{k}": v for k, v in predict_and_score(predictor, self.validation).items()}
+        row |= predict_and_score(predictor, self.held_out)
+        self.write(row)
+        return row
+
+    def tuned(
+        self, method: str, share: str, seed: int, setting: Setting, context: Context
+    ) -> tuple[DepthPredictor, float]:
+        """A fine-tuned predictor, and the processor seconds that it took."""
         self.left()
         unet = new_module(lambda: UNet2DConditionModel(**UNET), seed)
         if method != "scratch":
@@ -144,12 +157,7 @@ class Evidence(Workshop):
 
         config = LoopConfig(steps=STEPS, batch_size=size, lr=setting.lr, warmup=20, ema=0, log_every=STEPS, seed=seed)
         config = LoopConfig(**(vars(config) | {"checkpoint_every": STEPS, "validate_every": STEPS}))
-        seconds = self.train("run", task, TableFeed(chosen, size, seed, make), config)
-        row = key | {"steps": STEPS, "cpu_seconds": round(seconds, 1), "calls": 1 if lotus else DDIM_STEPS}
-        row |= {f"validation_{k}": v for k, v in predict_and_score(predictor, self.validation).items()}
-        row |= predict_and_score(predictor, self.held_out)
-        self.write(row)
-        return row
+        return predictor, self.train("run", task, TableFeed(chosen, size, seed, make), config)
 
     def all(self) -> None:
         self.load()
@@ -208,7 +216,7 @@ def assemble(
     return made[0], made[1]
 
 
-def predict_and_score(predictor: DepthPredictor, scenes: Sequence[Any]) -> dict[str, float]:
+def predict_and_score(predictor: ImagePredictor, scenes: Sequence[Any]) -> dict[str, float]:
     results = predictor([s.rgb for s in scenes], items=[str(s.seed) for s in scenes], batch_size=20)
     return score([result.values for result in results], scenes)
 

@@ -35,6 +35,7 @@ TRAINED = {
     "codec": ("codiff.codec.",),
     "diffusion": ("codiff.network.",),
     "finetune": ("codiff.network.", "codiff.codec.decoder.", "cls_head.", "reg_head.", "dir_head."),
+    "joint": ("codiff.", "pillar_vfe.", "backbone.", "cls_head.", "reg_head.", "dir_head."),
 }
 
 
@@ -269,14 +270,14 @@ def test_stages_train_their_own_part_only(streets, detector_run, codec_run, tmp_
     assert {name for name in changed if not name.startswith("codiff.")} == set()
     assert load_detector(codec_run / "model").spec.fusion == "codiff"
     before = codec_run
-    for stage in ("diffusion", "finetune"):
+    for stage in ("diffusion", "finetune", "joint"):
         after = tmp_path / stage
         train(config_of(streets, after, stage=stage, start=str(before)))
         changed = changed_weights(before, after)
         assert all(any(name.startswith(part) for name in changed) for part in TRAINED[stage]), changed
         assert {name for name in changed if not name.startswith(TRAINED[stage])} == set()
         losses = read_jsonl(after / "metrics.jsonl")[-1]
-        assert ("boxes" in losses) == (stage == "finetune")
+        assert ("boxes" in losses) == (stage in ("finetune", "joint"))
         before = after
 
 

@@ -108,8 +108,8 @@ class TrainConfig:
     """Run folder; the model is out/model, what to look at is out/report.html."""
     stage: Stage = "detector"
     """detector: all but CoDiff. codec: CoDiff's autoencoder of features; diffusion: its denoiser in that latent;
-    finetune: denoiser, decoder and heads, on whole runs of 1 to 8 steps. The rest is frozen. The last three --start
-    from the stage before."""
+    finetune: denoiser, decoder and heads, on whole runs of 1 to 8 steps. The rest is frozen. joint: everything, on
+    such runs. codec and diffusion --start from the stage before, the last two from diffusion."""
     fusion: Literal["none", "late", "early", "max", "attention", "v2x"] = "attention"
     """How the agents of a new detector are brought together. none and late learn from single agents."""
     size: Literal["tiny", "micro", "mini", "small", "medium", "opv2v", "dair"] = "mini"
@@ -145,7 +145,7 @@ class TrainConfig:
     """Lengths are changed by up to this share."""
     box_weight: float | None = None
     """Weight of the detector's loss on what the diffusion estimates, beside the diffusion's own. Default: 0 in stage
-    diffusion, 1 in stage finetune."""
+    diffusion, 1 in stages finetune and joint."""
     published_frames: bool = False
     """As for predict."""
     streets: StreetSettings = field(default_factory=StreetSettings)

@@ -70,9 +70,9 @@ def train(config: TrainConfig) -> FitResult:
         conditions,
         config.loop.batch_size,
         config.loop.seed,
-        with_clean=config.stage in ("diffusion", "finetune"),
+        with_clean=config.stage in ("diffusion", "finetune", "joint"),
     )
-    weight = {"finetune": 1.0}.get(config.stage, 0.0) if config.box_weight is None else config.box_weight
+    weight = {"finetune": 1.0, "joint": 1.0}.get(config.stage, 0.0) if config.box_weight is None else config.box_weight
     looked = replace(feed, frames=held[0], indices=tuple(held[1]), conditions=replace(conditions, augmentation=None))
     strongest = replace(conditions.disturbance, drop=0.0)
     task = DetectionTask(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -179,11 +179,12 @@ class CollaborativeDetector(nn.Module):
         """Say what is trained; the rest keeps its weights and its running statistics, also in training mode.
 
         ``detector``: all but CoDiff. ``codec``: CoDiff's codec. ``diffusion``: its denoiser. ``finetune``: the
-        denoiser, the decoder and the heads. None: everything.
+        denoiser, the decoder and the heads. ``joint`` and None: everything.
         """
-        if stage not in (None, "detector", "codec", "diffusion", "finetune"):
-            raise InputError(f"stage {stage!r}", remedy="Use 'detector', 'codec', 'diffusion' or 'finetune'.")
-        if stage in ("codec", "diffusion", "finetune") and self.spec.fusion != "codiff":
+        stages = get_args(Stage)
+        if stage is not None and stage not in stages:
+            raise InputError(f"stage {stage!r}", remedy=f"Use {', '.join(stages[:-1])} or {stages[-1]}.")
+        if stage not in (None, "detector") and self.spec.fusion != "codiff":
             raise InputError(f"stage {stage!r} of a detector with fusion {self.spec.fusion!r}")
         self._stage = stage
         for name, weight in self.named_parameters():
@@ -207,7 +208,7 @@ class CollaborativeDetector(nn.Module):
     def _learns(self, name: str) -> bool:
         """Whether running statistics under this name are learned in the present stage."""
         inside = f"{name}."
-        if self._stage is None:
+        if self._stage in (None, "joint"):
             return True
         if self._stage == "detector":
             return not inside.startswith("codiff.")

@@ -13,7 +13,7 @@ from priorscope.errors import InputError
 FusionName = Literal["none", "late", "early", "max", "attention", "v2x", "codiff"]
 FUSIONS: tuple[FusionName, ...] = ("none", "late", "early", "max", "attention", "v2x", "codiff")
 Start = Literal["noise", "coarse"]
-Stage = Literal["detector", "codec", "diffusion", "finetune"]
+Stage = Literal["detector", "codec", "diffusion", "finetune", "joint"]
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,9 @@ def start_detector(config: TrainConfig) -> Detector:
             spec = replace(spec, extent=config.extent)
         return Detector(_new(spec, config.loop.seed))
     if not config.start:
-        before = {"codec": "a detector with attention", "diffusion": "stage codec", "finetune": "stage diffusion"}
+        before = {"codec": "a detector with attention", "diffusion": "stage codec"}
         raise InputError(
-            f"stage {config.stage} starts from {before[config.stage]}", remedy="Name its run folder with --start."
+            f"stage {config.stage} starts from {before.get(config.stage, 'stage diffusion')}", remedy="Name its run folder with --start."
         )
     detector = find_detector(config.start)
     if detector.spec.fusion == "codiff":

@@ -64,7 +64,7 @@ class DetectionTask(Task):
     Parameters
     ----------
     detector : Detector
-    stage : {"detector", "codec", "diffusion", "finetune"}
+    stage : {"detector", "codec", "diffusion", "finetune", "joint"}
     box_weight : float
         Of the detector's loss on the diffusion's estimate.
     held_out : HeldOut, optional
@@ -92,7 +92,7 @@ class DetectionTask(Task):
         else:
             clean = clean.to(device)
         noise = Noise.per_item(batch["seeds"])
-        result = network.codiff_training(agents, clean, noise, own_runs=self.stage == "finetune")
+        result = network.codiff_training(agents, clean, noise, own_runs=self.stage in ("finetune", "joint"))
         losses = {"loss": result.loss, "diffusion": result.loss}
         if self.box_weight:
             found = self._boxes(result.maps, batch["targets"], device)
