@@ -35,7 +35,7 @@ TRAINED = {
     "codec": ("codiff.codec.",),
     "diffusion": ("codiff.network.",),
     "finetune": ("codiff.network.", "codiff.codec.decoder.", "cls_head.", "reg_head.", "dir_head."),
-    "joint": ("codiff.", "pillar_vfe.", "backbone.", "cls_head.", "reg_head.", "dir_head."),
+    "joint": ("codiff.", "pillar_vfe.", "backbone.", "shrink_conv.", "cls_head.", "reg_head.", "dir_head."),
 }
 
 

@@ -111,6 +111,18 @@ def test_own_runs_replace_what_the_network_is_shown(monkeypatch):
     assert set(seen["t"][first].tolist()) == {999.0}
 
 
+def test_a_video_model_begins_with_what_a_single_frame_one_knows():
+    single = DiffPoseModel.new(replace(SPEC, distance=0), seed=3)
+    video = DiffPoseModel.inflated(single, 2, seed=4)
+    assert video.spec == replace(SPEC, distance=2)
+    frames = torch.randint(0, 256, (2, 1, 3, 48, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noisy, t = torch.randn(2, 14, 12, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([999, 400])
+    still = video(frames.expand(-1, 5, -1, -1, -1), noisy, t)  # five times the same picture
+    torch.testing.assert_close(still, single(frames, noisy, t), atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="of 5 frames cannot become one of 3"):
+        DiffPoseModel.inflated(video, 1)
+
+
 def test_the_loop_trains_and_saves(tmp_path):
     clips = VideoClips([blobs(4)], 1)
     config = LoopConfig(

@@ -222,6 +222,12 @@ def test_diffpose_trains_on_drawn_clips(tmp_path):
     assert result.finished
     assert (result.model / "config.json").is_file()
     assert np.isfinite(rows_of(tmp_path / "run")[-1]["held_out_pixels"])
+    # then a video model that begins with it
+    told = {"start": str(result.model), "single_frame": False, "distance": 1}
+    with pytest.raises(InputError, match="the model there has 32 48"):
+        train(replace(config, out=tmp_path / "other", input_size=(48, 64), **told))
+    video = train(replace(config, out=tmp_path / "video", input_size=None, **told))
+    assert json.loads((video.model / "config.json").read_text())["spec"]["distance"] == 1
 
 
 @pytest.mark.parametrize(
@@ -233,6 +239,9 @@ def test_diffpose_trains_on_drawn_clips(tmp_path):
         ({"scale": 1.5}, "--scale"),
         ({"reconstruction": -1.0}, "--reconstruction"),
         ({"hole": 2.0}, "hole"),
+        ({"method": "diffpose", "own_runs": 1.5}, "--own-runs"),
+        ({"method": "diffpose", "distance": -1}, "--distance -1"),
+        ({"method": "diffpose", "distance": 2, "single_frame": True}, "--single-frame with --distance 2"),
         ({"method": "prior", "start": "somewhere"}, "starts from another"),
     ],
 )

@@ -166,6 +166,9 @@ class TrainConfig:
     """DiffPose base and large: folder or hub id of the pretrained frame encoder."""
     single_frame: bool = False
     """DiffPose: the same network on the key frame alone."""
+    distance: int | None = None
+    """DiffPose: frames before and after the key frame. Default: 2, or what --start has; a model of one frame that is
+    named there can be given more, and begins with all it has learnt."""
     own_runs: float = 0.8
     """DiffPose: share of the people who are learnt on what the network's own runs of 1 to 8 steps make of noise; the
     others on their heatmaps with noise, as published. With 0 more steps can be worse than one."""

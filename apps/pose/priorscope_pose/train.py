@@ -183,7 +183,18 @@ def _diffpose(config: TrainConfig, learnt: Annotations) -> DiffPoseModel:
     from priorscope_pose.diffpose.spec import PRESETS
 
     if config.start != NEW:
-        model = load_diffpose(config.start, device="cpu").requires_grad_(True).train()
+        model = load_diffpose(config.start, device="cpu")
+        if config.input_size not in (None, model.spec.input_size):
+            width, height = model.spec.input_size
+            raise InputError(
+                f"--input-size {config.input_size[0]} {config.input_size[1]}, but the model there has {width} {height}",
+                path=config.start,
+                remedy="Leave one out.",
+            )
+        distance = 0 if config.single_frame else config.distance
+        if distance is not None and distance != model.spec.distance:
+            model = DiffPoseModel.inflated(model, distance, seed=config.loop.seed)
+        model.requires_grad_(True).train()
         if model.spec.skeleton != learnt.skeleton.name:
             raise InputError(
                 f"was trained on {model.spec.skeleton}, the data is {learnt.skeleton.name}", path=config.start
@@ -192,6 +203,8 @@ def _diffpose(config: TrainConfig, learnt: Annotations) -> DiffPoseModel:
         if config.size not in PRESETS:
             raise InputError(f"--size {config.size} of a diffpose", remedy=f"There are {', '.join(PRESETS)}.")
         spec = replace(PRESETS[config.size], skeleton=learnt.skeleton.name)
+        if config.distance is not None:
+            spec = replace(spec, distance=config.distance)
         if config.single_frame:
             spec = spec.single_frame()
         if config.input_size is not None:
@@ -233,6 +246,10 @@ def _check(config: TrainConfig) -> None:
         raise InputError(f"--held-out {config.held_out}", remedy="Use 0 or more.")
     if not 0 <= config.reconstruction < float("inf"):
         raise InputError(f"--reconstruction {config.reconstruction}", remedy="Use 0 or more.")
+    if config.single_frame and config.distance:
+        raise InputError(f"--single-frame with --distance {config.distance}", remedy="Leave one out.")
+    if config.distance is not None and config.distance < 0:
+        raise InputError(f"--distance {config.distance}", remedy="Use 0 or more.")
     if not 0 <= config.own_runs <= 1:
         raise InputError(f"--own-runs {config.own_runs}", remedy="Use 0 to 1.")
     if config.scale is not None and not 0 <= config.scale < 1:

@@ -39,10 +39,8 @@ def start_detector(config: TrainConfig) -> Detector:
             spec = replace(spec, extent=config.extent)
         return Detector(_new(spec, config.loop.seed))
     if not config.start:
-        before = {"codec": "a detector with attention", "diffusion": "stage codec"}
-        raise InputError(
-            f"stage {config.stage} starts from {before.get(config.stage, 'stage diffusion')}", remedy="Name its run folder with --start."
-        )
+        before = {"codec": "a detector with attention", "diffusion": "stage codec"}.get(config.stage, "stage diffusion")
+        raise InputError(f"stage {config.stage} starts from {before}", remedy="Name its run folder with --start.")
     detector = find_detector(config.start)
     if detector.spec.fusion == "codiff":
         return detector

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,40 @@ class DiffPoseModel(ModelMixin, ConfigMixin):
             if not isinstance(encoder, TransformersEncoder):
                 raise InputError("weights for a conv backbone", remedy="Use backbone 'vitpose' or 'vit'.")
             encoder.load_pretrained(backbone)
+        return model
+
+    @classmethod
+    def inflated(cls, single: DiffPoseModel, distance: int, *, seed: int = 0) -> DiffPoseModel:
+        """A model of more frames that begins with all that a single-frame one has learnt.
+
+        Each frame begins with the single one's position embedding; of the layer that joins the frames, the key frame's
+        part is the single one's and the others' is 0. The layers' attention, over all frames now, is where the two
+        differ at first.
+
+        Parameters
+        ----------
+        single : DiffPoseModel
+            Of distance 0.
+        distance : int
+            Frames before and after the key frame.
+
+        Raises
+        ------
+        InputError
+            ``single`` has several frames.
+        """
+        if single.spec.distance != 0:
+            raise InputError(
+                f"a model of {single.spec.frames} frames cannot become one of {2 * distance + 1}",
+                remedy="Begin with a single-frame one.",
+            )
+        model = cls.new(replace(single.spec, distance=distance), seed=seed)
+        state = dict(single.state_dict())
+        place, join = "learner.position", "learner.join.0.weight"
+        width = single.spec.width
+        wide = torch.zeros_like(model.state_dict()[join])
+        wide[:, distance * width : (distance + 1) * width] = state[join]
+        model.load_state_dict(state | {place: state[place].repeat(model.spec.frames, 1, 1), join: wide})
         return model
 
     @cached_property
