@@ -4,21 +4,21 @@
         [--arm ARM] [--seed SEED] [--table] [--small]
 
 Two connected cars and a road-side unit drive through simulated streets. ``none``: the ego alone; ``late``: boxes of all
-agents put together; ``attention``: CoAlign's fusion at three scales; ``codiff``: the same, shorter, then CoDiff's
-codec, diffusion and both together, as many optimiser steps in all. All see the same frames in the same order under the
-same pose noise, delays, lost agents and turns; learning rates come from one grid, chosen with half of the steps and a
-seed of its own on validation streets, as is CoDiff's number of steps. Measured is average precision at 0.5 in
-bird's-eye view on held-out streets, without disturbance, at 0.4 m / 0.4 degrees / 200 ms, and along curves over noise
-and delay; every training seed has noise of its own, the same for all arms. CoDiff is also asked for 1, 2, 4 and 8
-steps, and from noise.
+agents put together; ``attention``: CoAlign's fusion at three scales; ``codiff``: the same for a third of the steps, then
+CoDiff's codec, its diffusion, and everything together on runs of its own, as many optimiser steps in all. All see the
+same frames in the same order under the same pose noise, delays, lost agents and turns; learning rates come from one
+grid, chosen with half of the steps and a seed of its own on validation streets, as is CoDiff's number of steps.
+Measured is average precision at 0.5 in bird's-eye view on held-out streets, without disturbance, at 0.4 m / 0.4 degrees
+/ 200 ms, and along curves over noise and delay; every training seed has noise of its own, the same for all arms. CoDiff
+is also asked for 1, 2, 4 and 8 steps, and from noise.
 
 Every result is a row of evidence_detection.jsonl; the same command goes on with what is missing. Calls with different
 --arm or --seed may run side by side after ``--only data`` and ``--only tuning``; tuning itself by --arm, attention
 before codiff. --table prints the rows and draws figures/evidence_detection.png. --small is a rehearsal of everything in
 files of its own: its figures say nothing.
 
-A core simulates the sets in 6 minutes; a step of attention takes 0.12 s of it (an arm and seed some 10 minutes, its
-tuning as long). Fewer steps say little: after 1 200 on 160 scenarios the ego alone was as good as all together.
+A core simulates the sets in 6 minutes; a step of attention takes 0.12 to 0.2 s of it, of the ego alone half of that, of
+CoDiff's last stage 0.5 s: a seed of all arms takes an hour and more. Fewer steps say little: after 1 200 on 160 scenarios the ego alone was as good as all together.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Plan:
     test: int = 40
     #: of the arms without diffusion; CoDiff's stages add up to as many
     steps: int = 6000
-    stages: tuple[tuple[str, int], ...] = (("codec", 300), ("diffusion", 1000), ("finetune", 700))
+    stages: tuple[tuple[str, int], ...] = (("codec", 300), ("diffusion", 700), ("joint", 3000))
     batch: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -88,7 +88,7 @@ class Plan:
 
 
 SMALL = Plan(
-    scenarios=2, validation=1, test=1, steps=4, stages=(("codec", 1), ("diffusion", 1), ("finetune", 1)), batch=2,
+    scenarios=2, validation=1, test=1, steps=4, stages=(("codec", 1), ("diffusion", 1), ("joint", 1)), batch=2,
     seeds=(0,),
 )  # fmt: skip
 
