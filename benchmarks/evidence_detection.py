@@ -4,9 +4,9 @@
         [--arm ARM] [--seed SEED] [--table] [--small]
 
 Two connected cars and a road-side unit drive through simulated streets. ``none``: the ego alone; ``late``: boxes of all
-agents put together; ``attention``: CoAlign's fusion at three scales; ``codiff``: the same for a third of the steps, then
-CoDiff's codec, its diffusion, and everything together on runs of its own, as many optimiser steps in all. All see the
-same frames in the same order under the same pose noise, delays, lost agents and turns; learning rates come from one
+agents put together; ``attention``: CoAlign's fusion at three scales; ``codiff``: the same for a third of the steps,
+then CoDiff's codec, its diffusion, and everything together on runs of its own, as many optimiser steps in all. All see
+the same frames in the same order under the same pose noise, delays, lost agents and turns; learning rates come from one
 grid, chosen with half of the steps and a seed of its own on validation streets, as is CoDiff's number of steps.
 Measured is average precision at 0.5 in bird's-eye view on held-out streets, without disturbance, at 0.4 m / 0.4 degrees
 / 200 ms, and along curves over noise and delay; every training seed has noise of its own, the same for all arms. CoDiff
@@ -18,7 +18,8 @@ before codiff. --table prints the rows and draws figures/evidence_detection.png.
 files of its own: its figures say nothing.
 
 A core simulates the sets in 6 minutes; a step of attention takes 0.12 to 0.2 s of it, of the ego alone half of that, of
-CoDiff's last stage 0.5 s: a seed of all arms takes an hour and more. Fewer steps say little: after 1 200 on 160 scenarios the ego alone was as good as all together.
+CoDiff's last stage 0.5 s: a seed of all arms takes an hour and more. Fewer steps say little: after 1 200 on 160
+scenarios the ego alone was as good as all together.
 """
 
 from __future__ import annotations
