@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "StepTiming": "timing",
         "TrajectoryVariance": "trajectory",
         "annealed_noise": "multi_resolution",
+        "runs_at_calls": "own_runs",
         "sample": "sampling",
         "ddim": "solvers",
         "ddpm_ancestral": "solvers",

@@ -18,6 +18,7 @@ from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.losses import masked_mean
 from priorscope.diffusion.noise import Noise
+from priorscope.diffusion.own_runs import runs_at_calls
 from priorscope.diffusion.sampling import sample
 from priorscope.diffusion.schedule import VPSchedule
 from priorscope.diffusion.solvers import Step, ddim
@@ -189,23 +190,25 @@ class CoDiff(nn.Module):
         Parameters
         ----------
         target, told, noise
-            As for :meth:`estimate`. Settings that start from the coarse feature do so in three of four batches, from
-            noise in the others.
+            As for :meth:`estimate`. With settings that start from the coarse feature three of four items do so, the
+            others start from noise.
 
         Returns
         -------
         DiffusionEstimate
             The loss is the squared error of the latent that the run ends with.
         """
-        draw = _uniform(noise.draw((len(target), 2), device="cpu"))[0]
-        start: Start = "coarse" if self.spec.start == "coarse" and draw[0] < 0.75 else "noise"
-        if start == "coarse":
-            told = told._replace(has_coarse=torch.ones_like(told.has_coarse))
-        steps = _RUNS[min(int(draw[1] * len(_RUNS)), len(_RUNS) - 1)]
-        times, x, condition = self._begin(told, noise, steps, start)
-        if steps > 1:
-            x = sample(self.denoiser, x, times[:-1], condition=condition)
-        latent = self.denoiser(x, times[-2], condition).x0
+        draw = _uniform(noise.draw((len(target), 2), device="cpu"))
+        late = draw[:, 0] < (0.75 if self.spec.start == "coarse" else 0.0)
+        steps = [_RUNS[min(int(value * len(_RUNS)), len(_RUNS) - 1)] for value in draw[:, 1]]
+        times = [self.times(count, "coarse" if one else "noise") for count, one in zip(steps, late, strict=True)]
+        late = late.to(target.device)
+        told = told._replace(has_coarse=told.has_coarse | late)
+        alpha, sigma = self.schedule.coefficients(torch.tensor([levels[0] for levels in times]), told.coarse)
+        x = sigma * noise.like(told.coarse) + alpha * late[:, None, None, None] * told.coarse
+        condition = self.condition(told, late)
+        x, t = runs_at_calls(self.denoiser, x, times, [count - 1 for count in steps], condition)
+        latent = self.denoiser(x, t, condition).x0
         error = (latent.float() - target.float()).square()
         return DiffusionEstimate(masked_mean(error * balance(target.float())), latent)
 

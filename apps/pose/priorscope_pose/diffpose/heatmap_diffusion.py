@@ -10,6 +10,7 @@ import torch
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.denoiser import Denoiser, Level, Prediction, StepInfo
 from priorscope.diffusion.noise import Noise, item_seed
+from priorscope.diffusion.own_runs import runs_at_calls
 from priorscope.diffusion.sampling import sample
 from priorscope.diffusion.schedule import Schedule, VPSchedule
 from priorscope.diffusion.solvers import ddim
@@ -72,14 +73,10 @@ class HeatmapDiffusion:
         """The noisy signal of heatmaps (B, K, h, w) in [0, 1] at levels (B,)."""
         return self.schedule.add_noise(to_signal(heatmaps, self.spec.scale), t, eps)
 
-    @torch.no_grad()
     def of_own_runs(
         self, eps: torch.Tensor, steps: torch.Tensor, call: torch.Tensor, pyramid: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the network meets at a call of a deterministic run of its own, and at which level.
-
-        In :meth:`noised` x holds the right heatmaps, in a run only what earlier calls made of it: a network that has
-        learned to trust x carries their errors on, and more steps make it worse.
+        """What the network meets at a call of a run of its own (:func:`~priorscope.diffusion.runs_at_calls`).
 
         Parameters
         ----------
@@ -95,19 +92,9 @@ class HeatmapDiffusion:
             As in :func:`sample_heatmaps`.
         t : Tensor (B,)
         """
-        times = [spaced_times(self.schedule, int(count), "trailing") for count in steps]
+        times = [spaced_times(self.schedule, count, "trailing") for count in steps.tolist()]
         x = self.schedule(times[0][0])[1] * eps
-        condition = Condition({name: value.detach() for name, value in pyramid.items()})
-
-        def level(number: int, rows: torch.Tensor) -> torch.Tensor:
-            return torch.tensor([times[row][number] for row in rows.tolist()], device=x.device)
-
-        for number in range(int(call.max())):
-            rows = (call > number).nonzero().flatten()
-            x0, noise = self(x[rows], level(number, rows), condition.select(rows))
-            alpha, sigma = self.schedule.coefficients(level(number + 1, rows), x0)
-            x[rows] = alpha * x0 + sigma * noise
-        return x, torch.tensor([levels[place] for levels, place in zip(times, call.tolist(), strict=True)]).to(x.device)
+        return runs_at_calls(self, x, times, call.tolist(), Condition(pyramid))
 
     def heatmaps(self, x: torch.Tensor, t: torch.Tensor, pyramid: dict[str, torch.Tensor]) -> torch.Tensor:
         """Estimated heatmaps of a noisy signal, for the loss; not cut."""

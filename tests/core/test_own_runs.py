@@ -1,0 +1,59 @@
+"""Items of one batch, each in a run of its own, against runs of each alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from priorscope.diffusion import Condition, Denoiser, VPSchedule, runs_at_calls, sample, spaced_times
+from priorscope.errors import InputError
+
+SCHEDULE = VPSchedule.from_betas("cosine", num_steps=1000)
+
+
+def denoiser(asked=None):
+    def network(x, t, shift):
+        if asked is not None:
+            asked.append(t.tolist())
+        return 0.5 * x + shift * (t / 1000)[:, None, None]
+
+    return Denoiser(network, SCHEDULE, "sample")
+
+
+def test_every_item_is_where_its_own_run_would_be():
+    x = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    shift = torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    times = [spaced_times(SCHEDULE, steps, "trailing") for steps in (1, 2, 8, 3)] + [[500.0, 250.0, -1.0]]
+    calls = [0, 1, 5, 0, 1]
+    asked: list[list[float]] = []
+    found, t = runs_at_calls(denoiser(asked), x, times, calls, Condition({"shift": shift}))
+    assert not found.requires_grad
+    assert t.tolist() == [999.0, 499.0, 374.0, 999.0, 250.0]
+    # only those that have not arrived are asked
+    assert [len(levels) for levels in asked] == [3, 1, 1, 1, 1]
+    for row, (levels, call) in enumerate(zip(times, calls, strict=True)):
+        one = x[row : row + 1]
+        if call:
+            told = Condition({"shift": shift[row : row + 1]})
+            one = sample(denoiser(), one, levels[: call + 1], condition=told)
+        torch.testing.assert_close(found[row : row + 1], one)
+
+
+def test_nothing_happens_before_the_first_call():
+    x = torch.randn(2, 3, 4)
+    found, t = runs_at_calls(denoiser(), x, [[999.0, -1.0]] * 2, [0, 0])
+    assert torch.equal(found, x)
+    assert found.data_ptr() != x.data_ptr()
+    assert t.tolist() == [999.0, 999.0]
+
+
+@pytest.mark.parametrize(
+    ("times", "calls", "message"),
+    [
+        ([[9.0, -1.0]], [0, 0], "1 runs and 2 calls for 2 items"),
+        ([[9.0, -1.0]] * 2, [0, 1], "call 1 of a run of 1 steps"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(times, calls, message):
+    with pytest.raises(InputError, match=message):
+        runs_at_calls(denoiser(), torch.zeros(2, 3, 4), times, calls)
