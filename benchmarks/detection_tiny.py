@@ -4,10 +4,11 @@
 
 480 scenarios of half a second with two connected cars and a road-side unit, then five trainings on one core, each from
 the one before: the detector with attention, the codec of its features, the diffusion, both together with the heads, and
-everything together. Beside them the same detector for the ego alone. The same command goes on where it was cut off. At the end: average precision on
-held-out streets, and the models in float16 in OUT/bundled, to be copied to apps/detection/priorscope_detection/models:
-``tiny-detection``, and what it is compared with, ``tiny-detection-attention`` and ``tiny-detection-alone``.
-Length is what counts here: after 1 200 steps on 160 scenarios attention's precision was 0.22, after these 0.66.
+everything together. Beside them the same detector for the ego alone. The same command goes on where it was cut off. At
+the end: average precision on held-out streets, and the models in float16 in OUT/bundled, to be copied to
+apps/detection/priorscope_detection/models: ``tiny-detection``, and what it is compared with,
+``tiny-detection-attention`` and ``tiny-detection-alone``. Length is what counts here: after 1 200 steps on 160
+scenarios attention's precision was 0.22, after these 0.66.
 """
 
 from __future__ import annotations

@@ -5,18 +5,17 @@
 
 Stills. Networks learn from labelled drawn people who walk. ``prior``: a small SDPose, its U-Net pretrained as a
 diffusion model on more pictures of the same renderer, without keypoints; ``scratch``: the same network, new weights;
-``conv``: a plain convolutional network on pixels with the same head, codec and crops, and about as many weights;
-``prior-auxiliary``: ``prior`` with the auxiliary reconstruction loss, which doubles the time of a step and which the
-others do without. All see the same people, changed in the same ways, for the same number of steps; learning rate (and
-for the prior the level that the U-Net is told) come from one grid, chosen on validation people with half of the steps
-and a seed of its own. ``scratch-long`` and ``conv-long`` also get the time that the prior took, for one seed. ``mean``:
-every joint where it is on average in a box. Measured is OKS AP (mmpose's scores and OKS-NMS, flip test) on held-out
-people as they were drawn and in three styles that no network has seen (priorscope_pose.styles), for three seeds.
+``conv``: a plain convolutional network on pixels with the same head, codec and crops, and about as many weights. None
+has the auxiliary reconstruction loss, which doubles the time of a step. All see the same people, changed in the same
+ways, for the same number of steps; learning rate (and for the prior the level that the U-Net is told) come from one
+grid, chosen on validation people with half of the steps and a seed of its own. Measured is OKS AP (mmpose's scores and
+OKS-NMS, flip test) on held-out people as they were drawn and in three styles that no network has seen
+(priorscope_pose.styles), for three seeds.
 
 Clips. ``video``: DiffPose-mini on five frames; ``single``: the same network on the key frame alone. Both begin with one
 single-frame training (as the paper begins with a pretrained backbone) and learn on from clips with motion blur and
-things that pass in front, with equal steps and settings. Measured is PoseTrack's mAP on
-held-out clips, for solver steps x ensemble; the weights are those of one training.
+things that pass in front, with equal steps and settings. Measured is PoseTrack's mAP on held-out clips, for solver
+steps x ensemble; the weights are those of one training.
 
 Every result is a row of evidence_pose.jsonl; the same command goes on with what is missing. Two calls with --only may
 run side by side. --table prints the rows and draws figures/evidence_pose.png. --small is a rehearsal of everything in a
@@ -39,6 +38,7 @@ from evidence_pose_data import STYLES, Data, Sizes
 from evidence_pose_table import draw, print_tables
 from evidence_rows import EvidenceRows, evidence_parser, run_evidence
 
+from priorscope.training.checkpoint import checkpoint_step
 from priorscope.training.settings import LoopConfig
 from priorscope_pose.configs import EvaluateConfig, ModelConfig, TrainConfig
 from priorscope_pose.data.annotations import Annotations
@@ -46,21 +46,18 @@ from priorscope_pose.data.boxes import annotated_boxes
 from priorscope_pose.data.coco import read_coco
 from priorscope_pose.estimators import load_estimator
 from priorscope_pose.evaluate import figures_of, predict_all, predictions_of
-from priorscope_pose.evaluation.mean_pose import mean_pose
 from priorscope_pose.train import train
 
 SEEDS = (0, 1, 2)
 TUNING_SEED = 77
 CROP = (64, 80)
 SIGMA = 1.5
-ARMS = ("prior", "scratch", "conv", "prior-auxiliary")
+ARMS = ("prior", "scratch", "conv")
 #: Of people as they are cut out, in all trainings: less than published, for as few steps as these.
 AUGMENTATION: dict[str, Any] = {"rotation": 20.0, "scale": 0.2, "half_body": 0.0}
 HOLE = 0.3
 RATES = (1e-3, 2e-3)
 LABELS = (999.0, 50.0)
-#: Arms that get the prior's time as well, for the first seed.
-LONG = ("scratch", "conv")
 CLIP_ARMS = ("video", "single")
 SOLVER_STEPS, ENSEMBLES = (1, 2, 4, 8), (1, 3, 5)
 
@@ -101,7 +98,7 @@ class Evidence(EvidenceRows):
         if (run / "finished").exists():
             return run / "model"
         loop = replace(config.loop, max_seconds=self.seconds_left(), resume=True, device="cpu", ema=0.0, warmup=50)
-        begin, before = time.process_time(), _steps_done(run)
+        begin, before = time.process_time(), checkpoint_step(run / "checkpoints/last.pt")
         result = train(replace(config, out=run, loop=loop, held_out=0))
         seconds = time.process_time() - begin
         self.write(
@@ -137,12 +134,12 @@ class Evidence(EvidenceRows):
             input_size=CROP,
             sigma=SIGMA,
             hole=HOLE,
-            reconstruction=0.003 if arm == "prior-auxiliary" else 0.0,
+            reconstruction=0.0,
             loop=LoopConfig(
                 steps=steps, batch_size=self.plan.batch, lr=rate, log_every=50, checkpoint_every=100, seed=seed
             ),
         )
-        if arm.startswith("prior"):
+        if arm == "prior":
             config = replace(config, start=str(self.prior()), label=label)
         return self.trained(f"{arm}-{seed}-{rate:g}-{label:g}-{steps}", config)
 
@@ -155,11 +152,10 @@ class Evidence(EvidenceRows):
 
     def chosen(self, arm: str) -> tuple[float, float]:
         """Learning rate and label that are best on validation people."""
-        arm = arm.removesuffix("-auxiliary")
         path, folder = self.data.stills("validation")
         annotations = read_coco(path, folder)
         scores: dict[tuple[float, float], float] = {}
-        for label in LABELS if arm.startswith("prior") else LABELS[:1]:
+        for label in LABELS if arm == "prior" else LABELS[:1]:
             for rate in RATES:
                 key = {"kind": "tuning", "arm": arm, "rate": rate, "label": label}
                 if self.lacks(**key):
@@ -174,25 +170,6 @@ class Evidence(EvidenceRows):
                 if self._lacks_sets(arm, seed):
                     rate, label = self.chosen(arm)
                     self._measure(arm, seed, self.still_model(arm, seed, rate, label, self.plan.steps))
-        if self.arms != ARMS:
-            return
-        for arm in LONG:
-            name, seed = f"{arm}-long", self.plan.seeds[0]
-            if self._lacks_sets(name, seed):
-                rate, label = self.chosen(arm)
-                self._measure(name, seed, self.still_model(arm, seed, rate, label, self.long_steps(arm)))
-        if self._lacks_sets("mean", self.plan.seeds[0]):
-            usual = mean_pose(read_coco(*self.data.stills("labelled")))
-            for name, people in self.data.test_sets().items():
-                found = figures_of(people, usual.predictions(people), EvaluateConfig("", metric="coco"))[0]
-                self._write_set("mean", self.plan.seeds[0], name, found)
-
-    def long_steps(self, arm: str) -> int:
-        """Steps in which an arm takes the time of its own training and of the prior's."""
-        rows = [row for row in self.rows if row["kind"] == "training"]
-        prior = sum(row["cpu_seconds"] for row in rows if row["name"] == "prior")
-        own = [row for row in rows if row["name"].startswith(f"{arm}-{self.plan.seeds[0]}-")]
-        return self.plan.steps + round(prior / own[0]["seconds_a_step"])
 
     def _lacks_sets(self, arm: str, seed: int) -> bool:
         return any(self.lacks(kind="still", arm=arm, seed=seed, set=name) for name in ("drawn", *STYLES))
@@ -253,15 +230,9 @@ class Evidence(EvidenceRows):
                         self.write(key | {"mAP": round(found["Total"], 4)})
 
 
-def _steps_done(run: Path) -> int:
-    from priorscope.training.checkpoint import checkpoint_step
-
-    return checkpoint_step(run / "checkpoints/last.pt")
-
-
 def main() -> None:
     parser = evidence_parser(__doc__, "evidence_pose", ("stills", "clips"))
-    parser.add_argument("--arm", choices=ARMS, help="of the stills, that no other call is at; not the long ones")
+    parser.add_argument("--arm", choices=ARMS, help="of the stills, that no other call is at")
     torch.set_num_threads(1)
     run_evidence(parser.parse_args(), Evidence, print_tables, draw)
 

@@ -55,11 +55,7 @@ def print_tables(rows: Rows) -> None:
         print_markdown(["arm", "seeds", *sets], lines)
         print("\nDifference of AP x 100, paired by seed, with the 95 % interval of its mean\n")
         lines = []
-        for one, other in (
-            ("prior", "scratch"),
-            ("prior", "conv"),
-            ("prior-auxiliary", "prior"),
-        ):
+        for one, other in (("prior", "scratch"), ("prior", "conv")):
             if one in arms and other in arms:
                 cells = [
                     difference(*(values(rows, "AP", kind="still", arm=arm, set=name) for arm in (one, other)))
