@@ -11,6 +11,7 @@ from priorscope_astro.configs import (
     GenerateConfig,
     PlanConfig,
     SimulateConfig,
+    TrainClassifierConfig,
     TrainConfig,
 )
 from priorscope_astro.published import MODELS
@@ -23,6 +24,7 @@ _VERBS = {
     "simulate": SimulateConfig,
     "plan": PlanConfig,
     "train": TrainConfig,
+    "train-classifier": TrainClassifierConfig,
     "generate": GenerateConfig,
     "evaluate": EvaluateConfig,
     "demo": DemoConfig,
@@ -45,6 +47,11 @@ def main(arguments: Sequence[str]) -> int:
         from priorscope_astro.train import train
 
         print(f"model: {train(config).model}")
+        return 0
+    if isinstance(config, TrainClassifierConfig):
+        from priorscope_astro.train_classifier import train as train_classifier
+
+        print(f"classifier: {train_classifier(config).model}")
         return 0
     if isinstance(config, EvaluateConfig):
         from priorscope_astro.evaluate import run_evaluation

@@ -10,12 +10,21 @@ import tyro
 
 from priorscope.training.settings import LoopConfig
 from priorscope_astro.accept_config import AcceptConfig
+from priorscope_astro.classifier.command_config import TrainClassifierConfig
 from priorscope_astro.demo_config import DemoConfig
 from priorscope_astro.evaluation_config import EvaluateConfig
 from priorscope_astro.plan_config import PlanConfig
 from priorscope_astro.simulator.config import SimulateConfig
 
-__all__ = ["DemoConfig", "EvaluateConfig", "GenerateConfig", "PlanConfig", "SimulateConfig", "TrainConfig"]
+__all__ = [
+    "DemoConfig",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "PlanConfig",
+    "SimulateConfig",
+    "TrainClassifierConfig",
+    "TrainConfig",
+]
 
 CatalogueFormat = Literal["ecsv", "votable", "fits"]
 

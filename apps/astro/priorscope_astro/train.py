@@ -80,16 +80,36 @@ def read_sets(config: TrainConfig) -> Sets:
             raise InputError("holds flux, not pictures", path=config.data, remedy="Use --mode flux.")
     for note in galaxies.notes:
         print(note)
-    if config.splits is not None:
-        splits = Splits.read(config.splits)
+    return Sets(*divided(galaxies, config.splits, config.loop.seed, config.data), stamps)
+
+
+def divided(galaxies: GalaxySet, table: Path | None, seed: int, source: Path) -> tuple[GalaxySet, GalaxySet | None]:
+    """Galaxies to learn, and others to look at (None where there are none): by a table of splits, else at random.
+
+    Parameters
+    ----------
+    galaxies : GalaxySet
+    table : Path, optional
+        Training galaxies are learnt, those of validation looked at. Without one, a tenth, 256 at most, is.
+    seed : int
+    source : Path
+        Where the galaxies came from, for messages.
+
+    Raises
+    ------
+    InputError
+        Splits that cannot be read or do not know a galaxy, or nothing left to learn.
+    """
+    if table is not None:
+        splits = Splits.read(table)
         learnt, looked_at = galaxies.of_split(splits, "train"), galaxies.of_split(splits, "validation")
     else:
         count = min(_LOOKED_AT, len(galaxies) // 10)
-        order = np.random.default_rng([config.loop.seed, 11]).permutation(len(galaxies))
+        order = np.random.default_rng([seed, 11]).permutation(len(galaxies))
         learnt, looked_at = galaxies.select(np.sort(order[count:])), galaxies.select(np.sort(order[:count]))
     if not len(learnt):
-        raise InputError("no galaxy is left to learn", path=config.splits or config.data)
-    return Sets(learnt, looked_at if len(looked_at) else None, stamps)
+        raise InputError("no galaxy is left to learn", path=table or source)
+    return learnt, looked_at if len(looked_at) else None
 
 
 def _stamps_file(path: Path) -> Path:

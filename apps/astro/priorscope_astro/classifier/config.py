@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from priorscope.errors import InputError
 from priorscope.training.settings import LoopConfig
@@ -28,7 +30,7 @@ class ClassifierConfig:
     """Shift them at random by up to so many pixels, along both axes."""
     widths: tuple[int, ...] = (16, 32, 64, 128)
     """Channels at 1/2, 1/4, ... of the image; multiples of 8."""
-    loop: LoopConfig = field(
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopConfig(
             steps=1000,
             batch_size=64,

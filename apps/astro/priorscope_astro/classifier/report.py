@@ -14,6 +14,7 @@ from priorscope.training.loop import FitResult
 from priorscope_astro.classifier.examples import Examples
 from priorscope_astro.classifier.network import GalaxyClassifier
 from priorscope_astro.classifier.predict import predict
+from priorscope_astro.conditions.tree import SLICES
 
 
 def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray[np.int64]:
@@ -27,6 +28,62 @@ def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> NDArray
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (truth, found), 1)
     return table
+
+
+def fraction_error(fractions: NDArray[Any], counts: NDArray[Any], least: int = 5) -> float:
+    """Mean absolute error of vote fractions (N, 37) over the answers of questions that ``least`` or more were asked.
+
+    NaN where no question was asked that often.
+    """
+    every = np.concatenate([np.abs(error).ravel() for error in _errors(fractions, counts, least).values()])
+    return float(every.mean()) if len(every) else float("nan")
+
+
+def question_rows(
+    fractions: NDArray[Any], counts: NDArray[Any], learnt: NDArray[Any], least: int = 5
+) -> list[dict[str, Any]]:
+    """The error of :func:`fraction_error` question by question, beside that of one guess for all galaxies.
+
+    Parameters
+    ----------
+    fractions : ndarray, (N, 37)
+        What a classifier says.
+    counts : ndarray, (N, 37)
+        Votes.
+    learnt : ndarray, (M, 37)
+        Votes of training galaxies: the guess is the share of all of them together.
+    least : int
+
+    Returns
+    -------
+    list of dict
+        ``question``, ``galaxies`` that it was asked of, ``error``, ``error of the mean``; those that were asked of one.
+    """
+    guess = np.zeros(learnt.shape[1])
+    for part in SLICES.values():
+        total = learnt[:, part].sum()
+        guess[part] = learnt[:, part].sum(0) / total if total else 1 / len(guess[part])
+    own, mean = (_errors(values, counts, least) for values in (fractions, np.tile(guess, (len(counts), 1))))
+    return [
+        {
+            "question": question,
+            "galaxies": len(error),
+            "error": float(np.abs(error).mean()),
+            "error of the mean": float(np.abs(mean[question]).mean()),
+        }
+        for question, error in own.items()
+        if len(error)
+    ]
+
+
+def _errors(fractions: NDArray[Any], counts: NDArray[Any], least: int) -> dict[str, NDArray[Any]]:
+    """Question -> errors (galaxies that ``least`` or more were asked about, answers)."""
+    found = {}
+    for question, part in SLICES.items():
+        asked = counts[:, part].sum(1)
+        enough = asked >= least
+        found[question] = fractions[enough, part] - counts[enough, part] / asked[enough, None]
+    return found
 
 
 def write_report(run: RunFolder, result: FitResult, examples: Examples, held_out: Examples | None) -> None:
@@ -56,4 +113,16 @@ def write_report(run: RunFolder, result: FitResult, examples: Examples, held_out
         ]
         report.heading("What it takes for what")
         report.table(rows, "Images of each class (rows) by the class that was most probable (columns).")
+    if held_out is not None and len(held_out) and not model.spec.classes:
+        assert held_out.counts is not None
+        assert examples.counts is not None
+        table_rows = question_rows(predict(model, held_out.images), held_out.counts, examples.counts)
+        if table_rows:
+            report.heading("How far its vote fractions are off")
+            report.table(
+                table_rows,
+                "Mean absolute error over the answers of a question, of held-out galaxies that 5 or more were asked "
+                "about; beside it that of a guess, the mean of the training galaxies, for all.",
+                digits=3,
+            )
     report.environment(run).write(run.report_path, overwrite=True)

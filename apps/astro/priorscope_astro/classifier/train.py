@@ -21,8 +21,7 @@ from priorscope_astro.classifier.feed import ExampleFeed
 from priorscope_astro.classifier.losses import focal_loss, votes_nll
 from priorscope_astro.classifier.network import QUESTION_SIZES, ClassifierSpec, GalaxyClassifier
 from priorscope_astro.classifier.predict import predict
-from priorscope_astro.classifier.report import write_report
-from priorscope_astro.conditions.tree import SLICES
+from priorscope_astro.classifier.report import fraction_error, write_report
 
 #: Examples that the mean and deviation of the channels are taken from, spread over the set.
 _SAMPLE = 2000
@@ -118,7 +117,7 @@ def train_classifier(
     )
     _ = feed.order  # refuses what cannot be balanced before a folder is made
     run = RunFolder.create(
-        out, config, resume=config.loop.resume, may_differ=tuple(f"loop.{name}" for name in MAY_DIFFER)
+        out, config, resume=config.loop.resume, may_differ=("out", *(f"loop.{name}" for name in MAY_DIFFER))
     )
     accelerator.wait_for_everyone()
     result = fit(ClassifierTask(model, config, held_out), feed, config.loop, run, accelerator)
@@ -142,17 +141,3 @@ def new_classifier(examples: Examples, config: ClassifierConfig) -> GalaxyClassi
     sample = examples.images[:: max(1, len(examples) // _SAMPLE)].astype(np.float64) / (255 if spec.integer else 1)
     model.normalise_by(sample.mean((0, 2, 3)).tolist(), sample.std((0, 2, 3)).tolist())
     return model
-
-
-def fraction_error(fractions: np.ndarray, counts: np.ndarray, least: int = 5) -> float:
-    """Mean absolute error of vote fractions (N, 37) over the answers of questions that ``least`` or more were asked.
-
-    NaN where no question was asked that often.
-    """
-    errors = []
-    for part in SLICES.values():
-        asked = counts[:, part].sum(1)
-        enough = asked >= least
-        errors.append(np.abs(fractions[enough, part] - counts[enough, part] / asked[enough, None]).ravel())
-    every = np.concatenate(errors)
-    return float(every.mean()) if len(every) else float("nan")
