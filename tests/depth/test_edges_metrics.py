@@ -103,6 +103,22 @@ def test_crispness_is_one_over_the_width(width):
     assert crispness(slanted) == pytest.approx(1 / width, abs=0.06)
 
 
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_two_middle_pixels_count_both(width):
+    assert crispness(line(36, width, 0, SIZE[0]).astype(float)) == pytest.approx(2 / width)
+
+
+@pytest.mark.parametrize("width", [9, 15, 31])
+def test_the_flat_interior_of_a_wide_line_is_kept_and_thinned(width):
+    """Nothing of it is a ridge; without its interior nothing would be left of the line."""
+    wide, middle = line(20, width, 0, 60).astype(float), 20 + width // 2
+    assert (np.flatnonzero(suppress(wide)[30]) == np.arange(23, 20 + width - 3)).all()
+    assert crispness(wide) == pytest.approx((width - 6) / width)
+    scores = edge_scores([wide], [line(middle, 1, 0, 60)])
+    assert scores.precision == 1
+    assert scores.recall == pytest.approx(1 - (width - 7) / 60, abs=0.02)  # thinning shortens both ends
+
+
 def test_empty_maps():
     empty = np.zeros(SIZE)
     assert math.isnan(crispness(empty))
