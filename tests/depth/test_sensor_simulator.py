@@ -240,6 +240,10 @@ def test_trained_by_command(tmp_path, capsys):
     assert "run/model" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert {"held_out_wasserstein_mm", "held_out_hole_rate_error", "loss"} <= metrics.keys()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("priorscope_depth.sensor.train.drawn_scans", None)  # is refused before it would be called
+        assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
     write_png(tmp_path / "a.png", np.full((40, 50), 1500, np.uint16))
     asked = ["depth", "sensor", str(tmp_path / "a.png"), "--model", str(tmp_path / "run/model"), "--device", "cpu"]
@@ -261,10 +265,17 @@ def test_a_folder_of_ones_own(tmp_path):
 
 
 def test_mistakes(tmp_path, capsys):
-    for words in (["--crop", "20"], ["--scenes", "0"], ["--steps", "0"]):
+    for words in (
+        ["--crop", "20"],
+        ["--crop", "96", "--height", "64"],
+        ["--scenes", "0"],
+        ["--steps", "0"],
+        ["--lora", "4"],
+        ["--precision", "float16", "--device", "cpu"],
+    ):
         assert main(["depth", "train-sensor", "--out", str(tmp_path / "none"), *words]) == 2
     assert main(["depth", "sensor", str(tmp_path / "missing.npy")]) == 2
-    assert not (tmp_path / "none").exists()
+    assert not list(tmp_path.iterdir())
     capsys.readouterr()
     with pytest.raises(InputError, match="2 item names"):
         SensorSimulator.new("one-step", 1.0)(np.ones((16, 16), np.float32), items=["a", "b"])

@@ -19,6 +19,7 @@ from priorscope_depth.edges.data import EdgeFeed, EdgePair, drawn_pairs, folder_
 from priorscope_depth.edges.predictor import EdgePredictor
 from priorscope_depth.edges.task import EdgeAutoencoderTask, EdgeTask
 from priorscope_depth.scenes import HELD_OUT_SEED
+from priorscope_depth.training.crops import check_crop, refuse_lora
 
 #: Held-out scenes of this app's other commands begin at ``HELD_OUT_SEED``; these are others.
 _FIRST_HELD_OUT = HELD_OUT_SEED + 20_000
@@ -34,33 +35,45 @@ def train_edges(config: TrainEdgesConfig) -> FitResult:
         cannot be written.
     """
     _check(config)
-    train, held_out = _pairs(config)
-    feed = EdgeFeed(train, crop=config.crop, batch_size=config.loop.batch_size, seed=config.loop.seed)
-    predictor = EdgePredictor.new(channels=config.channels, seed=item_seed(config.loop.seed, 0))
+    make_accelerator(config.loop)
+    # of what is not drawn a mistake is found before anything is made
+    sets = None if config.pairs is None else _sets(config)
     first = replace(config.loop, steps=config.autoencoder_steps)
+    run = _run(config, "autoencoder", first)
+    feed, held_out = _sets(config) if sets is None else sets
+    predictor = EdgePredictor.new(channels=config.channels, seed=item_seed(config.loop.seed, 0))
     # what is looked at also says how far latents spread; without it, what is trained on does
-    shown = held_out or train[:16]
-    result = _stage(config, "autoencoder", EdgeAutoencoderTask(predictor, shown), feed, first)
+    shown = held_out or feed.pairs[:16]
+    result = _stage(run, EdgeAutoencoderTask(predictor, shown), feed, first)
     if not result.finished:
         return result
     # its U-Net is still as it was made; of several processes each has its own device
     where = str(make_accelerator(config.loop).device)
     predictor = EdgePredictor.from_pretrained(result.model, device=where, precision="float32")
-    return _stage(config, "diffusion", EdgeTask(predictor, held_out), feed, config.loop)
+    return _stage(_run(config, "diffusion", config.loop), EdgeTask(predictor, held_out), feed, config.loop)
 
 
-def _stage(config: TrainEdgesConfig, name: str, task: Task, feed: EdgeFeed, loop: LoopConfig) -> FitResult:
-    """One training in ``out/NAME``; one that is finished is not done again."""
-    accelerator = make_accelerator(loop)
+def _run(config: TrainEdgesConfig, name: str, loop: LoopConfig) -> RunFolder:
+    """The run folder ``out/NAME``; the second begins where the first has ended: one command resumes both."""
     may_differ = ("out", "data", *(f"loop.{key}" for key in MAY_DIFFER))
-    # the second begins where the first has ended, so that both are resumed by one command
-    run = RunFolder.create(config.out / name, replace(config, loop=loop), resume=loop.resume, may_differ=may_differ)
+    return RunFolder.create(config.out / name, replace(config, loop=loop), resume=loop.resume, may_differ=may_differ)
+
+
+def _stage(run: RunFolder, task: Task, feed: EdgeFeed, loop: LoopConfig) -> FitResult:
+    """One of the two trainings; one that is finished is not done again."""
+    accelerator = make_accelerator(loop)
     accelerator.wait_for_everyone()
     result = fit(task, feed, loop, run, accelerator)
     if accelerator.is_main_process:
-        _report(run, name, loop, result)
+        _report(run, loop, result)
     accelerator.free_memory()
     return result
+
+
+def _sets(config: TrainEdgesConfig) -> tuple[EdgeFeed, list[EdgePair]]:
+    """What is trained on, and what is looked at only."""
+    train, held_out = _pairs(config)
+    return EdgeFeed(train, crop=config.crop, batch_size=config.loop.batch_size, seed=config.loop.seed), held_out
 
 
 def _pairs(config: TrainEdgesConfig) -> tuple[list[EdgePair], list[EdgePair]]:
@@ -77,17 +90,17 @@ def _pairs(config: TrainEdgesConfig) -> tuple[list[EdgePair], list[EdgePair]]:
 
 def _check(config: TrainEdgesConfig) -> None:
     config.loop.check()
+    check_crop(config.crop, config.height, config.width, drawn=config.pairs is None)
+    refuse_lora(config.loop)
     for name in ("scenes", "autoencoder_steps", "channels"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")
     if config.held_out < 0:
         raise InputError(f"--held-out {config.held_out}", remedy="Use 0 or more.")
-    if config.crop < 16 or config.crop % 16:
-        raise InputError(f"--crop {config.crop}", remedy="Use a multiple of 16.")
 
 
-def _report(run: RunFolder, name: str, loop: LoopConfig, result: FitResult) -> None:
-    report = Report("Edge training", f"{name}, {result.step} of {loop.steps} steps")
+def _report(run: RunFolder, loop: LoopConfig, result: FitResult) -> None:
+    report = Report("Edge training", f"{run.path.name}, {result.step} of {loop.steps} steps")
     add_curves(report, run.history())
     for path in sorted(run.figures.glob("step-*.png"))[-1:]:
         report.heading("Held-out images")
@@ -95,7 +108,7 @@ def _report(run: RunFolder, name: str, loop: LoopConfig, result: FitResult) -> N
     report.heading("The model")
     report.paragraph(
         f"{result.model} is for `priorscope depth edges IMAGE --model`."
-        if name == "diffusion"
+        if run.path.name == "diffusion"
         else "The autoencoder of edge maps; its held-out ODS is the most that any prediction can reach through it."
     )
     report.environment(run)

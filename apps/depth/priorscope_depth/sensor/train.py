@@ -18,6 +18,7 @@ from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, fo
 from priorscope_depth.sensor.simulator import SensorSimulator
 from priorscope_depth.sensor.structured_light import StructuredLight
 from priorscope_depth.sensor.task import SensorTask
+from priorscope_depth.training.crops import check_crop, refuse_lora
 
 _FIRST_HELD_OUT = HELD_OUT_SEED + 30_000
 
@@ -35,17 +36,17 @@ def train_sensor(config: TrainSensorConfig) -> FitResult:
     check_depth_scale(config.depth_scale)
     if config.scenes < 1 or config.held_out < 0:
         raise InputError(f"--scenes {config.scenes} --held-out {config.held_out}", remedy="Use 1 or more, and 0.")
-    if config.crop < 16 or config.crop % 16:
-        raise InputError(f"--crop {config.crop}", remedy="Use a multiple of 16.")
-    train, held_out = _pairs(config)
-    scale = residual_spread(train, LogDepth())
-    feed = SensorFeed(train, crop=config.crop, batch_size=config.loop.batch_size, seed=config.loop.seed)
-    simulator = SensorSimulator.new(config.method, scale, seed=item_seed(config.loop.seed, 0))
+    check_crop(config.crop, config.height, config.width, drawn=config.pairs is None)
+    refuse_lora(config.loop)
     accelerator = make_accelerator(config.loop)
-    simulator.device = accelerator.device
+    # of what is not drawn a mistake is found before anything is made
+    sets = None if config.pairs is None else _sets(config)
     may_differ = ("out", "data", *(f"loop.{name}" for name in MAY_DIFFER))
     run = RunFolder.create(config.out, config, resume=config.loop.resume, may_differ=may_differ)
     accelerator.wait_for_everyone()
+    feed, scale, held_out = _sets(config) if sets is None else sets
+    simulator = SensorSimulator.new(config.method, scale, seed=item_seed(config.loop.seed, 0))
+    simulator.device = accelerator.device
     result = fit(SensorTask(simulator, held_out), feed, config.loop, run, accelerator)
     if accelerator.is_main_process:
         report = Report("Sensor training", f"{config.method}, {result.step} of {config.loop.steps} steps")
@@ -60,12 +61,19 @@ def train_sensor(config: TrainSensorConfig) -> FitResult:
     return result
 
 
+def _sets(config: TrainSensorConfig) -> tuple[SensorFeed, float, list[SensorPair]]:
+    """What is trained on, how far its residuals spread, and what is looked at only."""
+    train, held_out = _pairs(config)
+    scale = residual_spread(train, LogDepth())
+    feed = SensorFeed(train, crop=config.crop, batch_size=config.loop.batch_size, seed=config.loop.seed)
+    return feed, scale, held_out
+
+
 def _pairs(config: TrainSensorConfig) -> tuple[list[SensorPair], list[SensorPair]]:
     if config.pairs is not None:
         pairs = folder_scans(config.pairs, scale=config.depth_scale)
         count = min(config.held_out, len(pairs) // 10)
         return pairs[count:], pairs[:count]
-    # not inside the run folder before that is made
     folder = config.data or config.out.with_name(config.out.name + "-data")
     size = {"height": config.height, "width": config.width}
     print(f"drawing what is missing of {config.scenes} scenes in {folder}", flush=True)

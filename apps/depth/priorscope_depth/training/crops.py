@@ -10,6 +10,7 @@ import numpy as np
 from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope.training.order import Order
+from priorscope.training.settings import LoopConfig
 
 
 class Pair(Protocol):
@@ -23,6 +24,23 @@ class Pair(Protocol):
 
 
 PairT = TypeVar("PairT", bound=Pair)
+
+
+def check_crop(crop: int, height: int, width: int, *, drawn: bool) -> None:
+    """Refuse a --crop that is no multiple of 16, or larger than the scenes that are to be drawn (InputError)."""
+    if crop < 16 or crop % 16:
+        raise InputError(f"--crop {crop}", remedy="Use a multiple of 16.")
+    if drawn and min(height, width) < crop:
+        raise InputError(
+            f"--crop {crop} of scenes of --height {height} --width {width}",
+            remedy="Draw larger scenes, or train on smaller squares.",
+        )
+
+
+def refuse_lora(loop: LoopConfig) -> None:
+    """Low-rank updates of weights that are random leave them random (InputError)."""
+    if loop.lora:
+        raise InputError(f"--lora {loop.lora} for a network that begins with random weights", remedy="Leave it out.")
 
 
 class CropFeed(Generic[PairT]):
