@@ -11,8 +11,9 @@ import torch
 from priorscope.cli import main
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import read_jsonl
+from priorscope.predictors.geometry import Geometry
 from priorscope_depth.pairs.scenes import StreamedScenes
-from priorscope_depth.primedepth.backbone import load_backbone
+from priorscope_depth.primedepth.backbone import load_backbone, load_trained, save_trained
 from priorscope_depth.primedepth.configs import TrainPrimeDepthConfig
 from priorscope_depth.primedepth.labeller import Labeller
 from priorscope_depth.primedepth.predictor import PrimeDepthPredictor
@@ -56,6 +57,81 @@ def main_predict(model, tmp_path, *options, debug=False):
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     command = ["depth", "predict", str(tmp_path / "photo.png"), "--model", str(model), "--out", str(tmp_path / "out")]
     return main([*(["--debug"] if debug else []), *command, *options])
+
+
+@pytest.fixture(scope="module")
+def on_stable_diffusion(tiny_model, tmp_path_factory):
+    """A model of ours, untrained, on a network with an autoencoder."""
+    backbone = load_backbone(tiny_model("lotus-d", "lotus-depth-d-v2-0-disparity"))
+    architecture = backbone.architecture()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = backbone.model(Labeller(architecture))
+    folder = tmp_path_factory.mktemp("on-sd") / "model"
+    save_trained(model, architecture, Geometry(64, upscale=True, multiple=64), folder)
+    return folder
+
+
+def test_precision_is_that_of_the_frozen_network(trained):
+    plain, low = (PrimeDepthPredictor.load(trained.model, device="cpu", precision=p) for p in ("auto", "bfloat16"))
+    assert (plain.network.dtype, low.network.dtype) == (torch.float32, torch.bfloat16)
+    difference = np.abs(low(PHOTO).values - plain(PHOTO).values)
+    assert 0 < difference.max() < 0.2
+
+
+def test_compile_is_of_the_depth_head(trained, monkeypatch, tmp_path, capsys):
+    """With a backend that runs what was traced, and with one that fails."""
+    from torch._dynamo.utils import counters
+
+    def none(graph, inputs):
+        raise ValueError("no working C++ compiler")
+
+    plain = PrimeDepthPredictor.load(trained.model, device="cpu")(PHOTO).values
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
+    compiled = PrimeDepthPredictor.load(trained.model, device="cpu", compile=True)
+    before = counters["stats"]["unique_graphs"]
+    np.testing.assert_allclose(compiled(PHOTO).values, plain, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] > before
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=none))
+    assert main_predict(trained.model, tmp_path, "--compile", "--device", "cpu") == 2
+    assert "cannot be compiled here" in capsys.readouterr().err
+
+
+def test_options_that_cannot_act_are_refused(trained, on_stable_diffusion, tmp_path, capsys):
+    for model, option, word in (
+        (trained.model, "--tiled-vae", "patches of pixels"),
+        (on_stable_diffusion, "--compile", "strips of rows"),
+    ):
+        assert main_predict(model, tmp_path, option, "--device", "cpu") == 2
+        error = capsys.readouterr().err
+        assert option in error
+        assert word in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+    # asked of the first of two models, they are left out of the second
+    together = ["--tiled-vae", "--compile", "--device", "cpu", "--ensemble-with", str(trained.model), "--debug"]
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", lambda module: seen.append(type(module).__name__))
+        assert main_predict("tiny-depth", tmp_path, *together) in (0, 1)  # untrained models may contradict each other
+    assert seen
+
+
+def test_its_autoencoder_is_lean_and_tiled_on_request(on_stable_diffusion):
+    photo = np.tile(PHOTO, (1, 8, 1))
+    own = load_trained(on_stable_diffusion, noisy=False)[0]
+    plain, tiled = (
+        PrimeDepthPredictor.load(on_stable_diffusion, device="cpu", resolution=0, deterministic=True, tiled_vae=tiled)
+        for tiled in (False, True)
+    )
+    assert plain.model.latents.streamed
+    image, frame = plain.geometry.prepare(torch.from_numpy(photo).permute(2, 0, 1)[None] / 127.5 - 1)
+    raw = plain.geometry.restore(plain.geometry.crop(own(image).mean(1, keepdim=True), frame), frame)[0, 0].numpy()
+    expected = (raw - raw.min()) / (raw.max() - raw.min())
+    np.testing.assert_allclose(plain(photo).values, expected, atol=1e-4)
+    # pictures wider than a tile of 320 pixels are encoded in several, each with statistics of its own
+    assert 1e-6 < np.abs(tiled(photo).values - plain(photo).values).max() < 0.5
 
 
 def test_frozen_network_stays_as_it_was(trained):
@@ -124,6 +200,8 @@ def test_pretraining_may_end_between_two_rows_of_the_log(tmp_path):
         ({"labelled": 9}, "--labelled 9 of 3"),
         ({"views": 0}, "--views 0"),
         ({"ratio": 0.0}, "--ratio"),
+        ({"loop": loop(lora=4)}, "--lora"),
+        ({"loop": loop(gradient_checkpointing=True)}, "--gradient-checkpointing"),
     ],
 )
 def test_senseless_options_leave_nothing_behind(tmp_path, changes, word):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from priorscope.cli import main
 from priorscope.errors import InputError
 from priorscope_depth.configs import ModelConfig
 from priorscope_depth.families import recognise
-from priorscope_depth.predict import load_predictor
+from priorscope_depth.predict import load_other, load_predictor
 from priorscope_depth.transformers_models import DepthPro, is_transformers_model, load_transformers_model
 
 
@@ -260,9 +261,40 @@ def test_damaged_folders(request, tmp_path, model, kind, word):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("model", ["relative", "depthpro"])
+def test_compile(request, model, monkeypatch):
+    """With a backend that runs what was traced, and with one that fails."""
+    from torch._dynamo.utils import counters
+
+    def none(graph, inputs):
+        raise ValueError("no working C++ compiler")
+
+    folder, image = request.getfixturevalue(model), photo()
+    plain = load_predictor(ModelConfig(str(folder), device="cpu"))(image).values
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
+    compiled = load_predictor(ModelConfig(str(folder), device="cpu", compile=True))
+    before = counters["stats"]["unique_graphs"]
+    np.testing.assert_allclose(compiled(image).values, plain, atol=1e-5 * np.abs(plain).max(), rtol=1e-4)
+    assert counters["stats"]["unique_graphs"] > before
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=none))
+    with pytest.raises(InputError, match="cannot be compiled here"):
+        load_predictor(ModelConfig(str(folder), device="cpu", compile=True))(image)
+
+
+def test_options_of_the_first_model_that_cannot_act_on_another_are_left_out_of_it(relative):
+    settings = ModelConfig(device="cpu", posterior="sample", tiled_vae=True)
+    assert load_other(settings, str(relative), posterior="sample").name == str(relative)
+    average = load_predictor(replace(settings, ensemble_with=str(relative)))
+    assert average.second.name == str(relative)
+
+
 def test_senseless_requests(relative, depthpro):
     with pytest.raises(InputError, match="--steps means nothing"):
         load_predictor(ModelConfig(str(relative), steps=4))
+    for option, value in (("posterior", "sample"), ("tiled_vae", True), ("official_geometry", True)):
+        with pytest.raises(InputError, match=f"--{option.replace('_', '-')} means nothing"):
+            load_predictor(ModelConfig(str(relative), **{option: value}))
     with pytest.raises(InputError, match="works at 128"):
         load_predictor(ModelConfig(str(depthpro), resolution=64, device="cpu"))
     predictor = load_predictor(ModelConfig(str(relative), device="cpu"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from priorscope.errors import InputError
@@ -12,7 +11,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope_depth.base import ImagePredictor
 from priorscope_depth.configs import EvaluateConfig
 from priorscope_depth.evaluate import evaluate_depth
-from priorscope_depth.predict import load_predictor
+from priorscope_depth.predict import load_other
 from priorscope_depth.predictor import NativePredictor
 from priorscope_depth.protocols import DepthProtocol, get_compat
 from priorscope_depth.scores import DepthEvaluation
@@ -22,7 +21,7 @@ def load_compared(config: EvaluateConfig) -> dict[str, ImagePredictor]:
     """The models that ``--compare`` names, before the first image; InputError for those that cannot be measured."""
     loaded: dict[str, ImagePredictor] = {}
     for model in config.compare:
-        predictor = load_predictor(replace(config.settings.of_another(model), posterior=config.settings.posterior))
+        predictor = load_other(config.settings, model, posterior=config.settings.posterior)
         if predictor.task != "depth":
             raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="Leave it out of --compare.")
         anyway = get_compat(config.compat).name != "priorscope"  # official conventions fit any prediction in any space

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from priorscope.data.files import refuse_existing
 from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFile, find_images, is_video, read_image
 from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_video_info
+from priorscope.device import resolve_device
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, conclude, run_items
 from priorscope_depth.averaging import AveragedPredictor
@@ -64,14 +65,45 @@ def load_predictor(settings: ModelConfig) -> ImagePredictor:
     )
 
 
+def load_other(settings: ModelConfig, model: str, *, posterior: Literal["mode", "sample"] = "mode") -> ImagePredictor:
+    """Another model by its own defaults; of what ``settings`` say about how networks run, it gets what can act on it.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_predictor`.
+    """
+    other = replace(settings.of_another(model), posterior=posterior)
+    if is_transformers_model(model):
+        other = replace(other, tiled_vae=False, posterior="mode")
+    elif is_primedepth(model):
+        from priorscope_depth.primedepth.predictor import idle_options
+
+        idle = idle_options(model, device=resolve_device(settings.device), tiled_vae=settings.tiled_vae)
+        other = replace(
+            other,
+            tiled_vae=other.tiled_vae and "tiled_vae" not in idle,
+            compile=other.compile and "compile" not in idle,
+        )
+    return load_predictor(other)
+
+
 def _load_average(settings: ModelConfig, other: str) -> ImagePredictor:
     """The first model as asked, the second by its own defaults."""
     first = load_predictor(replace(settings, ensemble_with=None, ensemble_space=None))
-    return AveragedPredictor(first, load_predictor(settings.of_another(other)), settings.ensemble_space)
+    return AveragedPredictor(first, load_other(settings, other), settings.ensemble_space)
 
 
 def _load_transformers(settings: ModelConfig) -> ImagePredictor:
-    senseless = {"family": None, "task": None, "space": None, "steps": None, "official_geometry": False}
+    senseless = {
+        "family": None,
+        "task": None,
+        "space": None,
+        "steps": None,
+        "posterior": "mode",
+        "official_geometry": False,
+        "tiled_vae": False,
+    }
     for name, default in senseless.items():
         if getattr(settings, name) != default:
             option = f"--{name.replace('_', '-')}"
@@ -82,6 +114,7 @@ def _load_transformers(settings: ModelConfig) -> ImagePredictor:
         resolution=settings.resolution,
         device=settings.device,
         precision=settings.precision,
+        compile=settings.compile,
         revision=settings.revision,
     )
 

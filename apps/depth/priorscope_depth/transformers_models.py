@@ -14,6 +14,7 @@ from priorscope.backbones.loading import load_component, model_folder, read_conf
 from priorscope.backbones.table import find_published
 from priorscope.device import Precision, resolve_device, resolve_dtype
 from priorscope.errors import InputError
+from priorscope.predictors.compiling import compiler_failures
 from priorscope.predictors.geometry import Geometry
 from priorscope_depth.base import ImagePredictor, Prediction
 from priorscope_depth.families import MODELS, TRANSFORMERS
@@ -42,6 +43,7 @@ def load_transformers_model(
     resolution: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    compile: bool = False,
     revision: str | None = None,
 ) -> ImagePredictor:
     """Load Depth-Anything (V1, V2, relative or metric) or DepthPro.
@@ -54,6 +56,8 @@ def load_transformers_model(
     resolution : int, optional
         Depth-Anything: least length of the shorter side while processing. Default: what the folder says (518).
     device, precision, revision : str
+    compile : bool
+        ``torch.compile`` the network: slow first calls, one for each size, then faster ones.
 
     Raises
     ------
@@ -71,7 +75,10 @@ def load_transformers_model(
     where = resolve_device(device)
     dtype = resolve_dtype(precision, where)
     cls = DepthAnything if kind == "depth_anything" else DepthPro
-    return cls.load(folder, name=name, resolution=resolution, device=where, dtype=dtype)
+    predictor = cls.load(folder, name=name, resolution=resolution, device=where, dtype=dtype)
+    if compile:
+        predictor.network.compile()
+    return predictor
 
 
 class _FromFolder(ImagePredictor):
@@ -155,7 +162,8 @@ class DepthAnything(_FromFolder):
                 f"({' '.join(str(error).split())[:100]})",
                 remedy="Crop it.",
             ) from None
-        raw = self.network(prepared["pixel_values"].to(self.device, self.dtype)).predicted_depth.float()
+        with compiler_failures():
+            raw = self.network(prepared["pixel_values"].to(self.device, self.dtype)).predicted_depth.float()
         full = functional.interpolate(raw[:, None], (height, width), mode="bicubic", align_corners=False)
         if self.scale == "metric":
             full = full.clamp(min=0)
@@ -233,7 +241,8 @@ class DepthPro(_FromFolder):
         side = self.geometry.resolution
         image = (rgb.to(self.device, torch.float32) - self.mean) / self.std
         image = functional.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-        output = self.network(image.to(self.dtype))
+        with compiler_failures():
+            output = self.network(image.to(self.dtype))
         canonical, angle = output.predicted_depth.float(), output.field_of_view.float().reshape(-1)
         if self.focal_length is None:
             focal = 0.5 * width / torch.tan(0.5 * torch.deg2rad(angle))

@@ -144,13 +144,19 @@ def save_trained(model: PrimeDepthModel, architecture: Architecture, geometry: G
     architecture.save(folder / SIZES)
 
 
-def load_trained(folder: Path, **options: Any) -> tuple[PrimeDepthModel, Geometry]:
-    """A model that :func:`save_trained` wrote, and its own geometry; options as of :class:`PrimeDepthModel`."""
+def load_trained(
+    folder: Path, *, dtype: torch.dtype = torch.float32, **options: Any
+) -> tuple[PrimeDepthModel, Geometry]:
+    """A model that :func:`save_trained` wrote, and its own geometry; options as of :class:`PrimeDepthModel`.
+
+    The U-Net is in ``dtype``, the rest in float32.
+    """
     architecture = Architecture.load(folder / SIZES)
     asked = read_config(folder, ASKED)
     text = read_safetensors(folder / "empty_prompt.safetensors")["state"]
     task = None if asked.get("task") is None else torch.tensor(asked["task"])
-    backbone = Backbone(load_unet(folder / "unet"), load_latent_space(folder / "vae"), text, asked.get("label"), task)
+    unet, latents = load_unet(folder / "unet", dtype=dtype), load_latent_space(folder / "vae")
+    backbone = Backbone(unet, latents, text, asked.get("label"), task)
     with torch.device("meta"):
         labeller = Labeller(architecture)
     path = folder / WEIGHTS

@@ -74,7 +74,10 @@ class PrimeDepthModel:
 
         The trained decoder stays as it is: it is asked step by step, and every step has other sizes.
         """
-        self.latents.compile()  # its decoder is the depth head
+        if isinstance(self.latents, AutoencoderSpace):
+            self.latents.compile()  # its decoder is the depth head
+        else:
+            self.labeller.depth_predictor.compile()
 
     def noised(self, latents: torch.Tensor, noise: Noise | None) -> torch.Tensor:
         """Latents at the level that the U-Net is shown."""

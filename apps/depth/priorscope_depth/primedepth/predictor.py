@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import torch
 
-from priorscope.backbones.latents import Posterior
+from priorscope.backbones.latents import AutoencoderSpace, Posterior
+from priorscope.backbones.loading import read_config
 from priorscope.backbones.table import find_published
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.noise import Noise
@@ -23,7 +24,7 @@ from priorscope_depth.base import ImagePredictor, Prediction, Result
 from priorscope_depth.primedepth.architecture import Architecture
 from priorscope_depth.primedepth.backbone import WEIGHTS, load_trained
 from priorscope_depth.primedepth.captions import Captions, TextStates
-from priorscope_depth.primedepth.checkpoint import read_networks, read_text_encoder
+from priorscope_depth.primedepth.checkpoint import latent_space, read_networks, read_text_encoder
 from priorscope_depth.primedepth.model import PrimeDepthModel, move
 from priorscope_depth.primedepth.source import PRIMEDEPTH, find_checkpoint
 
@@ -122,15 +123,27 @@ class PrimeDepthPredictor(ImagePredictor):
         Raises
         ------
         InputError
-            No such checkpoint, keys that do not fit, captions that are too long.
+            No such checkpoint, keys that do not fit, captions that are too long, options that cannot act
+            (:func:`idle_options`).
         """
         where = resolve_device(device)
+        idle = idle_options(source, device=where, tiled_vae=tiled_vae)
+        for name, asked_for in (("tiled_vae", tiled_vae), ("compile", compile)):
+            if asked_for and name in idle:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} changes nothing of {source}: {idle[name]}", remedy=f"Leave out {option}.")
         folder = Path(source).expanduser()
         if (folder / WEIGHTS).is_file():
             if captions is not None and (captions.text or captions.by_name or captions.model is not None):
                 raise InputError("a model trained here knows the empty prompt only", path=folder)
-            model, own = load_trained(folder, posterior=posterior, noisy=not deterministic)
+            model, own = load_trained(
+                folder, dtype=resolve_dtype(precision, where), posterior=posterior, noisy=not deterministic
+            )
+            if isinstance(model.latents, AutoencoderSpace):
+                model.latents = latent_space(model.latents.vae, model.labeller, tiled=tiled_vae)
             move(model, where, inference_layout(where))
+            if compile:
+                model.compile()
             # a small model works at its own resolution on every benchmark
             asked = _at(geometry or own, resolution)
             return cls(model, geometry=asked, benchmark_geometry=own, name=str(source), device=where)
@@ -249,6 +262,16 @@ class PrimeDepthPredictor(ImagePredictor):
             values = _stretched(self.geometry.restore(values, frame)[0])
             predictions.append(Prediction(values, uncertainty, {"caption": caption or "empty"}))
         return predictions
+
+
+def idle_options(source: str | Path, *, device: torch.device, tiled_vae: bool = False) -> dict[str, str]:
+    """Options of :meth:`PrimeDepthPredictor.load` that would change nothing, and why."""
+    folder = Path(source).expanduser()
+    if (folder / WEIGHTS).is_file() and read_config(folder / "vae").get("_class_name") == "PatchSpace":
+        return {"tiled_vae": "its latents are patches of pixels, there is no autoencoder"}
+    if tiled_vae or device.type != "cuda":
+        return {"compile": "on a CPU and with --tiled-vae its depth head works in strips of rows"}
+    return {}
 
 
 def _at(geometry: Geometry, resolution: int | None) -> Geometry:
