@@ -29,7 +29,7 @@ from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
 from priorscope_astro.data.fits_stamps import read_fits_stamps
 from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.data.galaxy10 import read_galaxy10
-from priorscope_astro.data.galaxy_datasets import published_splits, read_galaxy_datasets
+from priorscope_astro.data.galaxy_datasets import read_galaxy_datasets
 from priorscope_astro.data.gz2 import read_gz2
 from priorscope_astro.data.ids import object_ids
 from priorscope_astro.data.pairs import read_pairs, write_pairs
@@ -230,7 +230,6 @@ def test_galaxy_datasets_layout(zoobot):
     assert train.ids == tuple(str(FIRST_ID + row) for row in range(3))
     assert abs(int(test.image(0)[8, 8, 0]) - 30) < 4
     assert train.votes.counts[1].tolist() == counts_of(1).tolist()
-    assert published_splits(zoobot).ids("test") == test.ids
     shutil.rmtree(zoobot / "images" / "587722")
     with pytest.raises(InputError, match="3 of 3 pictures are missing"):
         read_galaxy_datasets(zoobot)
@@ -246,10 +245,66 @@ def test_galaxy_datasets_with_pictures_inside(zoobot, tmp_path):
     assert len(read_galaxy_datasets(tmp_path, "train")) == 3
 
 
-def test_galaxy_datasets_that_leak_or_lack(zoobot):
-    shutil.copy(zoobot / "gz2_train_catalog.parquet", zoobot / "gz2_test_catalog.parquet")
-    with pytest.raises(InputError, match="in both catalogues"):
-        published_splits(zoobot)
+@pytest.fixture
+def cut(zoobot, tmp_path):
+    """Hugging Face's layout: data/train-00000-of-00003.parquet and its like, a galaxy each; test in one file."""
+    table = parquet.read_table(zoobot / "gz2_train_catalog.parquet").drop_columns(["subfolder", "filename"])
+    table = table.append_column("image", pyarrow.array([{"bytes": jpeg(row), "path": None} for row in range(3)]))
+    data = tmp_path / "gz2/data"
+    data.mkdir(parents=True)
+    for row in range(3):
+        parquet.write_table(table.slice(row, 1), data / f"train-{row:05d}-of-00003.parquet")
+    parquet.write_table(table.slice(0, 1), data / "test-00000-of-00001.parquet")
+    return data
+
+
+def test_galaxy_datasets_cut_into_files(cut):
+    ids = tuple(str(FIRST_ID + row) for row in range(3))
+    for named in (cut.parent, cut, cut / "train-00001-of-00003.parquet"):  # any file names its table
+        galaxies = read_galaxies(named)
+        assert galaxies.ids == ids
+        assert abs(int(galaxies.image(2)[8, 8, 0]) - 20) < 4
+        assert galaxies.votes.counts[1].tolist() == counts_of(1).tolist()
+    assert len(read_galaxies(cut / "test-00000-of-00001.parquet")) == 1
+    for row in range(3):  # files may have a mark of their own
+        (cut / f"train-{row:05d}-of-00003.parquet").rename(cut / f"train-{row:05d}-of-00003-{row}af09.parquet")
+    assert read_galaxies(cut.parent).ids == ids
+
+
+def test_galaxy_datasets_cut_into_files_that_do_not_belong_together(cut):
+    with pytest.raises(InputError, match=r"is one of 3 files of a table, which are read together without columns"):
+        read_galaxies(cut / "train-00001-of-00003.parquet", ids="id_str")
+    shutil.copy(cut / "train-00000-of-00003.parquet", cut / "train-00000-of-00003-abc.parquet")
+    with pytest.raises(InputError, match="are not two of 3 files of a table"):
+        read_galaxies(cut)
+    (cut / "train-00000-of-00003-abc.parquet").unlink()
+    for name, columns in (("train-00001-of-00003", ["id_str"]), ("train-00002-of-00003", ["image"])):
+        table = parquet.read_table(cut / f"{name}.parquet")
+        parquet.write_table(table.drop_columns(columns), cut / f"{name}.parquet")
+        with pytest.raises(InputError, match="and the 2 files beside it have different columns"):
+            read_galaxies(cut)
+        parquet.write_table(table, cut / f"{name}.parquet")
+    (cut / "train-00001-of-00003.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(InputError, match=r"train-00001-of-00003\.parquet: is no parquet file"):
+        read_galaxies(cut)
+    (cut / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(InputError, match=r"is one of 3 files of a table, and number 00001 is missing \(1 are"):
+        read_galaxies(cut)
+
+
+def test_a_parquet_file_alone(zoobot, tmp_path):
+    """Its pictures lie beside it, or there are none; a column of one's own is read as of any table."""
+    path = zoobot / "gz2_test_catalog.parquet"
+    assert abs(int(read_galaxies(path).image(0)[8, 8, 0]) - 30) < 4
+    alone = tmp_path / "alone.parquet"
+    parquet.write_table(parquet.read_table(path).append_column("kind", pyarrow.array(["ring"])), alone)
+    assert read_galaxies(alone).images is None
+    assert read_galaxies(alone, label_column="kind").labels == ("ring",)
+    with pytest.raises(InputError, match="the column 'kind' of classes is asked for"):
+        read_galaxies(zoobot, label_column="kind")
+
+
+def test_galaxy_datasets_that_lack(zoobot):
     table = parquet.read_table(zoobot / "gz2_train_catalog.parquet")
     parquet.write_table(table.drop_columns(["bar-gz2_no"]), zoobot / "gz2_train_catalog.parquet")
     with pytest.raises(InputError, match="no column 'bar-gz2_no'"):
@@ -395,6 +450,14 @@ def test_what_is_no_stamp(shared_data):
     good = np.random.default_rng(0).normal(0, 1, (3, 32, 32))
     check_stamp(good)  # negative pixels are noise
     check_stamp(np.zeros((1, 8, 8)))
+    check_stamp(good - 0.2, what="a faint source in a sky that is a fifth of its noise too low")
+    large = np.random.default_rng(1).normal(-0.2, 1, (1, 256, 256))
+    check_stamp(large)  # the sum lies 26 standard deviations below 0: the sky's fault, not the galaxy's
+    check_stamp(good - 5, generated=True)  # what a model drew is a result
+    with pytest.raises(InputError, match="NaN"):
+        check_stamp(np.where(good > 2, np.nan, good), generated=True)
+    with pytest.raises(InputError, match="negative flux"):
+        check_stamp(large - 0.5)
     for bad, said in [
         (np.where(good > 2, np.nan, good), "NaN or infinite"),
         (good - 5, "negative flux"),

@@ -14,7 +14,6 @@ from priorscope_astro.imaging import (
     AsinhStretch,
     Provenance,
     lupton_rgb,
-    matching_kernel,
     power_spectrum,
     read_stamp_fits,
     rows_down,
@@ -120,6 +119,17 @@ def test_what_is_no_stamp_is_not_written(tmp_path, change, words):
     with pytest.raises(InputError, match=words):
         write_stamp_fits(tmp_path / "a.fits", arguments.pop("flux"), **arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cube", [False, True])
+def test_negative_flux_that_a_model_drew_is_kept(tmp_path, cube):
+    """It is a result; real galaxies of negative flux are a mistake."""
+    options = {"bands": ("g", "r", "i"), "unit": "nmgy", "cube": cube}
+    path = write_stamp_fits(tmp_path / "a.fits", -galaxy(), provenance=ORIGIN, **options)
+    np.testing.assert_array_equal(read_stamp_fits(path).flux, -galaxy())
+    fits.setval(path, "SYNTH", value=False)
+    with pytest.raises(InputError, match="negative flux"):
+        read_stamp_fits(path)
 
 
 def test_what_is_no_stamp_is_not_read(tmp_path):
@@ -290,18 +300,6 @@ def test_noise_of_the_sky():
     waves = np.cos(2 * np.pi * 0.25 * np.arange(32))[None] * np.ones((32, 1))
     frequency, power = power_spectrum(waves)
     assert frequency[np.nanargmax(power)] == pytest.approx(0.25, abs=1 / 32)
-
-
-def test_a_psf_is_matched_to_a_broader_one():
-    y, x = np.mgrid[-15:16, -15:16]
-    sharp, broad = (np.exp(-(x**2 + y**2) / (2 * width**2)) for width in (1.5, 2.5))
-    kernel = matching_kernel(sharp, broad)
-    expected = np.exp(-(x**2 + y**2) / (2 * (2.5**2 - 1.5**2)))
-    np.testing.assert_allclose(kernel, expected / expected.sum(), atol=2e-4)
-    with pytest.raises(InputError, match="sharper"):
-        matching_kernel(broad, sharp)
-    with pytest.raises(InputError, match="odd size"):
-        matching_kernel(sharp, broad[1:])
 
 
 def test_provenance_of_one_image_is_its_own(tmp_path):

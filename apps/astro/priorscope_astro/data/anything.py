@@ -12,7 +12,7 @@ from priorscope_astro.data.catalogue import column_text, column_values, read_cat
 from priorscope_astro.data.fits_stamps import read_fits_stamps
 from priorscope_astro.data.galaxies import GalaxySet, hdf5_file
 from priorscope_astro.data.galaxy10 import read_galaxy10
-from priorscope_astro.data.galaxy_datasets import read_galaxy_datasets
+from priorscope_astro.data.galaxy_datasets import holds_votes, read_galaxy_datasets, shards
 from priorscope_astro.data.gz2 import read_gz2
 from priorscope_astro.data.ids import id_column, object_ids
 from priorscope_astro.data.pairs import read_pairs
@@ -36,12 +36,13 @@ def read_galaxies(
     ----------
     path : path-like
         A folder: Galaxy Zoo 2 (``gz2_hart16.csv``; simulated surveys too), galaxy-datasets (parquet), or image-text
-        pairs, or FITS stamps. A file: Galaxy10 (.h5), stamps (.npz, .h5), or a catalogue (.csv, .ecsv, .fits, .vot,
-        .parquet), with vote columns or with a column of classes.
+        pairs, or FITS stamps. A file: Galaxy10 (.h5), stamps (.npz, .h5), galaxy-datasets' parquet (of several files
+        of one table any one), or a catalogue (.csv, .ecsv, .fits, .vot, .parquet), with vote columns or with a column
+        of classes.
     mode : {"display", "flux"}
         In a folder that holds both, pictures or the flux of ``stamps.npz``.
     pictures : bool
-        Whether pictures are wanted; a catalogue has none.
+        Whether pictures are wanted; of the files, parquet alone may have some.
     label_column : str
         A column of class names, where there is a table.
     ids : str
@@ -61,6 +62,8 @@ def read_galaxies(
         return read_stamps(path).galaxies()
     if path.suffix in _HDF5:
         return read_stamps(path).galaxies() if holds_flux(path) else read_galaxy10(path)
+    if path.suffix == ".parquet" and not label_column and not ids and holds_votes(path):
+        return read_galaxy_datasets(path, pictures=pictures and holds_votes(path, pictures=True))
     return _from_table(path, label_column, ids)
 
 
@@ -104,6 +107,12 @@ def _from_folder(path: Path, mode: str, pictures: bool, label_column: str) -> Ga
     if mode == "flux":
         return read_flux(path).galaxies()
     layout = _pictures(path)
+    if label_column and layout in ("galaxy-datasets", "pairs"):
+        raise InputError(
+            f"the column {label_column!r} of classes is asked for, and classes come from votes or captions here",
+            path=path,
+            remedy="Leave --class-column out, or give a table.",
+        )
     if layout == "gz2":
         return read_gz2(path, pictures=pictures, label_column=label_column)
     if layout == "galaxy-datasets":
@@ -127,6 +136,12 @@ def _pictures(folder: Path) -> str:
 
 
 def _from_table(path: Path, label_column: str, ids: str) -> GalaxySet:
+    if path.suffix == ".parquet" and len(shards(path)) > 1:
+        raise InputError(
+            f"is one of {len(shards(path))} files of a table, which are read together without columns of your own",
+            path=path,
+            remedy="Join them into one file, or leave --class-column and --id-column out.",
+        )
     table = read_catalogue(path)
     name = id_column(table.colnames, ids, path=path)
     names = object_ids(table[name], path=path, column=name)

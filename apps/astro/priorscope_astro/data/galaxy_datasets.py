@@ -1,14 +1,16 @@
 """Galaxy Zoo 2 as Zoobot's galaxy-datasets keeps it: parquet catalogues of vote counts, beside or with pictures.
 
 Two layouts: the package's folder (``gz2_train_catalog.parquet``, ``gz2_test_catalog.parquet``,
-``images/SUBFOLDER/FILENAME``), and Hugging Face's parquet files, whose column ``image`` holds the encoded picture.
+``images/SUBFOLDER/FILENAME``), and Hugging Face's parquet files, whose column ``image`` holds the encoded picture: one
+file, or several (``data/train-00000-of-00004.parquet``, ...), which must all be there.
 """
 
 from __future__ import annotations
 
+import re
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +19,9 @@ from priorscope.errors import InputError
 from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
 from priorscope_astro.data.galaxies import EncodedPictures, GalaxySet, MemberPictures, Pictures
 from priorscope_astro.data.ids import id_column, object_ids
-from priorscope_astro.data.splits import Splits
+
+#: Names of the files of a table that Hugging Face has cut; some end in a mark of their own.
+_SHARD = re.compile(r"(?P<name>.*)-(?P<place>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?")
 
 
 def read_galaxy_datasets(
@@ -32,7 +36,7 @@ def read_galaxy_datasets(
     Parameters
     ----------
     root : path-like
-        The folder, or one parquet file.
+        The folder, or one parquet file; of several files of one table any one names them all.
     split : {"train", "test"}
         Which catalogue of a folder.
     pictures : bool
@@ -51,18 +55,19 @@ def read_galaxy_datasets(
         A file or column is missing, ids are not unique, votes do not sum, or a picture is missing.
     """
     import pyarrow
-    from pyarrow import parquet
 
     root = Path(root)
-    path = root if root.is_file() else _catalogue(root, split)
+    paths = shards(root if root.is_file() else _catalogue(root, split))
+    path = paths[0]
+    votes = [f"{question}_{answer}" for question, answers in GALAXY_DATASETS.values() for answer in answers]
+    wanted = {*votes, "id_str", "ra", "dec", "subfolder", "filename", "file_loc", "redshift"}
+    wanted |= {"image"} if pictures else set()
     try:
-        names = parquet.read_schema(path).names
-        votes = [f"{question}_{answer}" for question, answers in GALAXY_DATASETS.values() for answer in answers]
-        wanted = {*votes, "id_str", "ra", "dec", "subfolder", "filename", "file_loc", "redshift"}
-        wanted |= {"image"} if pictures else set()
-        table = parquet.read_table(path, columns=[name for name in names if name in wanted])
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise InputError(f"is no parquet file that can be read ({str(error)[:100]})", path=path) from None
+        table = pyarrow.concat_tables([_read(shard, wanted) for shard in paths])
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(
+            f"and the {len(paths) - 1} files beside it have different columns ({str(error)[:100]})", path=path
+        ) from None
     if not table.num_rows:
         raise InputError("has no rows", path=path)
     name = id_column(table.column_names, path=path)
@@ -78,23 +83,67 @@ def read_galaxy_datasets(
     ).with_votes(VoteTable.from_columns(columns, path=path, ids=ids, tolerate=tolerate))
 
 
-def published_splits(root: str | PathLike[str]) -> Splits:
-    """The published division of such a folder: train and test.
+def holds_votes(path: Path, *, pictures: bool = False) -> bool:
+    """Whether a parquet file has these votes, and pictures in it or beside it where those are wanted."""
+    names = _schema(path)
+    votes = f"{GALAXY_DATASETS['t01_smooth_or_features'][0]}_smooth" in names
+    return votes and (not pictures or "image" in names or (path.parent / "images").is_dir())
+
+
+def shards(path: Path) -> list[Path]:
+    """All files of the table that one of them belongs to: itself, or NAME-00000-of-0000N.parquet and its like.
 
     Raises
     ------
     InputError
-        A catalogue is missing, or an object is in both.
+        One is missing, or there twice.
     """
-    parts = {split: read_galaxy_datasets(root, split, pictures=False).ids for split in ("train", "test")}
-    both = sorted(set(parts["train"]) & set(parts["test"]))
-    if both:
+    match = _SHARD.fullmatch(path.stem)
+    if match is None:
+        return [path]
+    count = int(match["count"])
+    of_place: dict[int, Path] = {}
+    for file in sorted(path.parent.glob(f"*{path.suffix}")):
+        other = _SHARD.fullmatch(file.stem)
+        if other is None or (other["name"], other["count"]) != (match["name"], match["count"]):
+            continue
+        place = int(other["place"])
+        if place in of_place or place >= count:
+            raise InputError(
+                f"and {of_place.get(place, path).name} are not two of {count} files of a table",
+                path=file,
+                remedy="Remove the one that is too many.",
+            )
+        of_place[place] = file
+    missing = [place for place in range(count) if place not in of_place]
+    if missing:
         raise InputError(
-            f"object {both[0]} is in both catalogues ({len(both)} such objects)",
-            path=root,
-            remedy="Drop them from one: they would leak.",
+            f"is one of {count} files of a table, and number {missing[0]:05d} is missing ({len(missing)} are)",
+            path=path,
+            remedy="Download all of them.",
         )
-    return Splits({name: split for split, ids in parts.items() for name in ids})
+    return [of_place[place] for place in range(count)]
+
+
+def _schema(path: Path) -> list[str]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return list(parquet.read_schema(path).names)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"is no parquet file that can be read ({str(error)[:100]})", path=path) from None
+
+
+def _read(path: Path, wanted: set[str]) -> Any:
+    import pyarrow
+    from pyarrow import parquet
+
+    names = _schema(path)
+    try:
+        return parquet.read_table(path, columns=[name for name in names if name in wanted])
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"is no parquet file that can be read ({str(error)[:100]})", path=path) from None
 
 
 def _catalogue(root: Path, split: str) -> Path:
@@ -104,9 +153,10 @@ def _catalogue(root: Path, split: str) -> Path:
         raise InputError("no such file or folder", path=root, remedy="Check the path.")
     for pattern in (f"gz2_{split}_catalog.parquet", f"*{split}*.parquet", f"data/*{split}*.parquet"):
         found = sorted(root.glob(pattern))
-        if len(found) > 1:
+        tables = {tuple(shards(path)) for path in found}
+        if len(tables) > 1:
             raise InputError(
-                f"has {len(found)} catalogues of the {split} split", path=root, remedy="Name one of the files."
+                f"has {len(tables)} catalogues of the {split} split", path=root, remedy="Name one of the files."
             )
         if found:
             return found[0]

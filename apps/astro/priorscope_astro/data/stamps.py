@@ -123,8 +123,14 @@ def flux_unit(text: str, *, path: str | PathLike[str] | None = None) -> str:
     raise InputError(f"the unit {text!r} is no flux", path=path, remedy="For SDSS nmgy; else Jy, adu, electron / s.")
 
 
-def check_stamp(flux: NDArray[Any], *, what: str = "the stamp", max_side: int = MAX_SIDE) -> None:
+def check_stamp(
+    flux: NDArray[Any], *, what: str = "the stamp", max_side: int = MAX_SIDE, generated: bool = False
+) -> None:
     """Refuse what is no stamp of a galaxy in linear flux.
+
+    A negative flux is what is measured of a faint source in noise, and what sky subtraction leaves: it is refused only
+    where the central half lies further below 0 than noise explains (ten standard deviations of its sum) and than the
+    sky of a survey is wrong by (half the noise of a pixel, everywhere). That is sky taken off twice, or magnitudes.
 
     Parameters
     ----------
@@ -133,12 +139,14 @@ def check_stamp(flux: NDArray[Any], *, what: str = "the stamp", max_side: int = 
         Named in messages.
     max_side : int
         Pixels.
+    generated : bool
+        The flux is what a model drew. Then a negative one is kept: it is a result, and no mistake of the user's.
 
     Raises
     ------
     InputError
         Another number of dimensions, NaN or infinite pixels, a side above `max_side` (a mosaic), or a central flux that
-        is negative far beyond the noise. Single negative pixels are what sky subtraction leaves, and are right.
+        is negative far beyond the noise.
     """
     if flux.ndim not in (2, 3) or 0 in flux.shape:
         raise InputError(f"{what} has shape {list(flux.shape)}", remedy="A stamp is [bands, y, x] or [y, x].")
@@ -151,11 +159,11 @@ def check_stamp(flux: NDArray[Any], *, what: str = "the stamp", max_side: int = 
     bad = ~np.isfinite(flux)
     if bad.any():
         raise InputError(f"{what} has {int(bad.sum())} pixels that are NaN or infinite", remedy="Mask or leave it out.")
-    for band, plane in enumerate(flux.reshape(-1, height, width)):
+    for band, plane in enumerate(() if generated else flux.reshape(-1, height, width)):
         border = np.concatenate([plane[0], plane[-1], plane[1:-1, 0], plane[1:-1, -1]]).astype(np.float64)
         noise = 1.4826 * float(np.median(np.abs(border - np.median(border))))
         centre = plane[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None].astype(np.float64)
-        if centre.sum() < -10 * noise * centre.size**0.5 - 1e-12:
+        if centre.sum() < -noise * max(10 * centre.size**0.5, 0.5 * centre.size) - 1e-12:
             raise InputError(
                 f"{what} has a negative flux in band {band} ({centre.sum():.4g} in its central half)",
                 remedy="Is too much sky subtracted, or are these magnitudes?",

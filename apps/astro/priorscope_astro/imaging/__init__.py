@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Provenance": "fits",
         "StampFile": "fits",
         "lupton_rgb": "lupton",
-        "matching_kernel": "noise",
         "power_spectrum": "noise",
         "read_stamp_fits": "fits",
         "rows_down": "lupton",

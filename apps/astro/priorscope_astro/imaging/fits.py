@@ -28,7 +28,7 @@ class Provenance:
     Parameters
     ----------
     model, model_sha : str
-        Name, and hash of the weights.
+        Name, and hash of its files (:func:`priorscope_astro.model_files.digest_of`).
     seed : int
     sampler : str
     steps : int
@@ -58,7 +58,7 @@ class Provenance:
 _BESIDE = ("PSF", "MASK", "VARIANCE", "VAR", "IVAR", "INVVAR", "WEIGHT", "DQ")
 _KEYWORDS = {
     "model": ("MODEL", "model that made this image"),
-    "model_sha": ("MODELSHA", "hash of its weights"),
+    "model_sha": ("MODELSHA", "hash of its files"),
     "seed": ("SEED", "of the noise"),
     "sampler": ("SAMPLER", "solver"),
     "steps": ("NSTEPS", "of the solver"),
@@ -149,8 +149,8 @@ def write_stamp_fits(
     Raises
     ------
     InputError
-        A unit that is missing or no flux, NaN pixels, negative flux, a mosaic, bands that do not fit, a file that
-        exists.
+        A unit that is missing or no flux, NaN pixels, a mosaic, bands that do not fit, a file that exists; without
+        ``provenance``, of real galaxies, also negative flux (:func:`priorscope_astro.data.stamps.check_stamp`).
     """
     from astropy.io import fits
 
@@ -161,7 +161,7 @@ def write_stamp_fits(
         raise InputError(f"bands named {list(bands)}", path=path, remedy="Use names such as g, r, i.")
     if stack.dtype not in (np.float32, np.float64):
         stack = stack.astype(np.float32)
-    check_stamp(stack, what=str(path))
+    check_stamp(stack, what=str(path), generated=provenance is not None)
     unit = flux_unit(unit, path=path)
     for name, values in (("sky_sigma", sky_sigma), ("psf", psf)):
         if values is not None and len(np.asarray(values)) != len(bands):
@@ -264,7 +264,7 @@ def _stamp(units: Any, path: Path, *, calibrated: bool) -> StampFile:
     if len(flux) != expected:
         raise InputError(f"is damaged: {len(flux)} of {expected} bands", path=path, remedy="Write or fetch it again.")
     flux = flux.astype(flux.dtype.newbyteorder("=") if flux.dtype.kind == "f" else np.float32)
-    check_stamp(flux, what=str(path))
+    check_stamp(flux, what=str(path), generated=bool(units[0].header.get("SYNTH", False)))
     texts = {str(header.get("BUNIT", "")).strip() for header in headers}
     if len(texts) > 1:
         raise InputError(f"has bands in the units {sorted(texts)}", path=path, remedy="Write all bands in one unit.")

@@ -84,38 +84,3 @@ def power_spectrum(images: ArrayLike, bins: int | None = None) -> tuple[Array, A
     with np.errstate(invalid="ignore"):
         mean = sums / count
     return (np.arange(bins) + 0.5) / (2 * bins), mean.reshape(*stack.shape[:-2], bins)
-
-
-def matching_kernel(psf: ArrayLike, target: ArrayLike, *, floor: float = 1e-3) -> Array:
-    """Kernel that turns one point spread function into a broader one, by the ratio of their Fourier transforms.
-
-    Frequencies that ``psf`` has lost (below ``floor`` of its largest) are damped rather than amplified.
-
-    Parameters
-    ----------
-    psf, target : array (n, n)
-        Of one odd size, centred on the middle pixel.
-    floor : float
-
-    Returns
-    -------
-    array (n, n)
-        With sum 1.
-
-    Raises
-    ------
-    InputError
-        Shapes that differ or are even, or a target that is sharper than the PSF.
-    """
-    one, other = np.asarray(psf, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    if one.ndim != 2 or one.shape != other.shape or not all(side % 2 for side in one.shape):
-        raise InputError(f"PSFs of shape {one.shape} and {other.shape}", remedy="Give two of one odd size.")
-    one, other = one / one.sum(), other / other.sum()
-    if (other**2).sum() > (one**2).sum():
-        raise InputError(
-            "the PSF to match is sharper than the image's own",
-            remedy="Match to the broader of the two.",
-        )
-    before, after = (np.fft.fft2(np.fft.ifftshift(kernel)) for kernel in (one, other))
-    kernel = np.fft.fftshift(np.fft.ifft2(after * before.conj() / (np.abs(before) ** 2 + floor**2)).real)
-    return kernel / kernel.sum()
