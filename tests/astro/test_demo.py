@@ -27,7 +27,22 @@ def model(tmp_path_factory):
     words += ["--out", str(folder / "run"), "--steps", "60", "--batch-size", "16", "--warmup", "5", "--lr", "1e-3"]
     words += ["--device", "cpu", "--log-every", "30", "--validate-every", "100", "--checkpoint-every", "100"]
     assert main([*words, "--ema", "0.9"]) == 0
+    (folder / "run/model/learnt.json").unlink()  # the bundled model has none either
     return folder / "run"
+
+
+def test_a_model_that_says_what_it_has_learnt_copies_none_of_the_demos_galaxies(tmp_path, monkeypatch):
+    from priorscope_astro import generate
+    from priorscope_astro.configs import DemoConfig
+    from priorscope_astro.data.learnt import Learnt
+    from priorscope_astro.demo import _generate
+
+    asked = []
+    monkeypatch.setattr(generate, "generate", asked.append)
+    for _ in range(2):
+        _generate(DemoConfig(), tmp_path / "plan.ecsv", tmp_path, tmp_path, tmp_path / "out")
+        Learnt(frozenset(["100000001100000000"])).write(tmp_path, overwrite=True)
+    assert [config.accept.training for config in asked] == [tmp_path / "stamps.npz", None]
 
 
 def test_from_a_survey_to_a_report(model, tmp_path, capsys):
@@ -48,7 +63,7 @@ def test_from_a_survey_to_a_report(model, tmp_path, capsys):
     assert set(found["seconds"]) >= {"simulate a survey", "plan", "train three classifiers, compare"}
 
     files = sorted((out / "generated/images").glob("*.fits"))
-    assert found["fits"] == len(files) >= 4  # a model that hardly learnt may draw negative galaxies: refused
+    assert found["fits"] == len(files) == 8  # also the negative galaxies of a model that hardly learnt
     with fits.open(files[0], checksum=True) as units:
         units.verify("exception")
         assert units[0].header["SYNTH"] is True

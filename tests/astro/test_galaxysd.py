@@ -25,8 +25,8 @@ from priorscope_astro.galaxysd.loading import hcp_file
 from priorscope_astro.galaxysd.names import from_hcp, to_hcp
 from priorscope_astro.galaxysd.pool import LatentMoments, encode, start_from_moments
 from priorscope_astro.galaxysd.training import prepare
+from priorscope_astro.model_files import digest_of
 from priorscope_astro.plan import Plan, PlanRow, row_seed
-from priorscope_astro.samplers import sha256_of
 
 PROMPT = "sdss, in-between round galaxy, {dust lane:1.3}"
 SIDE = 104  # 13 latents: no multiple of 8, as the published 53
@@ -420,8 +420,11 @@ def test_a_plan_is_drawn_with_its_references(diffusers_folder, pool, tmp_path):
     assert {str(name) for name in table["sampler"]} == {"euler-ancestral, DeepCache 2"}
     assert {float(value) for value in table["guidance"]} == {6.5}
     assert {str(value) for value in table["start"]} == {"reference"}
-    weights = ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
-    assert {str(value) for value in table["model_sha256"]} == {sha256_of([diffusers_folder / name for name in weights])}
+    acting = ("*/config.json", "*/*.safetensors", "tokenizer/*")  # the autoencoder and the tokenizer too
+    paths = {path for pattern in acting for path in diffusers_folder.glob(pattern)}
+    assert {"vae", "unet", "text_encoder", "tokenizer"} <= {path.parent.name for path in paths}
+    digest = digest_of({str(path.relative_to(diffusers_folder)): path for path in paths})
+    assert {str(value) for value in table["model_sha256"]} == {digest}
     model = GalaxySD.from_pretrained(diffusers_folder, device="cpu")
     for row in rows:
         name = f"{plan_id}-{row.row:06d}.png"

@@ -14,6 +14,7 @@ from priorscope.errors import InputError
 from priorscope_astro.accept_config import AcceptConfig
 from priorscope_astro.data.anything import read_flux, read_galaxies
 from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.learnt import Learnt
 from priorscope_astro.data.splits import Splits
 from priorscope_astro.evaluation.look import Look, look_from, pictures_of, values_of
 from priorscope_astro.evaluation.sample import LARGEST_SIDE, Real, Sample, Survey, conditions_of, read_images, survey_of
@@ -44,14 +45,27 @@ class Gate:
         Of a model of flux: ``bands``, ``unit``, ``psf``, ``sky_sigma``; of pictures none, or no ``unit``.
     splits : Splits, optional
         Of ``config.training``: only the training galaxies count.
+    side : int
+        Of the flux that will be stated, pixels: a classifier must have been trained on as many. 0 of pictures.
+    learnt : Learnt, optional
+        The galaxies that the model was trained on. Where it knows them all, these count, whatever the splits say.
 
     Raises
     ------
     InputError
-        Numbers that make no sense, a classifier or galaxies that cannot be read, flux in other bands or units.
+        Numbers that make no sense, a classifier or galaxies that cannot be read, flux in other bands or units, a
+        classifier that was trained on generated galaxies, galaxies that the model has not learnt.
     """
 
-    def __init__(self, config: AcceptConfig, survey: dict[str, Any], splits: Splits | None = None) -> None:
+    def __init__(
+        self,
+        config: AcceptConfig,
+        survey: dict[str, Any],
+        splits: Splits | None = None,
+        *,
+        side: int = 0,
+        learnt: Learnt | None = None,
+    ) -> None:
         config.check_values()
         self.config = config
         sigma, psf = survey.get("sky_sigma"), survey.get("psf")
@@ -65,12 +79,14 @@ class Gate:
         self._bank: Bank | None = None
         self._look: Look | None = None
         if config.classifier is not None:
-            from priorscope_astro.evaluation.classifying import load_classifier
+            from priorscope_astro.evaluation.classifying import load_classifier, refuse_generated, refuse_side
 
             self.model = load_classifier(config.classifier)
+            refuse_side(self.model, side, path=config.classifier)
+            refuse_generated(config.classifier)
         self._trained_on: tuple[GalaxySet, Survey] | None = None
         if config.training is not None:
-            self._trained_on = _trained_on(config.training, splits, self.survey)
+            self._trained_on = _trained_on(config.training, splits, self.survey, learnt)
 
     def state(self, table: Any, folder: Path) -> None:
         """Add the statement to a catalogue of `generate`, in place.
@@ -184,7 +200,7 @@ class Gate:
         return self._bank
 
 
-def _trained_on(path: Path, splits: Splits | None, drawn: Survey) -> tuple[GalaxySet, Survey]:
+def _trained_on(path: Path, splits: Splits | None, drawn: Survey, learnt: Learnt | None) -> tuple[GalaxySet, Survey]:
     """The training galaxies, not yet read, and what their flux has in common; ``drawn`` is that of generated flux."""
     survey, flux = Survey(), drawn.unit != ""  # pictures have none
     if flux:
@@ -195,7 +211,16 @@ def _trained_on(path: Path, splits: Splits | None, drawn: Survey) -> tuple[Galax
         galaxies = read_galaxies(path, mode="display")
     if galaxies.mode != ("flux" if flux else "display") or galaxies.images is None:
         raise InputError("has no pictures to compare pictures with", path=path, remedy="--accept.training: check it.")
-    if splits is not None:
+    if learnt is not None and learnt.complete:
+        known = learnt.mask(galaxies.ids)
+        if not known.any():
+            raise InputError(
+                "holds none of the galaxies that the model has learnt", path=path, remedy="--accept.training: check it."
+            )
+        galaxies = galaxies.select(known)
+        if len(galaxies) < len(learnt.ids):
+            print(f"copies are looked for among {len(galaxies)} of the {len(learnt.ids)} galaxies that were learnt")
+    elif splits is not None:
         galaxies = galaxies.of_split(splits, "train")
     if len(galaxies) < 8:
         raise InputError(f"has {len(galaxies)} training galaxies", path=path, remedy="Give 8 or more.")

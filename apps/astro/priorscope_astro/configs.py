@@ -48,10 +48,11 @@ class TrainConfig:
     validation is looked at. Default: a tenth, 256 at most, is held out at random."""
     side: int = 64
     """Pixels of the images. Stamps are cut to it, displays resized (galaxysd: 424 as published)."""
-    patch: int = 2
-    """Side of the blocks of pixels that the network takes as one position: 4 is four times as fast and coarser."""
-    size: str = "mini"
-    """Of a new network: tiny, mini (1.3 M weights), small or base."""
+    patch: int | None = None
+    """Side of the blocks of pixels that the network takes as one position: 4 is four times as fast and coarser.
+    Default: 2, or that of --start."""
+    size: str | None = None
+    """Of a new network: tiny, mini (1.3 M weights), small or base. Default: mini, or that of --start."""
     start: str = "new"
     """diffusion: new, or the folder or run folder of a model to train further; galaxysd: folder or hub id of what to
     begin with."""

@@ -145,8 +145,10 @@ def _plan(run: RunFolder, config: DemoConfig, survey: Path) -> Path:
 
 
 def _generate(config: DemoConfig, plan: Path, model: Path, survey: Path, out: Path) -> None:
+    from priorscope_astro.data.learnt import learnt_by
     from priorscope_astro.generate import generate
 
+    told = learnt_by(model) is not None  # then it is known that it has not learnt these galaxies
     generate(
         GenerateConfig(
             plan,
@@ -155,7 +157,7 @@ def _generate(config: DemoConfig, plan: Path, model: Path, survey: Path, out: Pa
             steps=config.steps,
             catalogue=("ecsv", "votable", "fits"),
             batch_size=16,
-            accept=AcceptConfig(training=survey / "stamps.npz"),
+            accept=AcceptConfig(training=None if told else survey / "stamps.npz"),
             device=config.device,
         )
     )
@@ -172,7 +174,7 @@ def _evaluate(
     checked: int,
 ) -> int:
     from priorscope_astro.data.splits import Splits
-    from priorscope_astro.evaluate import evaluate
+    from priorscope_astro.evaluate import evaluate, read_learnt
     from priorscope_astro.evaluation.sample import read_generated, read_real
     from priorscope_astro.evaluation_report import add_findings
 
@@ -191,7 +193,7 @@ def _evaluate(
         device=config.device,
     )
     drawn, catalogue = read_generated(asked)
-    findings = evaluate(asked, run, drawn, read_real(asked, drawn), Splits.read(splits))
+    findings = evaluate(asked, run, drawn, read_real(asked, drawn), Splits.read(splits), read_learnt(asked))
     findings.catalogue = catalogue
     step("train three classifiers, compare")
     report = Report(

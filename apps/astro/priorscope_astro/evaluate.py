@@ -14,7 +14,8 @@ from priorscope.evaluation.run_folder import RunFolder, read_yaml
 from priorscope.evaluation.tables import print_table
 from priorscope_astro.acceptance import small_values
 from priorscope_astro.assignments import assignments
-from priorscope_astro.data.splits import Splits
+from priorscope_astro.data.learnt import Learnt, learnt_by
+from priorscope_astro.data.splits import SPLITS, Splits
 from priorscope_astro.evaluation import arms as training
 from priorscope_astro.evaluation import classifying
 from priorscope_astro.evaluation.distances import distances, own_features, own_function
@@ -46,10 +47,10 @@ def run_evaluation(config: EvaluateConfig) -> int:
     config.check()
     generated, catalogue = read_generated(config)
     real = read_real(config, generated)
-    splits = read_splits(config)
-    check_inputs(config, generated, real, splits)
+    splits, learnt = read_splits(config), read_learnt(config)
+    check_inputs(config, generated, real, splits, learnt)
     run = RunFolder.create(config.out, config)
-    findings = evaluate(config, run, generated, real, splits)
+    findings = evaluate(config, run, generated, real, splits, learnt)
     findings.catalogue = catalogue
     finish(config, run, findings)
     print(f"report: {run.report_path}")
@@ -94,29 +95,55 @@ def read_splits(config: EvaluateConfig) -> Splits | None:
     return Splits.read(beside) if beside.is_file() else None
 
 
-def check_inputs(config: EvaluateConfig, generated: Sample, real: Real, splits: Splits | None) -> None:
+def read_learnt(config: EvaluateConfig) -> Learnt | None:
+    """What the model that generated has learnt, where `generate` has left that beside the images.
+
+    Raises
+    ------
+    InputError
+        The record is damaged.
+    """
+    return Learnt.read(config.generated if config.generated.is_dir() else config.generated.parent)
+
+
+def check_inputs(
+    config: EvaluateConfig, generated: Sample, real: Real, splits: Splits | None, learnt: Learnt | None = None
+) -> None:
     """Refuse what :func:`evaluate` would refuse in its course, before a folder is made and work is done.
 
     Raises
     ------
     InputError
         Classes or galaxies that are not there, a classifier or a function that cannot be loaded, two classifiers of one
-        name, test galaxies that would be learnt.
+        name, test galaxies that the model or a classifier has learnt or would learn, a classifier that has learnt
+        generated galaxies or stamps of another side.
     """
     labels = real.galaxies.labels or ()
-    rows = _rows_of_splits(real, splits, config)
+    rows = _rows_of_splits(real, splits, learnt, config)
     _rare(config, generated, labels)
     classifying.natural_shares([name for name in labels if name], shares(config.prevalence))
     if config.train_classifiers:
         _refuse_learning(generated, real, rows["train"])
+    tested = [real.galaxies.ids[row] for name in ("validation", "test") for row in rows[name]]
     for folder in (config.classifier, *_compared(config).values()):
         if folder is not None:
-            classifying.load_classifier(folder)
+            model = classifying.load_classifier(folder)
+            classifying.refuse_side(model, generated.side if generated.mode == "flux" else 0, path=folder)
+            classifying.refuse_learnt(folder, tested)
+    if config.classifier is not None:
+        classifying.refuse_generated(config.classifier)
     if config.features not in ("auto", "classifier", "morphology"):
         own_function(config.features)
 
 
-def evaluate(config: EvaluateConfig, run: RunFolder, generated: Sample, real: Real, splits: Splits | None) -> Findings:
+def evaluate(
+    config: EvaluateConfig,
+    run: RunFolder,
+    generated: Sample,
+    real: Real,
+    splits: Splits | None,
+    learnt: Learnt | None = None,
+) -> Findings:
     """Compare generated with real galaxies.
 
     Parameters
@@ -128,15 +155,17 @@ def evaluate(config: EvaluateConfig, run: RunFolder, generated: Sample, real: Re
     real : Real
         With labels; all splits.
     splits : Splits or None
-        Without, every real galaxy is compared with, and nothing is said about copies or trained.
+        Without, every real galaxy that is not known to be learnt is compared with, and nothing is trained.
+    learnt : Learnt or None
+        What the model has learnt. Without, it is taken to be the training galaxies of the splits.
 
     Raises
     ------
     InputError
-        No real galaxy of the generated classes, splits that do not know a galaxy.
+        No real galaxy of the generated classes, splits that do not know a galaxy or hold out one that was learnt.
     """
     labels = real.galaxies.labels or ()
-    rows = _rows_of_splits(real, splits, config)
+    rows = _rows_of_splits(real, splits, learnt, config)
     compared = chosen_rows([labels[row] for row in rows["compared"]], config.per_class, config.seed)
     beside = real.sample(rows["compared"][compared])
     common = set(beside.labels) & set(generated.labels)
@@ -153,12 +182,11 @@ def evaluate(config: EvaluateConfig, run: RunFolder, generated: Sample, real: Re
         beside,
         look,
         _rare(config, generated, labels),
-        "all real galaxies" if splits is None else config.against,
+        _against(config, splits, rows),
         pictures_of(generated, look),
         pictures_of(beside, look),
     )
-    if splits is None:
-        findings.notes.append("Without splits real galaxies that the model was trained on may be among the compared.")
+    _note_learnt(findings, splits, learnt)
     _shapes(config, findings, real)
     if look is not None:
         skies = tuple(measure_sky(sample.images, look.sky_sigma) for sample in (beside, generated))
@@ -174,18 +202,57 @@ def evaluate(config: EvaluateConfig, run: RunFolder, generated: Sample, real: Re
     return findings
 
 
-def _rows_of_splits(real: Real, splits: Splits | None, config: EvaluateConfig) -> dict[str, NDArray[np.int64]]:
-    count = len(real.galaxies)
+def _against(config: EvaluateConfig, splits: Splits | None, rows: dict[str, NDArray[np.int64]]) -> str:
+    if splits is not None:
+        return config.against
+    return "not learnt" if len(rows["learnt"]) and config.against != "all" else "all real galaxies"
+
+
+def _note_learnt(findings: Findings, splits: Splits | None, learnt: Learnt | None) -> None:
+    known = [] if learnt is None else [name for name in findings.real.ids if name in learnt.ids]
+    if known:
+        findings.notes.append(
+            f"The model has learnt {len(known)} of the real galaxies that it is compared with, such as {known[0]}."
+        )
+    elif splits is None and (learnt is None or not learnt.complete):
+        findings.notes.append("Without splits real galaxies that the model was trained on may be among the compared.")
+
+
+def _rows_of_splits(
+    real: Real, splits: Splits | None, learnt: Learnt | None, config: EvaluateConfig
+) -> dict[str, NDArray[np.int64]]:
+    """Rows of real galaxies: ``train``, ``validation``, ``test``; ``learnt`` by the model and ``held-out`` from it;
+    ``compared``."""
+    ids = real.galaxies.ids
+    every = np.arange(len(ids))
+    known = np.zeros(len(ids), bool) if learnt is None else learnt.mask(ids)
+    rows = {
+        name: np.empty(0, np.int64) if splits is None else np.flatnonzero(splits.mask(ids, name)) for name in SPLITS
+    }
     if splits is None:
-        return {"compared": np.arange(count)} | {
-            name: np.empty(0, np.int64) for name in ("train", "validation", "test")
-        }
-    rows = {name: np.flatnonzero(splits.mask(real.galaxies.ids, name)) for name in ("train", "validation", "test")}
-    held_out = np.sort(np.concatenate([rows["validation"], rows["test"]]))
-    compared = {"held-out": held_out, "test": rows["test"], "all": np.arange(count)}[config.against]
+        # of a model that does not say what it has learnt nothing is known to be held out
+        rows["held-out"] = np.flatnonzero(~known) if known.any() else every[:0]
+        compared = rows["held-out"] if known.any() and config.against != "all" else every
+    else:
+        held_out = np.sort(np.concatenate([rows["validation"], rows["test"]]))
+        compared = {"held-out": held_out, "test": rows["test"], "all": every}[config.against]
+        leaks = held_out[known[held_out]]
+        if len(leaks) and config.against != "all":
+            raise InputError(
+                f"the model has learnt {len(leaks)} of the {len(held_out)} galaxies that the splits hold out, such as "
+                f"{ids[leaks[0]]}",
+                path=config.splits or config.generated,
+                remedy="Give the splits that it was trained with; --against all compares all the same.",
+            )
+        rows["held-out"] = held_out[~known[held_out]]
     if not len(compared):
         raise InputError(f"no real galaxy is {config.against}", path=config.real, remedy="Use --against all.")
-    return {"compared": compared, "held-out": held_out, **rows}
+    if learnt is None:
+        rows["learnt"] = rows["train"]
+    else:
+        taught = known if learnt.complete else known | np.isin(every, rows["train"])
+        rows["learnt"] = np.flatnonzero(taught)
+    return {"compared": compared, **rows}
 
 
 def _rare(config: EvaluateConfig, generated: Sample, labels: tuple[str, ...]) -> str:
@@ -214,9 +281,11 @@ def _shapes(config: EvaluateConfig, findings: Findings, real: Real) -> None:
 
 def _copies(findings: Findings, real: Real, rows: dict[str, NDArray[np.int64]]) -> None:
     """Nearest training images, of generated galaxies and of held-out ones of the same classes."""
-    train = rows["train"]
+    train = rows["learnt"]
     if not len(train):
-        findings.notes.append("Copies of training galaxies are not looked for: it is not known which were trained on.")
+        findings.notes.append(
+            "Copies of training galaxies are not looked for: none of the real galaxies is known to have been learnt."
+        )
         return
     others = _alike(findings.generated.labels, real, rows["held-out"])
     if len(others) < 1 / _QUANTILE:
@@ -322,6 +391,10 @@ def _ask_classifiers(
         strange = sorted(set(findings.generated.labels) - set(known)) if known else []
         if strange:
             findings.notes.append(f"The classifier does not know {', '.join(strange)}: whether it agrees is not said.")
+    record = None if config.classifier is None else learnt_by(config.classifier)
+    seen = 0 if record is None else int(record.mask(findings.real.ids).sum())
+    if seen:
+        findings.notes.append(f"The classifier has learnt {seen} of the real galaxies that it is asked about beside.")
     if not len(rows["test"]):
         findings.notes.append("Completeness and purity need splits: they are measured on test galaxies.")
         return

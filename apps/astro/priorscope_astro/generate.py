@@ -20,7 +20,7 @@ from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.configs import GenerateConfig
 from priorscope_astro.data.catalogue import write_catalogue
 from priorscope_astro.data.splits import Splits
-from priorscope_astro.plan import Plan, PlanRow
+from priorscope_astro.plan import Plan, PlanRow, object_id
 from priorscope_astro.samplers import Sampler, make_sampler
 
 _SUFFIX = {"ecsv": ".ecsv", "votable": ".vot", "fits": ".fits"}
@@ -51,6 +51,8 @@ def generate(config: GenerateConfig) -> int:
     if config.resume:
         _refuse_others(config.out, plan, sampler)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER)
+    if process_index_and_count()[0] == 0:
+        _note_learnt(sampler, splits, run)
     images = run.path / "images"
 
     def draw(batch: list[PlanRow]) -> list[dict[str, Any]]:
@@ -89,7 +91,20 @@ def _gate(config: GenerateConfig, sampler: Sampler, splits: Splits | None) -> An
         return None
     from priorscope_astro.acceptance import Gate
 
-    return Gate(config.accept, sampler.survey, splits)
+    return Gate(config.accept, sampler.survey, splits, side=sampler.side, learnt=sampler.learnt)
+
+
+def _note_learnt(sampler: Sampler, splits: Splits | None, run: RunFolder) -> None:
+    """Leave the model's record of what it has learnt beside the images, and say where that is held out."""
+    if sampler.learnt is None:
+        return
+    sampler.learnt.write(run.path, overwrite=True)
+    leaks = [] if splits is None else sampler.learnt.held_out(splits)
+    if leaks:
+        print(
+            f"warning: the model has learnt {len(leaks)} galaxies that the splits hold out, such as {leaks[0]}: they "
+            "cannot say how good it is, and `evaluate` refuses them"
+        )
 
 
 def _refuse_others(folder: Path, plan: Plan, sampler: Sampler) -> None:
@@ -120,13 +135,13 @@ def read_splits(config: GenerateConfig) -> Splits | None:
 
 def image_name(plan: Plan, row: PlanRow, mode: str) -> str:
     """File name of an image: PLAN-ROW and the suffix of its kind."""
-    return f"{plan.plan_id}-{row.row:06d}{'.png' if mode == 'display' else '.fits'}"
+    return f"{object_id(plan.plan_id, row.row)}{'.png' if mode == 'display' else '.fits'}"
 
 
 def provenance(plan: Plan, row: PlanRow, sampler: Sampler, reference: str) -> dict[str, Any]:
     """All that must be known to draw an image again."""
     return {
-        "object_id": f"{plan.plan_id}-{row.row:06d}",
+        "object_id": object_id(plan.plan_id, row.row),
         "plan_id": plan.plan_id,
         "row": row.row,
         "class_name": row.class_name,

@@ -7,6 +7,7 @@ the same file, and an image's seed follows from the plan's id and its row: whoev
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
@@ -241,6 +242,16 @@ class Plan:
         if splits is not None:
             plan.guard(splits, path=path)
         return plan
+
+
+def object_id(plan_id: str, row: int) -> str:
+    """The id of an image of a plan: PLAN-ROW."""
+    return f"{plan_id}-{row:06d}"
+
+
+def is_generated(name: str) -> bool:
+    """Whether an id is one of :func:`object_id`: no galaxy of the sky is called so."""
+    return re.fullmatch(r"[0-9a-f]{16}-\d{6,}", name) is not None
 
 
 def row_seed(plan_id: str, row: int) -> int:

@@ -25,6 +25,9 @@ class PlanConfig:
     """Share of the galaxies that validates, where the splits are made here."""
     test: float = 0.2
     """Share of the galaxies that tests, where the splits are made here."""
+    model: str = ""
+    """The model that will draw, its run folder or model folder: galaxies that it has learnt must be of the training
+    split, and are put there where the splits are made here."""
     id_column: str = ""
     """Column of the object ids; default: the first usual name (object_id, dr7objid, objid, id_str, ...)."""
     class_column: str = ""

@@ -25,18 +25,33 @@ from priorscope_astro.conditions.galaxy10 import galaxy10_condition
 from priorscope_astro.conditions.tree import ANSWER, nearest, path_to
 from priorscope_astro.data.anything import read_galaxies
 from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.learnt import Learnt, learnt_by
 from priorscope_astro.data.splits import SPLITS, Splits, make_splits, refuse_sky_leakage, sky_groups
 from priorscope_astro.plan import PLAN_VERSION, Plan, PlanRow, row_seed
 from priorscope_astro.plan_config import PlanConfig
 
 #: Settings that change nothing in a plan's rows.
-_NOT_PART = ("catalogue", "out", "splits", "validation", "test", "overwrite", "max_images", "id_column", "sky_radius")
+_NOT_PART = (
+    "catalogue",
+    "out",
+    "splits",
+    "validation",
+    "test",
+    "overwrite",
+    "max_images",
+    "id_column",
+    "sky_radius",
+    "model",
+)
 
 
 def plan(config: PlanConfig) -> int:
     """Run ``priorscope astro plan``: show the balance, write splits and plan; returns the exit status."""
     galaxies = label(load(config), config)
-    splits, splits_path = _splits(config, galaxies)
+    learnt = learnt_by(config.model) if config.model else None
+    splits, splits_path = _splits(config, galaxies, learnt)
+    if config.model:
+        _guard_learnt(config, splits, splits_path, learnt)
     made = make_plan(galaxies, splits, config)
     made.is_there(config.out, overwrite=config.overwrite)  # refused before the splits are written
     cuts = Cuts.read(config.cuts)
@@ -294,7 +309,21 @@ def _source(config: PlanConfig, train: GalaxySet) -> str:
     return config.condition
 
 
-def _splits(config: PlanConfig, galaxies: GalaxySet) -> tuple[Splits, Path]:
+def _guard_learnt(config: PlanConfig, splits: Splits, path: Path, learnt: Learnt | None) -> None:
+    if learnt is None:
+        print(f"warning: {config.model} does not say which galaxies it has learnt: leaks of those cannot be seen")
+    elif not learnt.complete:
+        print(f"warning: {config.model} began with a model that does not say which galaxies it had learnt")
+    leaks = [] if learnt is None else learnt.held_out(splits)
+    if leaks:
+        raise InputError(
+            f"the model {config.model} has learnt {len(leaks)} galaxies that are held out here, such as {leaks[0]}",
+            path=path,
+            remedy="Give the splits that it was trained with, or another --out, beside which splits are made anew.",
+        )
+
+
+def _splits(config: PlanConfig, galaxies: GalaxySet, learnt: Learnt | None = None) -> tuple[Splits, Path]:
     if config.splits is not None:
         return Splits.read(config.splits), config.splits
     path = config.out.parent / "splits.ecsv"
@@ -305,6 +334,12 @@ def _splits(config: PlanConfig, galaxies: GalaxySet) -> tuple[Splits, Path]:
         places = sky_groups(galaxies.columns["ra"], galaxies.columns["dec"], radius=config.sky_radius)
         groups = [galaxies.ids[place] for place in places]
     made = make_splits(galaxies.ids, validation=config.validation, test=config.test, seed=config.seed, groups=groups)
+    if learnt is not None:
+        keys = galaxies.ids if groups is None else groups
+        taught = {key for key, name in zip(keys, galaxies.ids, strict=True) if name in learnt.ids}
+        trains = {name: "train" for key, name in zip(keys, galaxies.ids, strict=True) if key in taught}
+        made = Splits({**made.of_id, **trains})
+        print(f"{len(trains)} galaxies that {config.model} has learnt are put into train")
     return made, path
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 from priorscope.errors import InputError
 from priorscope.evaluation.processes import process_index_and_count
 from priorscope_astro.configs import GenerateConfig
+from priorscope_astro.data.learnt import Learnt
 from priorscope_astro.data.splits import Splits
+from priorscope_astro.model_files import digest_of
 from priorscope_astro.plan import Plan, PlanRow
 
 
@@ -29,11 +30,17 @@ class Sampler(Protocol):
         The same for every image: ``model``, ``model_sha256``, ``sampler``, ``steps``, ``guidance``, ``start``.
     survey : dict
         Of flux: ``bands``, ``unit``, ``psf``, ``pixel_scale``, ``sky_sigma``, where known.
+    side : int
+        Pixels of flux; 0 of pictures.
+    learnt : Learnt or None
+        The galaxies that the model was trained on, where it says so.
     """
 
     mode: str
     facts: dict[str, Any]
     survey: dict[str, Any]
+    side: int
+    learnt: Learnt | None
 
     def draw(self, rows: Sequence[PlanRow]) -> tuple[NDArray[Any], list[str]]:
         """Images of some rows, and the id of the galaxy that each started from ('' for none)."""
@@ -55,16 +62,6 @@ def make_sampler(config: GenerateConfig, plan: Plan, splits: Splits | None) -> S
     if is_galaxy_model(folder):
         return _Ours(config, plan, folder)
     return _GalaxySD(config, plan, splits)
-
-
-def sha256_of(files: Sequence[Path]) -> str:
-    """Of the contents of some files, one after the other: 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in files:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def own_device(name: str) -> str:
@@ -91,9 +88,10 @@ class _Ours:
                     remedy="Our models do not read free text: plan with --condition votes or tags.",
                 )
         self.model = load_galaxy_model(folder, device=own_device(config.device), precision=config.precision)
-        assert self.model.file is not None
         spec = self.model.spec
         self.mode: str = spec.mode
+        self.side = spec.side if spec.mode == "flux" else 0
+        self.learnt = self.model.learnt
         self.survey = {
             "bands": spec.bands,
             "unit": spec.unit,
@@ -103,7 +101,7 @@ class _Ours:
         }
         self.options = _options(config, STEPS, GUIDANCE, SOLVER)
         self.cache = _cache(config.cache)
-        self.facts = _facts(str(folder), [self.model.file], self.options, config.cache, "noise")
+        self.facts = _facts(str(folder), self.model.files, self.options, config.cache, "noise")
 
     def draw(self, rows: Sequence[PlanRow]) -> tuple[NDArray[Any], list[str]]:
         answers = np.stack([row.condition.to_vector() for row in rows])
@@ -113,6 +111,7 @@ class _Ours:
 
 class _GalaxySD:
     mode: str = "display"
+    side: int = 0
 
     def __init__(self, config: GenerateConfig, plan: Plan, splits: Splits | None) -> None:
         from priorscope_astro.galaxysd.levels import GUIDANCE, SOLVER, STEPS
@@ -128,6 +127,7 @@ class _GalaxySD:
             precision=config.precision,
             rescale=config.rescale,
         )
+        self.learnt = self.model.parts.learnt
         for prompt in dict.fromkeys(row.prompt for row in plan.rows):
             self.model.prompts.tokens(prompt)  # one that is too long is refused before work begins
         self.options = _options(config, STEPS, GUIDANCE, SOLVER)
@@ -220,11 +220,11 @@ def _cache(interval: int) -> Any:
     return DeepCache(interval)
 
 
-def _facts(model: str, files: Sequence[Path], options: dict[str, Any], cache: int, start: str) -> dict[str, Any]:
+def _facts(model: str, files: Mapping[str, Path], options: dict[str, Any], cache: int, start: str) -> dict[str, Any]:
     sampler = options["solver"] + (f", DeepCache {cache}" if cache > 1 else "")
     return {
         "model": model,
-        "model_sha256": sha256_of(files),
+        "model_sha256": digest_of(files),
         "sampler": sampler,
         "steps": options["steps"],
         "guidance": options["guidance"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from priorscope.training.settings import MAY_DIFFER
 from priorscope_astro.configs import TrainConfig
 from priorscope_astro.data.anything import read_galaxies, stamps_file
 from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.learnt import learnt_from
 from priorscope_astro.data.splits import Splits
 from priorscope_astro.data.stamps import Stamps, read_stamps
 
+#: Of a new model, unless asked for otherwise.
+SIZE, PATCH = "mini", 2
 _LOOKED_AT = 256
 #: Galaxies that stretch, offset and scale are measured on.
 _MEASURED = 512
@@ -43,6 +46,8 @@ def train(config: TrainConfig) -> FitResult:
         cannot be written.
     """
     _check(config)
+    if config.method == "diffusion" and config.start == "new":
+        config = replace(config, size=config.size or SIZE, patch=config.patch or PATCH)
     accelerator = make_accelerator(config.loop)
     sets = read_sets(config)
     if config.method == "galaxysd":
@@ -132,7 +137,7 @@ def _diffusion(config: TrainConfig, sets: Sets) -> tuple[Any, Any]:
     loop = config.loop
     if config.start == "new":
         spec = measured_spec(config, sets.learnt, sets.stamps)
-        model = new_model(spec, config.size, psf=mean_psf(sets.stamps), seed=loop.seed)
+        model = new_model(spec, config.size or SIZE, psf=mean_psf(sets.stamps), seed=loop.seed)
     else:
         model = load_galaxy_model(model_folder(config.start), device="cpu", precision="float32")
         spec = model.spec
@@ -142,12 +147,14 @@ def _diffusion(config: TrainConfig, sets: Sets) -> tuple[Any, Any]:
                 path=config.start,
                 remedy=f"Use --mode {spec.mode} --side {spec.side}.",
             )
+        _refuse_other_network(config, model)
         if sets.stamps is not None and (spec.bands, spec.unit) != (sets.stamps.bands, sets.stamps.unit):
             raise InputError(
                 f"is a model of {', '.join(spec.bands)} in {spec.unit}, the stamps are {', '.join(sets.stamps.bands)} "
                 f"in {sets.stamps.unit}",
                 path=config.start,
             )
+    model.learnt = learnt_from(sets.learnt.ids, model.learnt, new=config.start == "new")
     model.unet.train()
     dropout = {"question": config.question_dropout, "everything": config.condition_dropout}
     images = TrainingImages(sets.learnt, spec, sets.learnt.vectors())
@@ -158,6 +165,21 @@ def _diffusion(config: TrainConfig, sets: Sets) -> tuple[Any, Any]:
         count = min(_LOOKED_AT, len(seen))
         held_out = GalaxyFeed(seen, count, 0, question=0.0, everything=0.0, turn=False).batch(0, range(count))
     return GalaxyTask(model, held_out, save_half=not config.save_float32), feed
+
+
+def _refuse_other_network(config: TrainConfig, model: Any) -> None:
+    """Raise where --size or --patch, which describe a new network, say something else than the model of --start is."""
+    from priorscope_astro.diffusion.network import SIZES
+
+    widths, blocks = tuple(model.unet.config.block_out_channels), model.unet.config.layers_per_block
+    size = next((name for name, known in SIZES.items() if known == (widths, blocks)), f"widths {widths}")
+    for option, asked, there in (("patch", config.patch, model.spec.patch), ("size", config.size, size)):
+        if asked is not None and asked != there:
+            raise InputError(
+                f"is a model of {option} {there}, and --{option} {asked} is asked for",
+                path=config.start,
+                remedy=f"Leave --{option} out, or start a new model.",
+            )
 
 
 def measured_spec(config: TrainConfig, galaxies: GalaxySet, stamps: Stamps | None) -> Any:
@@ -199,7 +221,7 @@ def measured_spec(config: TrainConfig, galaxies: GalaxySet, stamps: Stamps | Non
         side=config.side,
         offset=tuple(offset.tolist()),
         scale=tuple((std / TARGET_STD).tolist()),
-        patch=config.patch,
+        patch=config.patch or PATCH,
         trained_on=config.trained_on,
         **known,
     ).check()
@@ -230,13 +252,17 @@ def _check(config: TrainConfig) -> None:
     for name in ("question_dropout", "condition_dropout"):
         if not 0 <= getattr(config, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use a share from 0 to 1.")
-    if config.side < 8 or config.patch < 1:
-        raise InputError(f"--side {config.side} --patch {config.patch}", remedy="Use 8 or more, and 1 or more.")
+    if config.side < 8:
+        raise InputError(f"--side {config.side}", remedy="Use 8 or more.")
+    if config.patch is not None and config.patch < 1:
+        raise InputError(f"--patch {config.patch}", remedy="Use 1 or more.")
     if config.method == "galaxysd" and config.start == "new":
         raise InputError(
             "--method galaxysd starts from a published model",
             remedy="Give --start: Stable Diffusion 1.5, or GalaxySD.",
         )
+    if config.method == "galaxysd" and (config.patch, config.size) != (None, None):
+        raise InputError("--patch and --size go with --method diffusion")
     if config.base is not None and config.method != "galaxysd":
         raise InputError("--base goes with --method galaxysd")
 

@@ -22,6 +22,7 @@ from priorscope_astro.classifier.losses import focal_loss, votes_nll
 from priorscope_astro.classifier.network import QUESTION_SIZES, ClassifierSpec, GalaxyClassifier
 from priorscope_astro.classifier.predict import predict
 from priorscope_astro.classifier.report import fraction_error, write_report
+from priorscope_astro.data.learnt import Learnt, learnt_from
 
 #: Examples that the mean and deviation of the channels are taken from, spread over the set.
 _SAMPLE = 2000
@@ -36,13 +37,21 @@ class ClassifierTask(Task):
     config : ClassifierConfig
     held_out : Examples, optional
         Looked at while training; nothing is learnt from them.
+    learnt : Learnt, optional
+        What is said to be learnt.
     """
 
-    def __init__(self, model: GalaxyClassifier, config: ClassifierConfig, held_out: Examples | None = None) -> None:
+    def __init__(
+        self,
+        model: GalaxyClassifier,
+        config: ClassifierConfig,
+        held_out: Examples | None = None,
+        learnt: Learnt | None = None,
+    ) -> None:
         super().__init__(model)
         self.classifier = [model]  # hidden: it is self.model, with its own type
         self.config = config
-        self.held_out = held_out
+        self.held_out, self.learnt = held_out, learnt
 
     def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         out = self.model(batch["image"])
@@ -71,6 +80,8 @@ class ClassifierTask(Task):
     def save(self, folder: Path) -> None:
         """Write the model folder."""
         self.classifier[0].save(folder)
+        if self.learnt is not None:
+            self.learnt.write(folder)
 
 
 def train_classifier(
@@ -120,7 +131,8 @@ def train_classifier(
         out, config, resume=config.loop.resume, may_differ=("out", *(f"loop.{name}" for name in MAY_DIFFER))
     )
     accelerator.wait_for_everyone()
-    result = fit(ClassifierTask(model, config, held_out), feed, config.loop, run, accelerator)
+    learnt = learnt_from(examples.ids)
+    result = fit(ClassifierTask(model, config, held_out, learnt), feed, config.loop, run, accelerator)
     if accelerator.is_main_process:
         write_report(run, result, examples, held_out)
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from priorscope.diffusion.solvers import SOLVERS
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import CONDITION_SIZE
+from priorscope_astro.data.learnt import Learnt
 from priorscope_astro.diffusion.network import SCHEDULER, AnswersNetwork, new_unet, schedule
 from priorscope_astro.diffusion.scaling import Scaling
-from priorscope_astro.diffusion.spec import ModelSpec
+from priorscope_astro.diffusion.spec import FILE, ModelSpec
+from priorscope_astro.model_files import all_files, part_files
 
 STEPS, GUIDANCE, SOLVER = 20, 1.5, "dpmpp-2m"
 _WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -45,14 +47,23 @@ class GalaxyModel:
     spec : ModelSpec
     psf : float32 array (bands, h, w), optional
         Point spread function of the images it was trained on.
-    file : Path, optional
-        Where the weights came from.
+    files : mapping, optional
+        Name -> file of all that acts on what it draws, where it was loaded.
+    learnt : Learnt, optional
+        The galaxies that it was trained on, where they are known.
     """
 
     def __init__(
-        self, unet: Any, spec: ModelSpec, *, psf: NDArray[np.float32] | None = None, file: Path | None = None
+        self,
+        unet: Any,
+        spec: ModelSpec,
+        *,
+        psf: NDArray[np.float32] | None = None,
+        files: Mapping[str, Path] | None = None,
+        learnt: Learnt | None = None,
     ) -> None:
-        self.unet, self.spec, self.psf, self.file = unet, spec.check(), psf, file
+        self.unet, self.spec, self.psf, self.learnt = unet, spec.check(), psf, learnt
+        self.files = dict(files or {})
         self.scaling = Scaling(spec)
         self.space = PatchSpace(spec.patch, len(spec.bands))
         if unet.config.in_channels != self.space.channels:
@@ -134,7 +145,7 @@ class GalaxyModel:
         return self.scaling.images(self.space.decode(x).float().cpu().numpy())
 
     def save(self, folder: Path, *, half: bool = True) -> None:
-        """Write a model folder: ``unet/``, ``scheduler/``, ``priorscope.json``, and ``psf.safetensors`` where known.
+        """Write a model folder: ``unet/``, ``scheduler/``, ``priorscope.json``; PSF and what was learnt, where known.
 
         Parameters
         ----------
@@ -152,6 +163,8 @@ class GalaxyModel:
         (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
         if self.psf is not None:
             save_file({"psf": torch.from_numpy(np.ascontiguousarray(self.psf, np.float32))}, folder / _PSF)
+        if self.learnt is not None:
+            self.learnt.write(folder)
         self.spec.write(folder)
 
 
@@ -192,6 +205,10 @@ def load_galaxy_model(folder: str | Path, *, device: str = "auto", precision: Pr
         dtype=resolve_dtype(precision, where),
         expect={"class_embed_type": "projection", "projection_class_embeddings_input_dim": CONDITION_SIZE},
     )
-    psf = load_file(folder / _PSF)["psf"].numpy() if (folder / _PSF).is_file() else None
+    files = {FILE: folder / FILE, **part_files(folder, "unet"), **all_files(folder, "scheduler")}
+    psf = None
+    if (folder / _PSF).is_file():
+        files[_PSF] = folder / _PSF
+        psf = load_file(folder / _PSF)["psf"].numpy()
     unet.to(where, memory_format=inference_layout(where))
-    return GalaxyModel(unet, spec, psf=psf, file=folder / _WEIGHTS)
+    return GalaxyModel(unet, spec, psf=psf, files=files, learnt=Learnt.read(folder))

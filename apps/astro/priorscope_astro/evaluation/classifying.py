@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from priorscope_astro.classifier.network import GalaxyClassifier
 from priorscope_astro.classifier.predict import answer_probability, predict
 from priorscope_astro.conditions.classes import read_classes
 from priorscope_astro.conditions.tree import QUESTIONS, SLICES
+from priorscope_astro.data.learnt import learnt_by
 from priorscope_astro.evaluation.sample import Sample, resized
 from priorscope_astro.metrics import (
     completeness_at_purity,
@@ -25,6 +26,7 @@ from priorscope_astro.metrics import (
     purity_at,
     share_interval,
 )
+from priorscope_astro.plan import is_generated
 
 
 def load_classifier(folder: str | Path, device: str = "cpu") -> GalaxyClassifier:
@@ -44,6 +46,65 @@ def load_classifier(folder: str | Path, device: str = "cpu") -> GalaxyClassifier
             "is a classifier of flux", path=folder, remedy="Here pictures are classified: uint8 in three colours."
         )
     return model.to(resolve_device(device))
+
+
+def refuse_side(model: GalaxyClassifier, side: int, *, path: Path) -> None:
+    """Raise where a classifier learnt stamps of another side than it is to see: galaxies would look larger or smaller.
+
+    Parameters
+    ----------
+    model : GalaxyClassifier
+    side : int
+        Of stamps of flux, pixels; 0 of pictures, which are resized.
+    path : Path
+        Of the classifier, for the message.
+
+    Raises
+    ------
+    InputError
+    """
+    if side and model.spec.size != side:
+        raise InputError(
+            f"has learnt stamps of {model.spec.size} pixels, and is to see some of {side}",
+            path=path,
+            remedy=f"Train it with --side {side}: flux is never resized.",
+        )
+
+
+def refuse_generated(folder: Path) -> None:
+    """Raise where a classifier that is to judge generated galaxies has learnt some.
+
+    Raises
+    ------
+    InputError
+        Names one.
+    """
+    record = learnt_by(folder)
+    drawn = sorted(filter(is_generated, () if record is None else record.ids))
+    if drawn:
+        raise InputError(
+            f"was trained on {len(drawn)} generated galaxies, such as {drawn[0]}",
+            path=folder,
+            remedy="Give one that has seen real galaxies alone.",
+        )
+
+
+def refuse_learnt(folder: Path, tested: Iterable[str]) -> None:
+    """Raise where a classifier has learnt galaxies that it is to be tested on.
+
+    Raises
+    ------
+    InputError
+        Names one.
+    """
+    record = learnt_by(folder)
+    known = [] if record is None else sorted(set(tested) & record.ids)
+    if known:
+        raise InputError(
+            f"has learnt {len(known)} of the galaxies that it would be tested on, such as {known[0]}",
+            path=folder,
+            remedy="Train it with the splits of this evaluation: train-classifier --splits.",
+        )
 
 
 def fitted(model: GalaxyClassifier, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:

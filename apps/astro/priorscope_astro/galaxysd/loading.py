@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from priorscope.backbones.latents import LatentSpace, load_latent_space
 from priorscope.backbones.loading import load_component, locate, model_folder, read_config
 from priorscope.backbones.stable_diffusion import load_unet
 from priorscope.errors import InputError
+from priorscope_astro.data.learnt import Learnt
 from priorscope_astro.galaxysd.names import Kind, from_hcp
 from priorscope_astro.galaxysd.text import load_tokenizer
+from priorscope_astro.model_files import all_files, part_files
 from priorscope_astro.published import MODELS
 
 #: What HCP-Diffusion's files go on top of, unless told otherwise.
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_NETWORKS = ("unet", "text_encoder", "vae")
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "model_index.json")
 
 
@@ -34,15 +38,18 @@ class GalaxySDParts:
     text_encoder : CLIPTextModel
     tokenizer : tokenizer of transformers
     latents : LatentSpace
-    files : tuple of Path
-        Where the weights of U-Net and text encoder came from.
+    files : mapping
+        Name -> file of all that acts on what it draws: weights and configurations of the three networks, tokenizer.
+    learnt : Learnt or None
+        The galaxies that a training of ours has taught it; None of published weights.
     """
 
     unet: Any
     text_encoder: Any
     tokenizer: Any
     latents: LatentSpace
-    files: tuple[Path, ...]
+    files: Mapping[str, Path]
+    learnt: Learnt | None = None
 
 
 def load_galaxysd(
@@ -107,13 +114,9 @@ def _diffusers(folder: Path, dtype: torch.dtype) -> GalaxySDParts:
     latents = load_latent_space(folder / "vae", dtype=dtype)
     text_encoder = load_component(CLIPTextModel, folder / "text_encoder", dtype=dtype)
     unet = load_unet(folder / "unet", dtype=dtype, expect=_expected(text_encoder))
-    files = tuple(
-        path
-        for part in ("unet", "text_encoder")
-        for path in sorted((folder / part).iterdir())
-        if path.suffix in (".safetensors", ".bin")
-    )
-    return GalaxySDParts(unet, text_encoder, tokenizer, latents, files)
+    files = {name: path for part in _NETWORKS for name, path in part_files(folder, part).items()}
+    files |= all_files(folder, "tokenizer")
+    return GalaxySDParts(unet, text_encoder, tokenizer, latents, files, Learnt.read(folder))
 
 
 def _hcp(unet_file: Path, text_file: Path, base: Path, kind: Kind, dtype: torch.dtype) -> GalaxySDParts:
@@ -136,7 +139,10 @@ def _hcp(unet_file: Path, text_file: Path, base: Path, kind: Kind, dtype: torch.
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
     _fill(unet, unet_file, kind, dtype)
-    return GalaxySDParts(unet, text_encoder, tokenizer, latents, (unet_file, text_file))
+    files = {unet_file.name: unet_file, text_file.name: text_file}
+    files |= {f"base/{part}/config.json": base / part / "config.json" for part in ("unet", "text_encoder")}
+    files |= part_files(base, "vae", "base/") | all_files(base, "tokenizer", "base/")
+    return GalaxySDParts(unet, text_encoder, tokenizer, latents, files)
 
 
 def _expected(text_encoder: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from priorscope.training.order import Order
 from priorscope.training.task import Task
 from priorscope_astro.configs import TrainConfig
 from priorscope_astro.data.galaxies import GalaxySet
+from priorscope_astro.data.learnt import Learnt, learnt_from
 from priorscope_astro.diffusion.scaling import display_values
 from priorscope_astro.diffusion.symmetry import COUNT, turned
 from priorscope_astro.galaxysd.levels import BETA_END, BETA_START, TRAIN_STEPS
@@ -129,14 +130,23 @@ class GalaxySDTask(Task):
         A batch of :class:`CaptionedFeed` that no step sees.
     save_half : bool
         Save weights as float16.
+    learnt : Learnt, optional
+        The galaxies of the training, and of what it begins with.
     """
 
-    def __init__(self, parts: GalaxySDParts, held_out: dict[str, Any] | None = None, *, save_half: bool = True) -> None:
+    def __init__(
+        self,
+        parts: GalaxySDParts,
+        held_out: dict[str, Any] | None = None,
+        *,
+        save_half: bool = True,
+        learnt: Learnt | None = None,
+    ) -> None:
         super().__init__(TrainedNetworks(parts.unet, parts.text_encoder))
         self.model.requires_grad_(True)
         # hidden from parameters(): neither is trained nor saved in checkpoints
         self._fixed = (parts.latents, parts.tokenizer)
-        self._held_out, self._save_half = held_out, save_half
+        self._held_out, self._save_half, self._learnt = held_out, save_half, learnt
         schedule = VPSchedule.from_scheduler_config(SCHEDULER)
         self._denoiser = Denoiser(UNetNetwork(parts.unet), schedule, "epsilon")
 
@@ -181,6 +191,8 @@ class GalaxySDTask(Task):
         tokenizer.save_pretrained(folder / "tokenizer")
         (folder / "scheduler").mkdir()
         (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
+        if self._learnt is not None:
+            self._learnt.write(folder)
 
 
 def captioned(galaxies: GalaxySet, seed: int = 0) -> GalaxySet:
@@ -247,4 +259,5 @@ def prepare(
         count = min(config.loop.batch_size, len(looked_at))
         held_out = feed_of(looked_at, count, 0, 0.0, False).batch(0, range(count))
     feed = feed_of(learnt, config.loop.batch_size, config.loop.seed, config.condition_dropout, config.turn)
-    return GalaxySDTask(parts, held_out, save_half=not config.save_float32), feed
+    known = learnt_from(learnt.ids, parts.learnt, new=False)
+    return GalaxySDTask(parts, held_out, save_half=not config.save_float32, learnt=known), feed
