@@ -268,6 +268,7 @@ def test_mistakes(tmp_path, capsys):
     for words in (
         ["--crop", "20"],
         ["--crop", "96", "--height", "64"],
+        ["--width", "5000"],
         ["--scenes", "0"],
         ["--steps", "0"],
         ["--lora", "4"],

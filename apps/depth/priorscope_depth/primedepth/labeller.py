@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from priorscope.backbones.ldm_names import residual_name, vae_name
+from priorscope.errors import InputError
 from priorscope.features.attention import GRID
 from priorscope.features.forward import Features
 from priorscope_depth.primedepth.architecture import Architecture, Step, decoder_steps
@@ -25,11 +26,21 @@ class Labeller(nn.Module):
     Parameters
     ----------
     architecture : Architecture
+
+    Raises
+    ------
+    InputError
+        A ratio that leaves a step without channels.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.steps = decoder_steps(architecture)
+        if min(step.width for step in self.steps) < 1:
+            raise InputError(
+                f"a decoder {architecture.ratio:g} times as wide as the frozen network has no channels left",
+                remedy="Use a ratio of about 0.5.",
+            )
         maps = GRID * GRID + architecture.tokens  # of an attention head
         config = architecture.unet
         self.convs_features = nn.ModuleDict()

@@ -21,9 +21,12 @@ from priorscope_depth.primedepth.backbone import load_backbone
 from priorscope_depth.primedepth.configs import TrainPrimeDepthConfig
 from priorscope_depth.primedepth.labeller import Labeller
 from priorscope_depth.primedepth.predictor import PrimeDepthPredictor
+from priorscope_depth.primedepth.source import is_primedepth
 from priorscope_depth.primedepth.training import PreimageCache, PrimeDepthTask, ViewFeed
 from priorscope_depth.scenes import HELD_OUT_SEED, render_scene
+from priorscope_depth.scenes.generate import check_request
 from priorscope_depth.training.look import HeldOut
+from priorscope_depth.transformers_models import is_transformers_model
 
 _FIRST_HELD_OUT = HELD_OUT_SEED + 20_000
 
@@ -119,6 +122,22 @@ def _check(config: TrainPrimeDepthConfig) -> None:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
     if config.pretrain >= config.loop.steps:
         raise InputError(f"--pretrain {config.pretrain} of --steps {config.loop.steps}", remedy="Leave some for depth.")
+    for name in ("height", "width"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name} {getattr(config, name)}", remedy="Use pixels, 32 or more.")
+    if config.pairs is None:
+        check_request(0, config.height, config.width, None, 1)
+    if not config.depth_scale > 0:
+        raise InputError(f"--depth-scale {config.depth_scale:g}", remedy="Give metres a unit, for example 0.001.")
+    if is_primedepth(config.backbone):
+        raise InputError(
+            f"{config.backbone} is a PrimeDepth model, which has a decoder already",
+            remedy="Give --backbone what one can be trained on: Stable Diffusion 2, tiny-depth, Lotus-D.",
+        )
+    if is_transformers_model(config.backbone):
+        raise InputError(
+            f"{config.backbone} is no diffusion model", remedy="Use Stable Diffusion 2, tiny-depth or Lotus-D."
+        )
     if not 0 < config.ratio <= 2:
         raise InputError(f"--ratio {config.ratio}", remedy="Use about 0.5.")
 

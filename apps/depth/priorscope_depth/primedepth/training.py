@@ -135,7 +135,9 @@ class PreimageCache:
                     self.kept[view] = mine
                     self.used += size
         parts = [fresh.get(view) or self.kept[view] for view in views]
-        return {name: torch.stack([part[name] for part in parts]).to(images.device).float() for name in parts[0]}
+        with torch.autocast("cpu", enabled=False):  # which knows no float16
+            together = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+        return {name: value.to(images.device).float() for name, value in together.items()}
 
 
 class PrimeDepthTask(Task):

@@ -11,6 +11,7 @@ from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope.training.order import Order
 from priorscope.training.settings import LoopConfig
+from priorscope_depth.scenes.generate import check_request
 
 
 class Pair(Protocol):
@@ -27,10 +28,18 @@ PairT = TypeVar("PairT", bound=Pair)
 
 
 def check_crop(crop: int, height: int, width: int, *, drawn: bool) -> None:
-    """Refuse a --crop that is no multiple of 16, or larger than the scenes that are to be drawn (InputError)."""
+    """Refuse a --crop that is no multiple of 16 or larger than the scenes to be drawn, and sizes that none is drawn in.
+
+    Raises
+    ------
+    InputError
+    """
     if crop < 16 or crop % 16:
         raise InputError(f"--crop {crop}", remedy="Use a multiple of 16.")
-    if drawn and min(height, width) < crop:
+    if not drawn:
+        return
+    check_request(0, height, width, None, 1)
+    if min(height, width) < crop:
         raise InputError(
             f"--crop {crop} of scenes of --height {height} --width {width}",
             remedy="Draw larger scenes, or train on smaller squares.",
