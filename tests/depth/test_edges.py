@@ -130,6 +130,9 @@ def test_commands(tmp_path, capsys):
     photos.mkdir()
     write_png(photos / "a.png", picture())
     (photos / "b.png").write_bytes(b"no picture")
+    whole = ["depth", "edges", str(photos), "--model", str(out), "--out", str(tmp_path / "maps"), "--device", "cpu"]
+    assert main(whole) == 2
+    assert f"--model {out / 'diffusion/model'}" in capsys.readouterr().err
     half = ["depth", "edges", str(photos), "--model", str(out / "autoencoder/model"), "--out", str(tmp_path / "maps")]
     assert main([*half, "--device", "cpu"]) == 2
     assert "OUT/diffusion/model" in capsys.readouterr().err
@@ -172,6 +175,7 @@ def test_mistakes(predictor, tmp_path, capsys):
     for words in (
         ["--crop", "20"],
         ["--crop", "96", "--height", "64"],
+        ["--width", "5000"],
         ["--scenes", "0"],
         ["--autoencoder-steps", "0"],
         ["--lr", "0"],

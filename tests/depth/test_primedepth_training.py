@@ -98,9 +98,17 @@ def test_compile_is_of_the_depth_head(trained, monkeypatch, tmp_path, capsys):
     assert "cannot be compiled here" in capsys.readouterr().err
 
 
+def test_a_run_folder_names_its_model(trained, tmp_path, capsys):
+    run = trained.model.parent
+    assert main_predict(run, tmp_path, "--device", "cpu") == 2
+    assert f"--model {run / 'model'}" in capsys.readouterr().err
+
+
 def test_options_that_cannot_act_are_refused(trained, on_stable_diffusion, tmp_path, capsys):
     for model, option, word in (
         (trained.model, "--tiled-vae", "patches of pixels"),
+        (trained.model, "--official-geometry", "sees pictures as it was trained"),
+        ("tiny-depth", "--official-geometry", "sees pictures as it was trained"),
         (on_stable_diffusion, "--compile", "strips of rows"),
     ):
         assert main_predict(model, tmp_path, option, "--device", "cpu") == 2
@@ -156,6 +164,10 @@ def test_preimages_are_computed_once_and_equal():
         assert torch.equal(value[0], value[2])
     for name, value in first.items():
         assert torch.equal(again[name], value[[2, 0]])
+    with torch.autocast("cpu", torch.bfloat16):  # as in a training with --precision bfloat16
+        mixed = cache(images, [4, 7, 11])
+    for name, value in first.items():
+        assert torch.equal(mixed[name][:2], value[:2])
     none = PreimageCache(model, seed=0, limit=0)
     for name, value in none(images[:1], [4]).items():
         torch.testing.assert_close(value, first[name][:1], atol=2e-3, rtol=2e-3)
@@ -197,9 +209,16 @@ def test_pretraining_may_end_between_two_rows_of_the_log(tmp_path):
     [
         ({"pretrain": 4}, "--pretrain 4"),
         ({"height": 40}, "multiples of 32"),
+        ({"height": 0}, "--height 0"),
+        ({"width": -32}, "--width -32"),
+        ({"height": 8192}, "16 to 4096"),
+        ({"depth_scale": 0.0}, "--depth-scale 0"),
+        ({"backbone": "primedepth"}, "has a decoder already"),
+        ({"backbone": "depthpro"}, "no diffusion model"),
         ({"labelled": 9}, "--labelled 9 of 3"),
         ({"views": 0}, "--views 0"),
         ({"ratio": 0.0}, "--ratio"),
+        ({"ratio": 0.001}, "0.001 times as wide"),
         ({"loop": loop(lora=4)}, "--lora"),
         ({"loop": loop(gradient_checkpointing=True)}, "--gradient-checkpointing"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from priorscope.backbones.latents import LatentSpace, Posterior
+from priorscope.backbones.latents import LatentSpace, PatchSpace, Posterior
 from priorscope.backbones.loading import read_config
 from priorscope.backbones.stable_diffusion import UNetNetwork, sincos_embedding
 from priorscope.diffusion.condition import Condition
@@ -73,6 +73,14 @@ def build_predictor(
     denoiser = Denoiser(UNetNetwork(unet, family.inputs), schedule, family.prediction_type, time_label=family.label)
     shared = Condition(condition, shared=condition).to(device, dtype)
     return LatentPredictor(denoiser, latents, shared, times, posterior=posterior)
+
+
+def refuse_patches(model: str, latents: LatentSpace) -> None:
+    """For --official-geometry: a model on patches of pixels is ours, and has to see whole ones (InputError)."""
+    if isinstance(latents, PatchSpace):
+        raise InputError(
+            f"--official-geometry for {model}, which sees pictures as it was trained", remedy="Leave it out."
+        )
 
 
 PARTS: list[str] = [

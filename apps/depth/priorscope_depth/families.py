@@ -265,6 +265,8 @@ def recognise(
     if known["task"] == "normals":
         known["space"] = "depth"
     missing = [f"--{key}" for key, value in known.items() if value is None]
+    if missing and (folder / "config.yaml").is_file() and (folder / "model").is_dir():
+        raise InputError("is the run folder of a training", path=folder, remedy=f"Give --model {folder / 'model'}.")
     if missing:
         raise InputError(
             f"cannot tell {' and '.join(part[2:] for part in missing)} of this model",

@@ -16,6 +16,7 @@ from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_vide
 from priorscope.device import resolve_device
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, conclude, run_items
+from priorscope_depth.assemble import refuse_patches
 from priorscope_depth.averaging import AveragedPredictor
 from priorscope_depth.base import ImagePredictor, Result
 from priorscope_depth.configs import ModelConfig, PredictConfig
@@ -48,7 +49,7 @@ def load_predictor(settings: ModelConfig) -> ImagePredictor:
     geometry = None
     if settings.official_geometry:
         geometry = Geometry.lotus(768 if settings.resolution is None else settings.resolution)
-    return DepthPredictor.from_pretrained(
+    predictor = DepthPredictor.from_pretrained(
         settings.model,
         family=settings.family,
         task=settings.task,
@@ -63,6 +64,9 @@ def load_predictor(settings: ModelConfig) -> ImagePredictor:
         compile=settings.compile,
         revision=settings.revision,
     )
+    if settings.official_geometry:
+        refuse_patches(settings.model, predictor.latent.latents)
+    return predictor
 
 
 def load_other(settings: ModelConfig, model: str, *, posterior: Literal["mode", "sample"] = "mode") -> ImagePredictor:

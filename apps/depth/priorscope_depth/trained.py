@@ -25,7 +25,7 @@ def read_trained(folder: Path, kind: str, *, what: str, command: str, unread: st
     Raises
     ------
     InputError
-        No such folder, or one of another kind.
+        No such folder, one of another kind, or the run folder around it.
     """
     if not folder.is_dir():
         raise InputError(
@@ -33,6 +33,9 @@ def read_trained(folder: Path, kind: str, *, what: str, command: str, unread: st
             path=folder,
             remedy=" ".join(filter(None, (f"Train one: priorscope depth {command}.", unread))),
         )
+    for part in ("diffusion/model", "model"):
+        if not (folder / "priorscope.json").is_file() and (folder / part / "priorscope.json").is_file():
+            raise InputError("is the run folder of a training", path=folder, remedy=f"Give --model {folder / part}.")
     about = read_config(folder, "priorscope.json")
     if about.get("kind") != kind:
         raise InputError(f"is not {what}", path=folder, remedy=f"Give the model folder of {command}.")

@@ -21,6 +21,7 @@ def load_primedepth(settings: ModelConfig) -> PrimeDepthPredictor:
     InputError
         Options of other families; what :meth:`PrimeDepthPredictor.load` refuses.
     """
+    from priorscope_depth.assemble import refuse_patches
     from priorscope_depth.primedepth.predictor import PrimeDepthPredictor, official_geometry
 
     for name, value in (("family", settings.family), ("steps", settings.steps)):
@@ -43,6 +44,8 @@ def load_primedepth(settings: ModelConfig) -> PrimeDepthPredictor:
         compile=settings.compile,
         revision=settings.revision,
     )
+    if settings.official_geometry:
+        refuse_patches(settings.model, predictor.model.latents)
     for remark in (*predictor.remarks, f"caption: {predictor.captions.describe()}"):
         print(f"{predictor.name}: {remark}", file=sys.stderr)
     return predictor
