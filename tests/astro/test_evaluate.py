@@ -462,6 +462,7 @@ def test_flux_with_classifiers_trained_on_the_spot(drawn, simulated_survey, tmp_
         (["--prevalence", "quasar=0.1"], "names the class 'quasar'"),
         (["--features", "os:nothing"], "has no attribute 'nothing'"),
         (["--accepted-only"], "no catalogue"),
+        (["--class-column", "gz2_class"], "stamps have their own"),
     ],
 )
 def test_bad_options(simulated_survey, tmp_path, capsys, monkeypatch, options, words):

@@ -125,6 +125,7 @@ def test_plan_keeps_what_was_learnt_out_of_the_test_split(trained, simulated_sur
     assert "galaxies that are held out here, such as" in capsys.readouterr().err
     assert plan(simulated_survey, second, "--overwrite", "--model", "tiny-galaxies") == 0
     assert "tiny-galaxies does not say which galaxies it has learnt" in capsys.readouterr().out
+    assert learnt_by("galaxysd") is None
     assert plan(simulated_survey, second, "--overwrite", "--model", str(tmp_path / "nowhere")) == 2
     assert "no such model folder" in capsys.readouterr().err
 

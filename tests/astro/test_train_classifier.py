@@ -109,6 +109,7 @@ def test_errors_of_questions_by_hand():
         (["--side", "96"], "The model takes 96 or more"),
         (["--loss", "focal"], "votes have no classes"),
         (["--class-column", "gz2_class"], "--class-column with --head votes"),
+        (["--head", "classes", "--class-column", "gz2_class"], "stamps have their own"),
         (["--agreement", "nan"], "--agreement nan"),
         (["--lr", "0"], "--lr 0.0"),
         (["--splits", "nowhere.ecsv"], "no such file"),
@@ -128,6 +129,7 @@ def test_data_without_votes_or_pictures(simulated_survey, tmp_path, capsys):
         (simulated_survey / "gz2_hart16.csv", ["--mode", "display"], "has no images"),
         (simulated_survey / "stamps.npz", ["--mode", "display"], "Use --mode flux"),
         (tmp_path / "nowhere", [], "no such file"),
+        (simulated_survey / "images", [], "holds no flux. Pictures are learnt with --mode display"),
     ):
         assert train(data, tmp_path / "run", "--side", "16", *options) == 2
         assert words in capsys.readouterr().err

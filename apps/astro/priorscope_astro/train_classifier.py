@@ -12,7 +12,7 @@ from priorscope.training.loop import FitResult
 from priorscope_astro.classifier.command_config import TrainClassifierConfig
 from priorscope_astro.classifier.examples import Examples
 from priorscope_astro.classifier.train import train_classifier
-from priorscope_astro.data.anything import read_flux, read_galaxies
+from priorscope_astro.data.anything import holds_flux, read_flux, read_galaxies
 from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.evaluation.look import Look, look_of, pictures_of
 from priorscope_astro.evaluation.sample import Real, Survey, survey_of
@@ -56,6 +56,8 @@ def train(config: TrainClassifierConfig) -> FitResult:
 
 def _read(config: TrainClassifierConfig) -> tuple[GalaxySet, Survey]:
     if config.mode == "flux":
+        if config.data.is_dir() and not holds_flux(config.data):
+            raise InputError("holds no flux", path=config.data, remedy="Pictures are learnt with --mode display.")
         stamps = read_flux(config.data)
         return stamps.galaxies(), survey_of(stamps)
     galaxies = read_galaxies(config.data, mode="display", label_column=config.class_column, ids=config.id_column)

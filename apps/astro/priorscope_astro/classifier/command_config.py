@@ -58,3 +58,8 @@ class TrainClassifierConfig(ClassifierConfig):
             raise InputError(f"--agreement {self.agreement}", remedy="Use a share from 0 to 1.")
         if self.head == "votes" and self.class_column:
             raise InputError("--class-column with --head votes", remedy="Use --head classes, or leave it out.")
+        if self.mode == "flux" and (self.class_column or self.id_column):
+            raise InputError(
+                "--class-column and --id-column are of tables, and stamps have their own",
+                remedy="Use --mode display, or leave them out.",
+            )

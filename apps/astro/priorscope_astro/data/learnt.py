@@ -16,6 +16,7 @@ from priorscope.data.json_file import read_json
 from priorscope.errors import InputError
 from priorscope_astro.data.splits import Splits
 from priorscope_astro.demo_config import BUNDLED, BUNDLED_FOLDER
+from priorscope_astro.published import MODELS
 
 #: The file of a model folder, and of a run of `generate`.
 FILE = "learnt.json"
@@ -78,6 +79,8 @@ def learnt_by(model: str | PathLike[str]) -> Learnt | None:
     InputError
         No such folder, or a record that is damaged.
     """
+    if str(model) in {row.name for row in MODELS} - {BUNDLED}:
+        return None  # published
     folder = BUNDLED_FOLDER if str(model) == BUNDLED else Path(model).expanduser()
     if not folder.is_dir():
         raise InputError("no such model folder", path=folder, remedy="Check the path.")

@@ -281,6 +281,12 @@ def _labelled(path: Path, mode: Mode, config: EvaluateConfig) -> tuple[GalaxySet
 
     survey = Survey()
     if mode == "flux":
+        if config.class_column or config.id_column:
+            raise InputError(
+                "--class-column and --id-column are of tables, and stamps have their own",
+                path=path,
+                remedy="Leave them out.",
+            )
         stamps = read_flux(path)
         galaxies, survey = stamps.galaxies(), survey_of(stamps)
     else:
