@@ -6,12 +6,16 @@ an axis for all pixels of an image. The aperture's overlap with pixels is exact 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from priorscope_astro.morphology import overlap
 from priorscope_astro.morphology.filters import windows
 from priorscope_astro.morphology.lockstep import Rows, nelder_mead
+from priorscope_astro.morphology.nearby import Nearby
 from priorscope_astro.morphology.profile import Shape
 
 Array = NDArray[np.float64]
@@ -23,6 +27,9 @@ NOTHING = 100.0
 _MARGIN = 6
 #: Steps of the simplices after which their size is below a pixel, mostly.
 _CLOSE_AFTER = 7
+#: Boxes (:class:`.nearby.Nearby`) are used once simplices are of NEAR pixels, drawn again when they have shrunk by
+#: SHRINK, and at least of SMALLEST pixels.
+_NEAR, _SHRINK, _SMALLEST = 0.05, 40, 1e-3
 
 
 class Rotation:
@@ -85,7 +92,7 @@ class Rotation:
         twice = 2 * centre
         whole = np.floor(twice).astype(np.intp)
         part = (twice - whole)[:, :, None, None]
-        turned = self._turned(whole, rows)
+        turned = self.about(whole, rows)
         memory = self.memory if rows is None else dict.fromkeys(self.memory)
         lines = np.subtract(turned[:, :-1], turned[:, 1:], out=memory["lines"])
         lines *= part[:, 1]
@@ -108,7 +115,7 @@ class Rotation:
             return difference, size, area
         return difference, size, area, np.einsum("bij,bij,bij->b", weights, found, found), power
 
-    def _turned(self, whole: NDArray[np.intp], rows: Rows | None) -> Array:
+    def about(self, whole: NDArray[np.intp], rows: Rows | None) -> Array:
         """Images turned about a pixel's corner or middle, and one line and column more; kept until that changes."""
         tall, wide = self.size
         y, x = self.pad + tall - 2 - whole[:, 1], self.pad + wide - 2 - whole[:, 0]
@@ -176,16 +183,36 @@ class Rotation:
 
 
 class _Search:
-    """Asymmetry as a function of the centre, in windows that close in on it."""
+    """Asymmetry as a function of the centre, in windows and then in boxes that close in on it."""
 
     def __init__(self, images: Array, masks: Mask, start: Array, radius: Array, sky: Array, margin: int) -> None:
         self.images, self.masks, self.radius, self.sky = images, masks, radius, sky
         self.wide = Rotation(images, masks, start, float(radius.max()), margin)
         self.close: Rotation | None = None
+        self.near: Nearby | None = None
         self.place = self.within = np.arange(len(images))
-        self.steps = 0
+        self.steps, self.half = 0, np.inf
 
     def __call__(self, x: Array, rows: Rows) -> Array:
+        if self.near is None or self.close is None:
+            return self._whole(x, rows)
+        place = self.place[rows]
+        local = x - self.close.origin[place]
+        near = self.near.holds(local, place)
+        if near.all():
+            return self._near(local, rows, place)
+        value = np.empty(len(rows))
+        if near.any():
+            value[near] = self._near(local[near], rows[near], place[near])
+        value[~near] = self._whole(x[~near], rows[~near])
+        return value
+
+    def _near(self, local: Array, rows: Rows, place: Rows) -> Array:
+        assert self.near is not None
+        difference, size, area = self.near.sums(local, place)
+        return _ratio(difference - area * self.sky[rows], size)
+
+    def _whole(self, x: Array, rows: Rows) -> Array:
         if self.close is None:
             return self.wide.cas(x, rows, self.radius, self.sky)
         self.close.strayed[:] = False
@@ -195,59 +222,123 @@ class _Search:
             value[far] = self.wide.cas(x[far], rows[far], self.radius, self.sky)
         return value
 
-    def watch(self, best: Array, rows: Rows) -> None:
-        """Close in once the simplices are small, and again whenever many of them have converged."""
+    def watch(self, simplex: Array, rows: Rows) -> None:
+        """Close in once the simplices are small, and again when they are smaller, or many of them have converged."""
         self.steps += 1
-        if self.steps == _CLOSE_AFTER or (self.steps > _CLOSE_AFTER and 4 * len(rows) < 3 * len(self.within)):
-            self.close = Rotation(self.images[rows], self.masks[rows], best, float(self.radius[rows].max()), 1)
+        side = np.abs(simplex[:, 1:] - simplex[:, :1]).max((1, 2))
+        usual = float(np.partition(side, len(side) // 2)[len(side) // 2])
+        smaller = usual < _NEAR and _SHRINK * usual < self.half and self.half > _SMALLEST
+        if self.steps == _CLOSE_AFTER or smaller or (self.close and 2 * len(rows) < len(self.within)):
+            radius = self.radius[rows]
+            self.close = Rotation(self.images[rows], self.masks[rows], simplex[:, 0], float(radius.max()), 1)
             self.within = rows
             self.place = np.zeros(len(self.images), dtype=np.intp)
             self.place[rows] = np.arange(len(rows))
+            if usual < _NEAR:
+                self.half = max(2 * usual, _SMALLEST)
+                half = np.clip(2 * side, _SMALLEST, 2 * _NEAR)
+                self.near = Nearby(self.close, simplex[:, 0] - self.close.origin, half, radius)
 
 
-def least(images: Array, masks: Mask, start: Array, radius: Array, sky: Array) -> tuple[Array, Array]:
-    """Centres of least asymmetry, searched from ``start``, and the asymmetry there."""
-    found = np.empty((len(images), 3))
-    left = np.arange(len(images))
-    for margin in (_MARGIN, max(images.shape[1:])):
-        search = _Search(images[left], masks[left], start[left], radius[left], sky[left], margin)
-        best = nelder_mead(search, start[left], xtol=1e-6, ftol=1e-4, watch=search.watch)
-        found[left] = np.column_stack([best.x, best.value])
-        left = left[search.wide.strayed]
-        if not len(left):
+class _Searches:
+    """Several searches as one function, of the first one's rows, then the second one's."""
+
+    def __init__(self, searches: list[_Search]) -> None:
+        self.searches = searches
+        self.ends = np.cumsum([len(search.images) for search in searches])
+
+    def _each(self, rows: Rows) -> Iterator[tuple[_Search, slice, Rows]]:
+        begin = first = 0
+        for search, end, last in zip(self.searches, np.searchsorted(rows, self.ends), self.ends, strict=True):
+            if end > begin:
+                yield search, slice(begin, end), rows[begin:end] - first
+            begin, first = end, last
+
+    def __call__(self, x: Array, rows: Rows) -> Array:
+        return np.concatenate([search(x[some], own) for search, some, own in self._each(rows)])
+
+    def watch(self, simplex: Array, rows: Rows) -> None:
+        for search, some, own in self._each(rows):
+            search.watch(simplex[some], own)
+
+
+@dataclass
+class Wanted:
+    """Images of one size whose centre of least asymmetry is wanted.
+
+    Parameters
+    ----------
+    images : array (B, H, W)
+        0 where masked.
+    masks : bool array (B, H, W)
+    centroid : array (B, 2)
+    brightest : int array (B, 2)
+        x, y of the brightest pixel.
+    radius : array (B,)
+        Petrosian radius about the centroid.
+    sky : array (B,)
+        Mean |turned - image| a pixel of the sky, 0 where it is unknown.
+    """
+
+    images: Array
+    masks: Mask
+    centroid: Array
+    brightest: NDArray[np.intp]
+    radius: Array
+    sky: Array
+
+
+def least(parts: list[tuple[Array, Mask, Array, Array, Array]]) -> list[Array]:
+    """Centres of least asymmetry of parts' images, masks, start, radius and sky, searched together: (B, 2) each."""
+    found = [np.array(start) for _, _, start, _, _ in parts]
+    left = [np.arange(len(start)) for start in found]
+    for margin in (_MARGIN, max((images.shape[1 + axis] for images, *_ in parts for axis in (0, 1)), default=0)):
+        some = [number for number, rows in enumerate(left) if len(rows)]
+        if not some:
             break
-    return found[:, :2], found[:, 2]
+        searches = []
+        for number in some:
+            images, masks, start, radius, sky = parts[number]
+            rows = left[number]
+            searches.append(_Search(images[rows], masks[rows], start[rows], radius[rows], sky[rows], margin))
+        together = _Searches(searches)
+        begin = np.concatenate([parts[number][2][left[number]] for number in some])
+        best = nelder_mead(together, begin, xtol=1e-6, ftol=1e-4, watch=together.watch).x
+        for number, search, centres in zip(some, searches, np.split(best, together.ends[:-1]), strict=True):
+            found[number][left[number]] = centres
+            left[number] = left[number][search.wide.strayed]
+    return found
 
 
-def centre(
-    images: Array, masks: Mask, centroid: Array, brightest: NDArray[np.intp], radius: Array, sky: Array
-) -> tuple[Array, NDArray[np.int64]]:
+def centre(wanted: list[Wanted]) -> list[tuple[Array, NDArray[np.int64]]]:
     """Centre of least asymmetry within DRIFT Petrosian radii of the centroid.
 
     Where the search ends further away it begins again from the brightest pixel; where it ends too far from that one,
     the centroid is taken.
 
-    Parameters
-    ----------
-    radius : array (B,)
-        Petrosian radius about the centroid.
-
     Returns
     -------
-    centre : array (B, 2)
-    flag : array (B,)
-        1 where it began again, 2 where the centroid was taken.
+    list of (centre, flag)
+        Arrays (B, 2) and (B,); the flag is 1 where it began again, 2 where the centroid was taken.
     """
-    found, _ = least(images, masks, centroid, EXTENT * radius, sky)
-    flag = np.zeros(len(images), dtype=np.int64)
-    away = np.flatnonzero(np.linalg.norm(found - centroid, axis=1) > DRIFT * radius)
-    if len(away):
-        start = brightest[away].astype(float)
-        again, _ = least(images[away], masks[away], start, EXTENT * radius[away], sky[away])
-        lost = np.linalg.norm(again - start, axis=1) > DRIFT * radius[away]
-        found[away] = np.where(lost[:, None], centroid[away], again)
-        flag[away] = np.where(lost, 2, 1)
-    return found, flag
+    found = least([(one.images, one.masks, one.centroid, EXTENT * one.radius, one.sky) for one in wanted])
+    flags = [np.zeros(len(one), dtype=np.int64) for one in found]
+    away = [
+        np.flatnonzero(np.linalg.norm(at - one.centroid, axis=1) > DRIFT * one.radius)
+        for at, one in zip(found, wanted, strict=True)
+    ]
+    starts = [one.brightest[rows].astype(float) for one, rows in zip(wanted, away, strict=True)]
+    again = least(
+        [
+            (one.images[rows], one.masks[rows], start, EXTENT * one.radius[rows], one.sky[rows])
+            for one, rows, start in zip(wanted, away, starts, strict=True)
+        ]
+    )
+    for at, flag, one, rows, start, second in zip(found, flags, wanted, away, starts, again, strict=True):
+        lost = np.linalg.norm(second - start, axis=1) > DRIFT * one.radius[rows]
+        at[rows] = np.where(lost[:, None], one.centroid[rows], second)
+        flag[rows] = np.where(lost, 2, 1)
+    return list(zip(found, flags, strict=True))
 
 
 def asymmetries(

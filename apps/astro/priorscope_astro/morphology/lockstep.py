@@ -117,7 +117,8 @@ def nelder_mead(
     xtol, ftol : float
         Converged are simplices whose corners and values both are within these of the best one's.
     watch : callable, optional
-        ``watch(best, rows)`` is told before each step which functions are left, and their best points.
+        ``watch(simplex, rows)`` is told before each step which functions are left, and their simplices, the best
+        corners first.
     """
     count, size = start.shape
     simplex = np.repeat(start[:, None], size + 1, axis=1)
@@ -135,7 +136,7 @@ def nelder_mead(
         if not len(rows):
             break
         if watch is not None:
-            watch(simplex[rows, 0], rows)
+            watch(simplex[rows], rows)
         corners, heights = simplex[rows], values[rows]
         worst, middle = corners[:, -1], corners[:, :-1].sum(1) / size
         reflected = 2 * middle - worst

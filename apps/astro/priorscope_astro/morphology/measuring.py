@@ -7,7 +7,7 @@ with the choices of statmorph 0.7.2 (Rodriguez-Gomez et al. 2019) and its defaul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,14 +23,17 @@ from priorscope_astro.morphology.stamps import SKYBOX, Stamps, bad_pixels, centr
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-#: Pixels that are read at a time (the memory taken is some 50 bytes a pixel), and galaxies that go through the
+#: Pixels that are read at a time (the memory taken is some 170 bytes a pixel), and galaxies that go through the
 #: measurement together: these fit a processor's cache.
-_READ, _TOGETHER = 4_000_000, 16
+_READ, _TOGETHER = 1_000_000, 32
 #: Larger stamps are taken for mosaics.
 LARGEST = 1024
 #: Fluxes are taken within so many Petrosian radii.
 FLUX_EXTENT = 2.0
 _OVERLAP = 0.25
+#: Centres of least asymmetry and their flags, portion by portion; and what asks for them and then measures.
+Centres = Iterator[tuple[Array, NDArray[np.int64]]]
+Measured = Generator[list[turned.Wanted], Centres, dict[str, NDArray]]
 
 #: Every quantity that :func:`measure` gives without a fit.
 QUANTITIES = (
@@ -123,9 +126,15 @@ def measure(
             labels = segment(np.where(left_out, 0.0, light), None if noise is None else noise[read])
         else:
             labels = given["segmentation"][read]
-        for rows, stamps, spread in _stamps(light, labels, left_out, None if noise is None else noise[read]):
-            for name, values in _measured(stamps, spread, gain, sersic.psf_of(kernel, begin + rows), fit).items():
-                found[name][begin + rows] = values
+        groups = [
+            (begin + rows, _measured(stamps, spread, gain, sersic.psf_of(kernel, begin + rows), fit))
+            for rows, stamps, spread in _stamps(light, labels, left_out, None if noise is None else noise[read])
+        ]
+        # many small steps, for galaxies of all sizes together
+        centres = iter(turned.centre([wanted for _, group in groups for wanted in next(group)]))
+        for rows, group in groups:
+            for name, values in _sent(group, centres).items():
+                found[name][rows] = values
     return found
 
 
@@ -163,14 +172,16 @@ def _stamps(
             yield rows[bright], stamps.take(bright), None if spread is None else spread[bright]
 
 
-def _measured(stamps: Stamps, noise: Array | None, gain: float | None, psf: Array | None, fit: bool) -> dict:
+def _measured(stamps: Stamps, noise: Array | None, gain: float | None, psf: Array | None, fit: bool) -> Measured:
     """Measure in portions of similar size, since windows are as large as the largest source of a portion."""
     area = stamps.segments.sum((1, 2))
     order = np.argsort(area, kind="stable")
-    parts = []
+    portions = []
     for part in np.array_split(order, -(-len(order) // _TOGETHER)):
         own_noise = None if noise is None else noise[part]
-        parts.append(_portion(stamps.take(part), own_noise, gain, sersic.psf_of(psf, part), fit))
+        portions.append(_portion(stamps.take(part), own_noise, gain, sersic.psf_of(psf, part), fit))
+    centres = yield [wanted for portion in portions for wanted in next(portion)]
+    parts = [_sent(portion, centres) for portion in portions]
     back = np.argsort(order)
     found = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
     # a search with many small steps: the more together, the better
@@ -178,7 +189,16 @@ def _measured(stamps: Stamps, noise: Array | None, gain: float | None, psf: Arra
     return found
 
 
-def _portion(stamps: Stamps, noise: Array | None, gain: float | None, psf: Array | None, fit: bool) -> dict:
+def _sent(measured: Measured, centres: Centres) -> dict[str, NDArray]:
+    """What is measured with the centres found."""
+    try:
+        measured.send(centres)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError
+
+
+def _portion(stamps: Stamps, noise: Array | None, gain: float | None, psf: Array | None, fit: bool) -> Measured:
     images, masks, own = stamps.images, stamps.masks, stamps.own
     found: dict[str, NDArray] = {}
     flag = np.zeros(len(stamps), dtype=np.int64)
@@ -197,7 +217,8 @@ def _portion(stamps: Stamps, noise: Array | None, gain: float | None, psf: Array
 
     first = flagged(petrosian(images, masks, Shape(middle)))
     sky_turned = np.nan_to_num(sky.asymmetry)
-    at = flagged(turned.centre(images, masks, middle, peak[:, ::-1], first, sky_turned))
+    centres = yield [turned.Wanted(images, masks, middle, peak[:, ::-1], first, sky_turned)]
+    at = flagged(next(centres))
     flagged((flag, 2 * _masked_at(images, at)))
     tilt = moments(own, at)
     np.maximum(flag, tilt.flag, out=flag)

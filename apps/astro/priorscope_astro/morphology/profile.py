@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from priorscope_astro.morphology import overlap
 from priorscope_astro.morphology.filters import windows
 from priorscope_astro.morphology.lockstep import Function, Rows, brent
+from priorscope_astro.morphology.perimeter import Sums
 
 Array = NDArray[np.float64]
 #: Width of the annuli of a Petrosian radius, pixels, and the ratio of brightness that defines it.
@@ -23,8 +24,6 @@ _XTOL = 1e-6
 #: The guess's bins, pixels.
 _BIN = 0.1
 _GRID = 100
-#: Masked pixels an image up to which their area is taken off one by one.
-_FEW = 30
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,12 @@ class Shape:
         if self.elongation is None or self.theta is None:
             return overlap.circle(self.centre, a, size)
         return overlap.ellipse(self.centre, a, a / self.elongation, self.theta, size)
+
+    def sums(self, of: Sums, a: Array, rows: Rows) -> Array:
+        """Sums over the apertures with semi-major axes ``a``, of the images ``rows``: (K, n)."""
+        if self.elongation is None or self.theta is None:
+            return of.circle(self.centre, a, rows)
+        return of.ellipse(self.centre, a, a / self.elongation, self.theta, rows)
 
     def area(self, a: Array) -> Array:
         """Whole area, inside the image or not."""
@@ -98,51 +103,27 @@ class Light:
 
     def __init__(self, images: Array, masks: NDArray[np.bool_] | None, shape: Shape, largest: float) -> None:
         cut, origin = window(images, shape.centre, largest)
-        self.size = (cut.shape[1], cut.shape[2])
-        self.flux_differences = overlap.differences(cut)
-        self.area_differences: Array | None = None
-        self.masked: NDArray[np.intp] | None = None
+        self.whole = False
+        kinds = cut[None]
         if masks is not None:
-            inside = (shape.centre - largest > -0.5).all() and (shape.centre + largest < self._ends(images)).all()
-            if inside:
-                masked = np.argwhere(window(masks, shape.centre, largest)[0])
-                if len(masked) <= _FEW * len(images):
-                    self.masked = masked
-        if masks is not None and self.masked is None:
-            free = (~window(masks, shape.centre, largest)[0]).astype(float)
-            self.area_differences = overlap.differences(free)
+            free = ~window(masks, shape.centre, largest)[0]
+            ends = np.array([images.shape[2], images.shape[1]]) - 0.5
+            inside = (shape.centre - largest > -0.5).all() and (shape.centre + largest < ends).all()
+            self.whole = bool(inside and free.all())
+            if not self.whole:
+                kinds = np.stack([cut, free])
         self.shape = shape.moved(origin)
+        self.sums = Sums(kinds, ellipses=shape.elongation is not None)
 
     def __call__(self, a: Array, rows: Rows) -> tuple[Array, Array]:
         """Flux and unmasked area within ``a``."""
-        corners, every = self._corners(a, rows), len(rows) == len(self.flux_differences)
-        flux = overlap.weighted(corners, self.flux_differences if every else self.flux_differences[rows])
-        if self.area_differences is not None:
-            return flux, overlap.weighted(corners, self.area_differences if every else self.area_differences[rows])
-        area = self.shape.rows(rows).area(a)
-        assert self.masked is not None
-        if len(self.masked):
-            place = np.full(len(self.flux_differences), -1)
-            place[rows] = np.arange(len(rows))
-            of, y, x = place[self.masked[:, 0]], self.masked[:, 1], self.masked[:, 2]
-            of, y, x = of[of >= 0], y[of >= 0], x[of >= 0]
-            covered = corners[of, y + 1, x + 1] - corners[of, y + 1, x] - corners[of, y, x + 1] + corners[of, y, x]
-            area = area - np.bincount(of, covered, minlength=len(rows))
-        return flux, area
+        shape = self.shape.rows(rows)
+        found = shape.sums(self.sums, a, rows)
+        return found[0], shape.area(a) if self.whole else found[1]
 
     def flux(self, a: Array, rows: Rows) -> Array:
         """Flux within ``a``."""
-        differences = self.flux_differences
-        return overlap.weighted(
-            self._corners(a, rows), differences if len(rows) == len(differences) else differences[rows]
-        )
-
-    @staticmethod
-    def _ends(images: Array) -> Array:
-        return np.array([images.shape[2], images.shape[1]]) - 0.5
-
-    def _corners(self, a: Array, rows: Rows) -> Array:
-        return self.shape.rows(rows).corners(a, self.size)
+        return self.shape.rows(rows).sums(self.sums, a, rows)[0]
 
 
 def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Array, NDArray[np.int64]]:
@@ -165,9 +146,9 @@ def petrosian(images: Array, masks: NDArray[np.bool_], shape: Shape) -> tuple[Ar
 
     def excess_in(light: Light) -> Function:
         def excess(a: Array, rows: Rows) -> Array:
-            (inner, inner_area), (flux, area), (wider, wider_area) = (
-                light(a + step * ANNULUS, rows) for step in (-0.5, 0.0, 0.5)
-            )
+            radii = np.concatenate([a + step * ANNULUS for step in (-0.5, 0.0, 0.5)])
+            fluxes, areas = (one.reshape(3, -1) for one in light(radii, np.tile(rows, 3)))
+            (inner, flux, wider), (inner_area, area, wider_area) = fluxes, areas
             annulus = _mean(wider - inner, wider_area - inner_area)
             within = _mean(flux, area)
             with np.errstate(divide="ignore", invalid="ignore"):
