@@ -70,9 +70,9 @@ class Plan:
     steps: int = 4000
     batch: int = 16
     prior_steps: int = 6000
-    single_steps: int = 8000
+    single_steps: int = 6000
     """Of the training that both kinds of clip models begin with."""
-    clip_steps: int = 3000
+    clip_steps: int = 4000
     clip_batch: int = 8
     seeds: tuple[int, ...] = SEEDS
 

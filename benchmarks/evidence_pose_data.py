@@ -23,9 +23,8 @@ VALIDATION_SEED = HELD_OUT_SEED + 500_000
 STILL: dict[str, Any] = {"people": 1, "action": "walk", "occluders": 0.0}
 _PIECE = 100
 _CLIPS = 10
-#: Clips in which people are blurred by their motion and things pass in front of them. Of 11 frames 7 have both of their
-#: neighbours on either side (of 7 it were 3, and five frames could hardly help).
-CLIP = {"frames": 11, "people": 1, "blur": 0.8, "occluders": 1.0}
+#: Clips of people who walk, blurred by their motion, while things pass in front of them.
+CLIP = {"action": "walk", "frames": 7, "people": 1, "blur": 0.8, "occluders": 1.0}
 
 
 @dataclass(frozen=True)
