@@ -39,6 +39,20 @@ def test_every_item_is_where_its_own_run_would_be():
         torch.testing.assert_close(found[row : row + 1], one)
 
 
+@pytest.mark.parametrize("made", [torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_does_not_change_that_of_the_run(made):
+    """Levels keep the precision of x, also where mixed precision rounds what the network says."""
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    said = (0.5 * x).to(made)
+    model = Denoiser(lambda x, t: said, SCHEDULE, "sample")
+    times = [999.0, 499.0, -1.0]
+    found, _ = runs_at_calls(model, x, [times, times], [1, 1])
+    (alpha, sigma), (alpha_next, sigma_next) = SCHEDULE(999.0), SCHEDULE(499.0)
+    wanted = alpha_next * said.double() + sigma_next * (x.double() - alpha * said.double()) / sigma
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-6)
+
+
 def test_nothing_happens_before_the_first_call():
     x = torch.randn(2, 3, 4)
     found, t = runs_at_calls(denoiser(), x, [[999.0, -1.0]] * 2, [0, 0])

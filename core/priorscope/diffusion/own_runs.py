@@ -63,6 +63,6 @@ def runs_at_calls(
         rows = torch.tensor(left, device=x.device)
         told = None if condition is None else condition.select(rows)
         x0, eps = model(x[rows], levels_of(left, [number] * len(left)), told)
-        alpha, sigma = model.schedule.coefficients(levels_of(left, [number + 1] * len(left)), x0)
-        x[rows] = alpha * x0 + sigma * eps
+        alpha, sigma = model.schedule.coefficients(levels_of(left, [number + 1] * len(left)), x)
+        x[rows] = (alpha * x0 + sigma * eps).to(x.dtype)
     return x, levels_of(range(len(calls)), calls)
