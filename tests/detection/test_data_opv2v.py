@@ -1,5 +1,8 @@
 """OPV2V, V2XSet and V2V4Real in miniature."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -98,6 +101,26 @@ def test_a_file_is_parsed_once_until_it_changes(scene, monkeypatch):
     path.unlink()
     with pytest.raises(InputError, match="no such file"):
         frames.read(0)
+
+
+def test_relative_paths_are_read_where_one_stands(scene, tmp_path, monkeypatch):
+    """Two data sets whose files have the same relative paths, sizes and times, as copies that were changed may have."""
+    folder = scene()
+    for name in ("one", "two"):
+        for path in folder.rglob("*.*"):
+            here = tmp_path / name / "data" / path.relative_to(folder)
+            here.parent.mkdir(parents=True, exist_ok=True)
+            content = path.read_bytes()
+            if name == "two" and path.suffix == ".yaml":
+                content = content.replace(b"- 110.0\n", b"- 111.0\n")
+            here.write_bytes(content)
+            os.utime(here, ns=(10**18, 10**18))
+    boxes = []
+    for name in ("one", "two"):
+        monkeypatch.chdir(tmp_path / name)
+        truth = open_frames(Path("data")).read(0).truth
+        boxes.append(truth.boxes[truth.ids.index("7")])
+    assert np.linalg.norm(boxes[1][:2] - boxes[0][:2]) == pytest.approx(1.0)
 
 
 def test_a_delay_ages_all_but_the_ego(scene):

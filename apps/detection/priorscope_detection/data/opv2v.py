@@ -143,11 +143,11 @@ def _annotation(stem: Path, agent: str) -> Annotation:
         state = path.stat()
     except OSError:
         return read_annotation(path, agent)
-    return _read_once(path, agent, state.st_mtime_ns, state.st_size)
+    return _read_once(path, agent, (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size))
 
 
 @lru_cache(20_000)  # some 10 kB each
-def _read_once(path: Path, agent: str, changed: int, size: int) -> Annotation:
+def _read_once(path: Path, agent: str, state: tuple[int, ...]) -> Annotation:
     return read_annotation(path, agent)
 
 
