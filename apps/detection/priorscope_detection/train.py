@@ -120,6 +120,11 @@ def _check(config: TrainConfig) -> Conditions:
         raise InputError(f"--box-weight {config.box_weight}", remedy="Use 0 or more.")
     if config.box_weight is not None and config.stage in ("detector", "codec"):
         raise InputError(f"--box-weight in stage {config.stage}", remedy="It belongs to the diffusion: leave it out.")
+    if config.box_weight == 0 and config.stage == "joint":
+        raise InputError(
+            "--box-weight 0 in stage joint: nothing but the boxes tells the features what to be",
+            remedy="Use a weight above 0, for example 1.",
+        )
     if config.loop.lora or config.loop.gradient_checkpointing:
         raise InputError("--lora and --gradient-checkpointing are for large networks", remedy="Leave them out.")
     disturbance = Disturbance(

@@ -11,7 +11,7 @@ from priorscope_detection.configs import TrainConfig
 
 _NEXT = {
     "codec": "Next: `priorscope detection train DATA --stage diffusion --start {out}`.",
-    "diffusion": "Next, if wanted: `priorscope detection train DATA --stage finetune --start {out}`.",
+    "diffusion": "Next, if wanted: `priorscope detection train DATA --stage joint --start {out}`.",
 }
 
 

@@ -42,6 +42,7 @@ def start_detector(config: TrainConfig) -> Detector:
         before = {"codec": "a detector with attention", "diffusion": "stage codec"}.get(config.stage, "stage diffusion")
         raise InputError(f"stage {config.stage} starts from {before}", remedy="Name its run folder with --start.")
     detector = find_detector(config.start)
+    _refuse_others(config, replace(detector.spec, fusion="attention"))
     if detector.spec.fusion == "codiff":
         return detector
     if config.stage != "codec" or detector.spec.fusion != "attention":
