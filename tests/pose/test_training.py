@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from priorscope_pose.people import write_coco
 from priorscope_pose.sdpose.checkpoint import load_network
 from priorscope_pose.sdpose.losses import heatmap_loss
 from priorscope_pose.sdpose.small import new_model
-from priorscope_pose.train import train
+from priorscope_pose.skeletons import skeleton
+from priorscope_pose.train import _video, train
 from priorscope_pose.training.start import start_conv, start_sdpose
 from priorscope_pose.training.task import PoseTask
 
@@ -230,6 +232,34 @@ def test_diffpose_trains_on_drawn_clips(tmp_path):
     assert json.loads((video.model / "config.json").read_text())["spec"]["distance"] == 1
 
 
+def test_options_of_diffpose_reach_model_and_feed(tmp_path, monkeypatch):
+    monkeypatch.setattr("priorscope_pose.diffpose.clips.videos_of", lambda annotations: [])
+    monkeypatch.setattr("priorscope_pose.diffpose.clips.VideoClips", lambda videos, distance: None)
+    sets = SimpleNamespace(skeleton=skeleton("posetrack")), None
+    plain = TrainConfig("", method="diffpose", input_size=SMALL, own_runs=0.25, half_body=0.125, distance=0)
+
+    def begun(**changes):
+        return _video(replace(plain, **changes), sets, None)
+
+    task, feed = begun()
+    assert (feed.own_runs, feed.augmentation.half_body, feed.spec) == (0.25, 0.125, task.model.spec)
+    assert (feed.spec.distance, feed.spec.input_size, feed.spec.skeleton) == (0, SMALL, "posetrack")
+    assert begun(distance=None)[1].spec.distance == 2
+    assert begun(distance=None, single_frame=True)[1].spec.distance == 0
+    task.save(tmp_path)
+    for distance, expected in ((None, 0), (0, 0), (1, 1)):
+        video = begun(start=str(tmp_path), input_size=None, distance=distance)[0].model
+        assert (video.spec.distance, video.spec.input_size) == (expected, SMALL)
+        assert torch.equal(video.learner.patch.weight, task.model.learner.patch.weight)
+    for changes, words in (
+        ({"size": "base"}, "--size base, but the model there has another"),
+        ({"size": "tiny"}, "--size tiny of a diffpose"),
+        ({"input_size": (64, 64)}, "--input-size 64 64"),
+    ):
+        with pytest.raises(InputError, match=words):
+            begun(start=str(tmp_path), **changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -242,6 +272,15 @@ def test_diffpose_trains_on_drawn_clips(tmp_path):
         ({"method": "diffpose", "own_runs": 1.5}, "--own-runs"),
         ({"method": "diffpose", "distance": -1}, "--distance -1"),
         ({"method": "diffpose", "distance": 2, "single_frame": True}, "--single-frame with --distance 2"),
+        ({"method": "diffpose", "size": "tiny"}, "--size tiny of a diffpose"),
+        ({"method": "diffpose", "input_size": (64, 90)}, "multiples of 16"),
+        ({"method": "diffpose", "backbone": "somewhere"}, "--backbone with --size mini"),
+        ({"method": "diffpose", "backbone": "somewhere", "start": "elsewhere"}, "--backbone with --start"),
+        ({"method": "diffpose", "sigma": 2.0}, "--sigma with --method diffpose"),
+        ({"single_frame": True}, "--single-frame with --method sdpose"),
+        ({"method": "conv", "distance": 1}, "--distance with --method conv"),
+        ({"method": "prior", "own_runs": 0.5}, "--own-runs with --method prior"),
+        ({"method": "conv", "label": 50.0}, "--label with --method conv"),
         ({"method": "prior", "start": "somewhere"}, "starts from another"),
     ],
 )

@@ -35,8 +35,18 @@ from priorscope_pose.training.task import PoseTask
 
 if TYPE_CHECKING:
     from priorscope_pose.diffpose.model import DiffPoseModel
+    from priorscope_pose.diffpose.spec import DiffPoseSpec
 
 Sets = tuple[Annotations, Annotations | None]
+#: Options that act with some methods only, and would be ignored with the others.
+_ONLY_OF = {
+    "single_frame": ("diffpose",),
+    "distance": ("diffpose",),
+    "own_runs": ("diffpose",),
+    "backbone": ("diffpose",),
+    "label": ("sdpose",),
+    "sigma": ("sdpose", "conv"),
+}
 
 
 def train(config: TrainConfig) -> FitResult:
@@ -180,7 +190,6 @@ def _video(config: TrainConfig, sets: Sets, device: Any) -> tuple[Task, Feed]:
 
 def _diffpose(config: TrainConfig, learnt: Annotations) -> DiffPoseModel:
     from priorscope_pose.diffpose.model import DiffPoseModel, load_diffpose
-    from priorscope_pose.diffpose.spec import PRESETS
 
     if config.start != NEW:
         model = load_diffpose(config.start, device="cpu")
@@ -191,6 +200,8 @@ def _diffpose(config: TrainConfig, learnt: Annotations) -> DiffPoseModel:
                 path=config.start,
                 remedy="Leave one out.",
             )
+        if config.size != TrainConfig.size and _preset(config).width != model.spec.width:
+            raise InputError(f"--size {config.size}, but the model there has another", path=config.start)
         distance = 0 if config.single_frame else config.distance
         if distance is not None and distance != model.spec.distance:
             model = DiffPoseModel.inflated(model, distance, seed=config.loop.seed)
@@ -200,19 +211,33 @@ def _diffpose(config: TrainConfig, learnt: Annotations) -> DiffPoseModel:
                 f"was trained on {model.spec.skeleton}, the data is {learnt.skeleton.name}", path=config.start
             )
     else:
-        if config.size not in PRESETS:
-            raise InputError(f"--size {config.size} of a diffpose", remedy=f"There are {', '.join(PRESETS)}.")
-        spec = replace(PRESETS[config.size], skeleton=learnt.skeleton.name)
-        if config.distance is not None:
-            spec = replace(spec, distance=config.distance)
-        if config.single_frame:
-            spec = spec.single_frame()
-        if config.input_size is not None:
-            spec = replace(spec, input_size=config.input_size)
+        spec = replace(_new_spec(config), skeleton=learnt.skeleton.name)
         model = DiffPoseModel.new(spec, seed=config.loop.seed, backbone=config.backbone)
     if config.freeze == "encoder":
         model.learner.encoder.requires_grad_(False)
     return model
+
+
+def _preset(config: TrainConfig) -> DiffPoseSpec:
+    from priorscope_pose.diffpose.spec import PRESETS
+
+    if config.size not in PRESETS:
+        raise InputError(f"--size {config.size} of a diffpose", remedy=f"There are {', '.join(PRESETS)}.")
+    return PRESETS[config.size]
+
+
+def _new_spec(config: TrainConfig) -> DiffPoseSpec:
+    """Of a new DiffPose model, but for the skeleton."""
+    spec = _preset(config)
+    if config.distance is not None:
+        spec = replace(spec, distance=config.distance)
+    if config.single_frame:
+        spec = spec.single_frame()
+    if config.input_size is not None:
+        spec = replace(spec, input_size=config.input_size)
+    if config.backbone is not None and spec.backbone == "conv":
+        raise InputError(f"--backbone with --size {config.size}", remedy="Use --size base or large, or leave it out.")
+    return spec.check()
 
 
 def _is_pictures(config: TrainConfig) -> bool:
@@ -261,6 +286,17 @@ def _check(config: TrainConfig) -> None:
         )
     if config.method == "prior" and config.start != NEW:
         raise InputError("a prior that starts from another", remedy="Use --resume to go on with one.")
+    for name, methods in _ONLY_OF.items():
+        if config.method not in methods and getattr(config, name) != getattr(TrainConfig, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} with --method {config.method}",
+                remedy=f"Leave it out; it belongs to {' and '.join(methods)}.",
+            )
+    if config.method == "diffpose":
+        if config.start == NEW:
+            _new_spec(config)
+        elif config.backbone is not None:
+            raise InputError("--backbone with --start", remedy="Leave one out: a trained model has its own.")
     augmentation_of(config)
 
 
