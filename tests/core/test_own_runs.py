@@ -53,6 +53,21 @@ def test_a_network_of_another_precision_does_not_change_that_of_the_run(made):
     torch.testing.assert_close(found, wanted.float(), rtol=1e-5, atol=1e-6)
 
 
+def test_the_call_after_a_run_trains_the_weights_in_mixed_precision(monkeypatch):
+    cleared = []
+    clear = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: cleared.append(True) or clear())
+    network = torch.nn.Linear(4, 4)
+    model = Denoiser(lambda x, t: network(x), SCHEDULE, "sample")
+    times = [999.0, 499.0, -1.0]
+    with torch.autocast("cpu", torch.bfloat16):
+        x, t = runs_at_calls(model, torch.ones(2, 3, 4), [times, times], [1, 1])
+        assert cleared
+        model(x, t).x0.sum().backward()
+    assert network.weight.grad is not None
+    assert bool(network.weight.grad.any())
+
+
 def test_nothing_happens_before_the_first_call():
     x = torch.randn(2, 3, 4)
     found, t = runs_at_calls(denoiser(), x, [[999.0, -1.0]] * 2, [0, 0])

@@ -207,7 +207,8 @@ def test_stages_train_what_they_say():
         if stage == "codec":
             loss = model.codec_loss(batch)
         else:
-            found = model.codiff_training(batch, batch, Noise.shared(0))
+            own_runs = stage in ("finetune", "joint")
+            found = model.codiff_training(batch, batch, Noise.shared(0), own_runs=own_runs)
             loss = found.loss + sum(part.square().mean() for part in found.maps)
         loss.backward()
         got = {name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()}
@@ -218,10 +219,29 @@ def test_stages_train_what_they_say():
         assert len(wanted - got) <= 0.1 * len(wanted), wanted - got
         after = model.state_dict()
         changed = {key for key in before if not torch.equal(before[key], after[key])}  # running statistics
-        assert stage == "joint" or all(key.startswith("codiff.codec.") for key in changed)
-        assert bool(changed) == (stage in ("codec", "joint"))
+        parts = {"codec": {"codiff"}, "joint": {"pillar_vfe", "backbone", "codiff"}}.get(stage, set())
+        assert {key.split(".")[0] for key in changed} == parts
+        assert all(key.startswith("codiff.codec.") for key in changed if key.startswith("codiff."))
     with pytest.raises(InputError, match="stage 'codec' of a detector with fusion 'max'"):
         detector("max").set_stage("codec")
+
+
+def test_everything_is_trained_in_mixed_precision(monkeypatch):
+    """What the target was made with, without gradient, is trained by what comes after it."""
+    cleared = []
+    clear = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: cleared.append(True) or clear())
+    model = detector("codiff").train()
+    model.set_stage("joint")
+    batch = make_batch(frames(), model.spec)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.codiff_training(batch, batch, Noise.shared(0))
+        loss = found.loss.float() + sum(part.float().square().mean() for part in found.maps)
+    assert cleared
+    loss.backward()
+    for name in ("shrink_conv", "codiff.codec.encoder", "codiff.codec.decoder"):
+        weights = dict(model.get_submodule(name).named_parameters())
+        assert any(weight.grad is not None and bool(weight.grad.any()) for weight in weights.values()), name
 
 
 def test_settings_survive_a_file():

@@ -65,4 +65,6 @@ def runs_at_calls(
         x0, eps = model(x[rows], levels_of(left, [number] * len(left)), told)
         alpha, sigma = model.schedule.coefficients(levels_of(left, [number + 1] * len(left)), x)
         x[rows] = (alpha * x0 + sigma * eps).to(x.dtype)
+    # older versions of torch would reuse the weights that mixed precision cast here, which carry no gradient
+    torch.clear_autocast_cache()
     return x, levels_of(range(len(calls)), calls)

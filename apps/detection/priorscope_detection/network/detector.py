@@ -170,6 +170,8 @@ class CollaborativeDetector(nn.Module):
             # without delay only the poses differ
             seen = scales if clean.pillars is batch.pillars else self.scales(clean)
             target = self.codiff.codec.encode(self.fuse(seen, clean))
+        # older versions of torch would reuse the weights that mixed precision cast there, which carry no gradient
+        torch.clear_autocast_cache()
         fused = self.fuse(scales, batch)
         told = self.codiff.dropped(self.told(fused, scales, batch), noise)
         found = (self.codiff.estimate_of_run if own_runs else self.codiff.estimate)(target, told, noise)
