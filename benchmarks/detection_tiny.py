@@ -150,7 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     maker = Maker(options.out, options.max_seconds)
-    for name in (options.only,) if options.only else ("finetune", "none"):
+    for name in (options.only,) if options.only else ("joint", "none"):
         maker.trained(name)
     if not options.only:
         maker.bundled()
