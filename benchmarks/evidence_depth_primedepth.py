@@ -238,7 +238,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         (f"PrimeDepth on the frozen prior {setting}", mine),
         *((LABELS[m], rivals[m]) for m in ONE_STEP),
     ):
-        for share, runs in shares.items():
+        for share in SHARES:
+            runs = shares.get(share, [])
             if runs:
                 error = [run["abs_rel"] for run in runs]
                 spread = f"{np.mean(error):.4f} ({min(error):.4f} to {max(error):.4f})"
