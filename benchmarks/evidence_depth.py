@@ -26,7 +26,7 @@ import copy
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,8 @@ LABELS = {
     "epsilon": "noise prediction from the prior, 10 steps",
 }
 RATES = (1e-3, 3e-3, 1e-2)
+#: Rows by name of the method and share of the labels.
+Methods = Mapping[str, Mapping[str, list[dict[str, Any]]]]
 #: What a one-step network is told: Lotus' 999, or 1 as GenPercept, where a prior has seen images almost without noise.
 LEVELS = (999.0, 1.0)
 STEPS, NETWORK_ROWS = 600, 16
@@ -259,18 +261,22 @@ def results(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[dict[str
     return {method: found[method] for method in METHODS if method in found}
 
 
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
+def print_methods(methods: Methods) -> None:
+    """A row each method and share, over seeds."""
     print("\n| method | labels | seeds | AbsRel: mean (least to most) | delta1 | training (s) |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for method, shares in results(rows).items():
+    for name, shares in methods.items():
         for share in SHARES:
             runs = shares.get(share, [])
             if runs:
                 error = [run["abs_rel"] for run in runs]
                 spread = f"{np.mean(error):.4f} ({min(error):.4f} to {max(error):.4f})"
-                delta, seconds = (np.mean([run[name] for run in runs]) for name in ("delta1", "cpu_seconds"))
-                labels = f"{SHARES[share]} ({share})"
-                print(f"| {LABELS[method]} | {labels} | {len(runs)} | {spread} | {delta:.4f} | {seconds:.0f} |")
+                delta, seconds = (np.mean([run[figure] for run in runs]) for figure in ("delta1", "cpu_seconds"))
+                print(f"| {name} | {SHARES[share]} ({share}) | {len(runs)} | {spread} | {delta:.4f} | {seconds:.0f} |")
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    print_methods({LABELS[method]: shares for method, shares in results(rows).items()})
     for row in rows:
         if row["kind"] in ("baseline", "autoencoder"):
             name = f"best {row['method']}" if row["kind"] == "baseline" else "true annotation through the autoencoder"
@@ -287,19 +293,25 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """AbsRel over the number of labelled scenes; bars from the least to the greatest of the seeds."""
+    """The methods, and the best constant and plane."""
+    levels = {f"best {row['method']}": row["abs_rel"] for row in rows if row["kind"] == "baseline"}
+    draw_methods({LABELS[method]: shares for method, shares in results(rows).items()}, path, levels)
+
+
+def draw_methods(methods: Methods, path: Path, levels: Mapping[str, float] | None = None) -> None:
+    """AbsRel over the number of labelled scenes; bars from the least to the greatest of the seeds; level lines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    for (method, shares), marker in zip(results(rows).items(), "osD^", strict=False):
-        counts = [SHARES[share] for share in SHARES if share in shares]
-        errors = [[run["abs_rel"] for run in shares[share]] for share in SHARES if share in shares]
+    for (name, shares), marker in zip(methods.items(), "osD^", strict=False):
+        present = [share for share in SHARES if shares.get(share)]
+        errors = [[run["abs_rel"] for run in shares[share]] for share in present]
         means = np.array([np.mean(error) for error in errors])
         bars = [means - [min(error) for error in errors], [max(error) for error in errors] - means]
-        axes.errorbar(counts, means, bars, marker=marker, capsize=3, label=LABELS[method])
-    for row, style in zip((row for row in rows if row["kind"] == "baseline"), ("--", ":"), strict=False):
-        axes.axhline(row["abs_rel"], color="0.4", linestyle=style, label=f"best {row['method']}")
+        axes.errorbar([SHARES[share] for share in present], means, bars, marker=marker, capsize=3, label=name)
+    for (name, level), style in zip((levels or {}).items(), ("--", ":"), strict=False):
+        axes.axhline(level, color="0.4", linestyle=style, label=name)
     axes.set_xscale("log")
     axes.set_xticks(list(SHARES.values()), [f"{count}\n({share})" for share, count in SHARES.items()])
     axes.minorticks_off()
@@ -326,15 +338,21 @@ def export(vae: AutoencoderKL, unet: UNet2DConditionModel, folder: Path) -> None
     save_file({"state": torch.zeros(1, 2, UNET["cross_attention_dim"])}, folder / "empty_prompt.safetensors")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def evidence_depth_parser(text: str | None) -> argparse.ArgumentParser:
+    """The options that the scripts on these scenes share; ``text`` is a script's docstring."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, default=Path("runs/scenes"), help="holds train/ and held_out/")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence_depth"), help="autoencoder, prior, latents")
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--max-seconds", type=float, default=1200)
+    parser.add_argument("--table", action="store_true", help="only print the table and draw the figure")
+    return parser
+
+
+def main() -> None:
+    parser = evidence_depth_parser(__doc__)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--export", type=Path, help="write the autoencoder and the prior to this folder, and end")
-    parser.add_argument("--table", action="store_true", help="only print the table and draw the figure")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.table:

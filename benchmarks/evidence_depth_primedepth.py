@@ -17,7 +17,6 @@ of ../shared/data/depth (rows of kind "real": AbsRel after a fit in disparity of
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +29,18 @@ import torch
 from evidence_depth import (
     LABELS,
     ONE_STEP,
-    ROWS,
+    RATES,
     SEEDS,
     SHARES,
     STEPS,
     Context,
     Evidence,
+    Methods,
     chosen_settings,
+    draw_methods,
+    evidence_depth_parser,
     predict_and_score,
+    print_methods,
 )
 from evidence_depth import results as rival_results
 from evidence_depth_prior import FARTHEST, LABELLED, NEAREST, SIZE, OutOfTimeError, SaveWeights, TableFeed, mirror
@@ -60,7 +63,6 @@ HERE = Path(__file__).parent
 FIGURE = HERE / "figures" / "evidence_depth_primedepth.png"
 REAL = HERE.parents[1] / "shared/data/depth"
 BATCH = 16
-RATES = (1e-3, 3e-3, 1e-2)
 PRETRAIN = (0, 300)
 CACHE_BYTES = 5_000_000_000
 
@@ -201,15 +203,15 @@ class PrimeDepthEvidence(Evidence):
                 self.write({"kind": "real", "method": method, "frame": name, **figures})
 
 
-def prime_results(rows: list[dict[str, Any]]) -> tuple[tuple[float, int] | None, dict[str, list[dict[str, Any]]]]:
-    """The chosen setting, and its rows by share."""
+def prime_results(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the chosen setting, by share."""
     prime = [row for row in rows if row["kind"] == "primedepth"]
     grid = [row for row in prime if row["share"] == "10 %" and row["seed"] == SEEDS[0]]
     if not grid:
-        return None, {}
+        return {}
     best = min(grid, key=lambda row: row["validation_abs_rel"])
     mine = [row for row in prime if (row["lr"], row["pretrain"]) == (best["lr"], best["pretrain"])]
-    return (best["lr"], best["pretrain"]), {s: [row for row in mine if row["share"] == s] for s in SHARES}
+    return {share: [row for row in mine if row["share"] == share] for share in SHARES}
 
 
 def real_frames() -> list[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]:
@@ -229,22 +231,16 @@ def real_frames() -> list[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]:
     return found
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    setting, mine = prime_results(rows)
+def methods_of(rows: list[dict[str, Any]]) -> Methods:
+    """PrimeDepth's way, and its two rivals."""
     rivals = rival_results(rows)
-    print("\n| method | labels | seeds | AbsRel: mean (least to most) | delta1 | training (s) |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, shares in (
-        (f"PrimeDepth on the frozen prior {setting}", mine),
-        *((LABELS[m], rivals[m]) for m in ONE_STEP),
-    ):
-        for share in SHARES:
-            runs = shares.get(share, [])
-            if runs:
-                error = [run["abs_rel"] for run in runs]
-                spread = f"{np.mean(error):.4f} ({min(error):.4f} to {max(error):.4f})"
-                delta, seconds = (np.mean([run[name] for run in runs]) for name in ("delta1", "cpu_seconds"))
-                print(f"| {name} | {SHARES[share]} ({share}) | {len(runs)} | {spread} | {delta:.4f} | {seconds:.0f} |")
+    return {"PrimeDepth on the frozen prior": prime_results(rows)} | {
+        LABELS[method]: rivals[method] for method in ONE_STEP
+    }
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print_methods(methods_of(rows))
     print(f"\n| grid (10 % of the labels, seed {SEEDS[0]}): steps of rebuilding | learning rate | validation AbsRel |")
     print("| --- | --- | --- |")
     for row in rows:
@@ -258,38 +254,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         print(f"| {method} | {' | '.join(f'{values[frame]:.3f}' for frame in frames)} |")
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """AbsRel over the number of labelled scenes; bars from the least to the greatest of the seeds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    rivals = rival_results(rows)
-    lines = {"PrimeDepth on the frozen prior": prime_results(rows)[1]} | {LABELS[m]: rivals[m] for m in ONE_STEP}
-    for (name, shares), marker in zip(lines.items(), "^os", strict=True):
-        present = [share for share in SHARES if shares.get(share)]
-        errors = [[run["abs_rel"] for run in shares[share]] for share in present]
-        means = np.array([np.mean(error) for error in errors])
-        bars = [means - [min(error) for error in errors], [max(error) for error in errors] - means]
-        axes.errorbar([SHARES[share] for share in present], means, bars, marker=marker, capsize=3, label=name)
-    axes.set_xscale("log")
-    axes.set_xticks(list(SHARES.values()), [f"{count}\n({share})" for share, count in SHARES.items()])
-    axes.minorticks_off()
-    axes.set_xlabel("labelled scenes")
-    axes.set_ylabel("AbsRel on held-out scenes (lower is better)")
-    axes.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=Path, default=Path("runs/scenes"), help="holds train/ and held_out/")
-    parser.add_argument("--out", type=Path, default=Path("runs/evidence_depth"), help="autoencoder, prior, latents")
-    parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--max-seconds", type=float, default=1200)
-    parser.add_argument("--table", action="store_true", help="only print the table and draw the figure")
-    options = parser.parse_args()
+    options = evidence_depth_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     if not options.table:
         try:
@@ -298,7 +264,7 @@ def main() -> None:
             print("Out of time; the same command goes on.")
     rows = read_all_rows(options.rows)
     print_table(rows)
-    draw(rows, FIGURE)
+    draw_methods(methods_of(rows), FIGURE)
 
 
 if __name__ == "__main__":

@@ -186,13 +186,13 @@ class Evidence(EvidenceRows):
 
     def single(self) -> Path:
         """What the clip models begin with."""
-        return self.clip_training("clips-start", None, self.plan.single_steps, TUNING_SEED)
+        return self.clip_training("clips-start", self.plan.single_steps, TUNING_SEED)
 
     def clip_model(self, arm: str, seed: int) -> Path:
-        start = str(self.single())
-        return self.clip_training(f"{arm}-{seed}", start, self.plan.clip_steps, seed, 2 if arm == "video" else 0)
+        distance = 2 if arm == "video" else 0
+        return self.clip_training(f"{arm}-{seed}", self.plan.clip_steps, seed, str(self.single()), distance)
 
-    def clip_training(self, name: str, start: str | None, steps: int, seed: int, distance: int = 0) -> Path:
+    def clip_training(self, name: str, steps: int, seed: int, start: str = "new", distance: int = 0) -> Path:
         path, _ = self.data.clips("train")
         return self.trained(
             name,
@@ -200,7 +200,7 @@ class Evidence(EvidenceRows):
                 str(path),
                 method="diffpose",
                 distance=distance,
-                start=start or "new",
+                start=start,
                 input_size=CROP,
                 rotation=15.0,
                 scale=0.25,

@@ -13,6 +13,7 @@ from priorscope.training.settings import MAY_DIFFER
 from priorscope_detection.configs import TrainConfig
 from priorscope_detection.data.frame import Frames, delay_steps
 from priorscope_detection.data.open import open_frames
+from priorscope_detection.network.spec import RUN_STAGES
 from priorscope_detection.noise import Disturbance
 from priorscope_detection.training.augmentation import Augmentation
 from priorscope_detection.training.feed import Conditions, FrameFeed
@@ -70,9 +71,9 @@ def train(config: TrainConfig) -> FitResult:
         conditions,
         config.loop.batch_size,
         config.loop.seed,
-        with_clean=config.stage in ("diffusion", "finetune", "joint"),
+        with_clean=config.stage in ("diffusion", *RUN_STAGES),
     )
-    weight = {"finetune": 1.0, "joint": 1.0}.get(config.stage, 0.0) if config.box_weight is None else config.box_weight
+    weight = float(config.stage in RUN_STAGES) if config.box_weight is None else config.box_weight
     looked = replace(feed, frames=held[0], indices=tuple(held[1]), conditions=replace(conditions, augmentation=None))
     strongest = replace(conditions.disturbance, drop=0.0)
     task = DetectionTask(

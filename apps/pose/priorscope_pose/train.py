@@ -204,7 +204,7 @@ def _diffpose(config: TrainConfig, learnt: Annotations) -> DiffPoseModel:
             raise InputError(f"--size {config.size}, but the model there has another", path=config.start)
         distance = 0 if config.single_frame else config.distance
         if distance is not None and distance != model.spec.distance:
-            model = DiffPoseModel.inflated(model, distance, seed=config.loop.seed)
+            model = DiffPoseModel.inflated(model, distance)
         model.requires_grad_(True).train()
         if model.spec.skeleton != learnt.skeleton.name:
             raise InputError(

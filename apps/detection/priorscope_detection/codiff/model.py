@@ -204,8 +204,7 @@ class CoDiff(nn.Module):
         times = [self.times(count, "coarse" if one else "noise") for count, one in zip(steps, late, strict=True)]
         late = late.to(target.device)
         told = told._replace(has_coarse=told.has_coarse | late)
-        alpha, sigma = self.schedule.coefficients(torch.tensor([levels[0] for levels in times]), told.coarse)
-        x = sigma * noise.like(told.coarse) + alpha * late[:, None, None, None] * told.coarse
+        x = self._first_state(told, noise, [levels[0] for levels in times], late)
         condition = self.condition(told, late)
         x, t = runs_at_calls(self.denoiser, x, times, [count - 1 for count in steps], condition)
         latent = self.denoiser(x, t, condition).x0
@@ -272,11 +271,14 @@ class CoDiff(nn.Module):
     ) -> tuple[list[float], torch.Tensor, Condition]:
         """Levels, first state and condition of a run."""
         times = self.times(steps, start)
-        alpha, sigma = self.schedule(times[0])
-        x = sigma * noise.like(told.coarse)
-        if start == "coarse":
-            x = x + alpha * told.coarse * told.has_coarse[:, None, None, None]
-        return times, x, self.condition(told, torch.full_like(told.has_coarse, start == "coarse"))
+        late = torch.full_like(told.has_coarse, start == "coarse")
+        return times, self._first_state(told, noise, times[:1] * len(late), late), self.condition(told, late)
+
+    def _first_state(self, told: AgentSet, noise: Noise, levels: Sequence[float], late: torch.Tensor) -> torch.Tensor:
+        """Where runs of B items begin: noise at their first levels, on the coarse latent for those that start late."""
+        alpha, sigma = self.schedule.coefficients(torch.tensor(levels), told.coarse)
+        shown = (late & told.has_coarse)[:, None, None, None]
+        return sigma * noise.like(told.coarse) + alpha * shown * told.coarse
 
     def times(self, steps: int, start: Start) -> list[float]:
         """Levels of a run: equal parts of the way down from where it starts; the last is clean."""

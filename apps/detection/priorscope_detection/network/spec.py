@@ -14,6 +14,8 @@ FusionName = Literal["none", "late", "early", "max", "attention", "v2x", "codiff
 FUSIONS: tuple[FusionName, ...] = ("none", "late", "early", "max", "attention", "v2x", "codiff")
 Start = Literal["noise", "coarse"]
 Stage = Literal["detector", "codec", "diffusion", "finetune", "joint"]
+#: Those that learn, by the boxes too, from whole runs of CoDiff's own.
+RUN_STAGES: tuple[Stage, ...] = ("finetune", "joint")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from priorscope_detection.losses import detection_loss
 from priorscope_detection.messages import in_range, vehicles_only
 from priorscope_detection.network.batch import AgentBatch
 from priorscope_detection.network.heads import HeadMaps
-from priorscope_detection.network.spec import Stage
+from priorscope_detection.network.spec import RUN_STAGES, Stage
 from priorscope_detection.noise import Disturbance, read_disturbed
 from priorscope_detection.predictor import Predictor
 from priorscope_detection.targets import Targets
@@ -92,7 +92,7 @@ class DetectionTask(Task):
         else:
             clean = clean.to(device)
         noise = Noise.per_item(batch["seeds"])
-        result = network.codiff_training(agents, clean, noise, own_runs=self.stage in ("finetune", "joint"))
+        result = network.codiff_training(agents, clean, noise, own_runs=self.stage in RUN_STAGES)
         losses = {"loss": result.loss, "diffusion": result.loss}
         if self.box_weight:
             found = self._boxes(result.maps, batch["targets"], device)

@@ -78,7 +78,7 @@ class DiffPoseModel(ModelMixin, ConfigMixin):
         return model
 
     @classmethod
-    def inflated(cls, single: DiffPoseModel, distance: int, *, seed: int = 0) -> DiffPoseModel:
+    def inflated(cls, single: DiffPoseModel, distance: int) -> DiffPoseModel:
         """A model of more frames that begins with all that a single-frame one has learnt.
 
         Each frame begins with the single one's position embedding; of the layer that joins the frames, the key frame's
@@ -102,7 +102,7 @@ class DiffPoseModel(ModelMixin, ConfigMixin):
                 f"a model of {single.spec.frames} frames cannot become one of {2 * distance + 1}",
                 remedy="Begin with a single-frame one.",
             )
-        model = cls.new(replace(single.spec, distance=distance), seed=seed)
+        model = cls.new(replace(single.spec, distance=distance))
         state = dict(single.state_dict())
         place, join = "learner.position", "learner.join.0.weight"
         width = single.spec.width
