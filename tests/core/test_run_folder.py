@@ -70,6 +70,19 @@ def test_config_is_fed_back(tmp_path, config):
     assert plain.environment()["seed"] == 3
 
 
+@pytest.mark.parametrize(
+    ("config", "seed"),
+    [
+        ({"seed": 1, "settings": {"seed": 2}}, 1),
+        ({"data": "x", "settings": {"device": "cpu", "seed": 2}}, 2),
+        ({"split": {"split_seed": 5}, "loop": {"seed": 4}}, 4),
+        ({"solver": {"steps": 5}}, None),
+    ],
+)
+def test_the_seed_is_found_where_the_command_keeps_it(tmp_path, config, seed):
+    assert RunFolder.create(tmp_path / "run", config).environment()["seed"] == seed
+
+
 def test_the_folder_and_its_environment(tmp_path, config):
     run = RunFolder.create(tmp_path / "run", config)
     assert run.figures.is_dir()
@@ -104,6 +117,10 @@ def test_a_folder_with_other_things_is_refused(tmp_path, config):
         with pytest.raises(InputError, match="is a file"):
             RunFolder.create(tmp_path / "file", config, resume=resume)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/config.yaml").write_text("data: mine\n")
+    with pytest.raises(InputError, match="holds a run already"):
+        RunFolder.create(tmp_path / "theirs", config)
     (tmp_path / "empty").mkdir()
     assert RunFolder.create(tmp_path / "empty", config).config_path.is_file()
 
@@ -112,6 +129,92 @@ def test_a_start_that_was_killed_can_be_repeated(tmp_path, config):
     run = RunFolder.create(tmp_path / "run", config)
     run.config_path.rename(run.path / ".config.01234567.part.yaml")
     assert load_config(RunFolder.create(tmp_path / "run", config).path, Config) == config
+
+
+@dataclass(frozen=True)
+class Loop:
+    steps: int = 10
+    lr: float = 0.1
+    seed: int = 3
+
+
+@dataclass(frozen=True)
+class Training:
+    data: str
+    loop: Loop = field(default_factory=Loop)
+
+
+def failed(path, config, *, files=(), rows=()):
+    """A run that has ended without a checkpoint: nobody holds its folder."""
+    run = RunFolder.create(path, config)
+    for row in rows:
+        run.log(row)
+    for name in files:
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text("")
+
+
+def test_a_run_that_failed_before_it_wrote_anything_is_started_anew(tmp_path, config):
+    failed(tmp_path / "run", config)
+    other = replace(config, steps=99)
+    assert load_config(RunFolder.create(tmp_path / "run", other).path, Config) == other
+
+
+@pytest.mark.parametrize("changes", [{}, {"lr": 0.01}])
+def test_a_training_without_a_checkpoint_is_begun_again(tmp_path, capsys, changes):
+    config = Training("stars")
+    failed(
+        tmp_path / "run",
+        config,
+        rows=[{"step": 0}, {"step": 50}],
+        files=["data/drawn.npy", "figures/step-0.png", "checkpoints/.last.pt.123.part"],
+    )
+    again = replace(config, loop=replace(config.loop, **changes))
+    run = RunFolder.create(tmp_path / "run", again, may_differ=("loop.lr",))
+    assert "left no checkpoint" in capsys.readouterr().out
+    assert len(run.environment()["resumed"]) == 1
+    assert (run.path / "data/drawn.npy").is_file()
+    with pytest.raises(InputError, match="--resume"):  # it is being written now
+        RunFolder.create(tmp_path / "run", again, may_differ=("loop.lr",))
+
+
+@pytest.mark.parametrize("file", ["checkpoints/last.pt", "model/weights.safetensors", "metrics.json"])
+def test_a_training_that_left_something_is_not_begun_again(tmp_path, file):
+    failed(tmp_path / "run", Training("stars"), files=[file])
+    with pytest.raises(InputError, match="Resume it"):
+        RunFolder.create(tmp_path / "run", Training("stars"))
+
+
+def test_another_training_than_the_failed_one_is_told_that_there_is_no_checkpoint(tmp_path):
+    failed(tmp_path / "run", Training("stars"), rows=[{"step": 0}])
+    with pytest.raises(InputError, match=r"other.*differ: data.*left no checkpoint.*delete"):
+        RunFolder.create(tmp_path / "run", Training("stones"))
+
+
+def test_an_evaluation_with_rows_is_not_begun_again(tmp_path, config):
+    failed(tmp_path / "run", config, files=["items.jsonl"])
+    with pytest.raises(InputError, match="Resume it"):
+        RunFolder.create(tmp_path / "run", config)
+
+
+def test_a_run_that_goes_on_in_another_process_is_not_begun_again(tmp_path):
+    program = (
+        "import sys; from priorscope.evaluation import RunFolder\n"
+        "run = RunFolder.create(sys.argv[1], {'loop': {'seed': 1}})\n"
+        "print('made', flush=True); sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "made\n"
+    with pytest.raises(InputError, match="holds a run already"):
+        RunFolder.create(tmp_path / "run", {"loop": {"seed": 1}})
+    process.kill()
+    process.communicate()
+    assert RunFolder.create(tmp_path / "run", {"loop": {"seed": 1}}).config_path.is_file()
 
 
 def test_resuming(tmp_path, config):

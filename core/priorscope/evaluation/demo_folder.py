@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from priorscope.data.files import write_text
+from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 
 _MARK = "demo.txt"
@@ -31,7 +32,9 @@ def demo_folder(path: str | PathLike[str], config: Any, command: str) -> RunFold
         If the folder holds anything else.
     """
     path = Path(path)
-    if (path / "config.yaml").is_file() and (path / _MARK).is_file():
+    if (path / "config.yaml").is_file():
+        if not (path / _MARK).is_file():
+            raise InputError("the folder holds a run already", path=path, remedy="Choose another output folder.")
         shutil.rmtree(path)  # nothing in it is anybody's work
     run = RunFolder.create(path, config)
     write_text(run.path / _MARK, f"Made by `{command}`, which may replace this folder.\n")

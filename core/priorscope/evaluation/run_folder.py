@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from os import PathLike
@@ -53,6 +54,7 @@ class RunFolder:
         self.report_path = self.path / "report.html"
         self.figures = self.path / "figures"
         self.checkpoints = self.path / "checkpoints"
+        self._let_go: Callable[[], object] | None = None
 
     @classmethod
     def create(
@@ -68,9 +70,12 @@ class RunFolder:
         Parameters
         ----------
         path : path-like
-            Must not exist, or be empty, unless ``resume``.
+            Must not exist, or be empty, unless ``resume``. What a start left that failed before it wrote
+            anything else is replaced; a training of the same configuration that has ended without a checkpoint
+            is begun again, as ``resume`` would. While the returned object lives, neither is done to its folder.
         config : dataclass instance or dict
-            What defines the run; written to config.yaml. A key ``seed`` is noted in environment.json too.
+            What defines the run; written to config.yaml. A key ``seed``, or that of a group such as ``settings``,
+            is noted in environment.json too. A training is what has a group ``loop``.
         resume : bool
             Go on with an existing run of the same configuration; where there is none, start it.
         may_differ : collection of str
@@ -97,7 +102,12 @@ class RunFolder:
                 path=run.path,
                 remedy="Choose another output folder.",
             )
-        if not resume:
+        free = run._hold()
+        if free and set(_files(run.path)) == {run.config_path, run.environment_path}:
+            run._start(wanted)
+            return run
+        again = free and not resume and _is_training(wanted) and run._has_no_checkpoint()
+        if not (resume or again):
             raise InputError(
                 "the folder holds a run already",
                 path=run.path,
@@ -109,8 +119,12 @@ class RunFolder:
             raise InputError(
                 f"the run there was started with another configuration; these keys differ: {', '.join(refused)}",
                 path=run.path,
-                remedy="Use the same settings or choose another output folder.",
+                remedy="It left no checkpoint: delete it or choose another output folder."
+                if again
+                else "Use the same settings or choose another output folder.",
             )
+        if again:
+            print(f"{run.path}: the training there left no checkpoint; it is begun again.")
         run._note_resumed({key: both for key, both in changed.items() if key.split(".")[-1] != "resume"})
         return run
 
@@ -122,13 +136,33 @@ class RunFolder:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"cannot be made: {error.strerror}", path=folder) from error
-        seed = None
-        if isinstance(config, dict):
-            loop = config.get("loop")  # of a training
-            seed = config.get("seed", loop.get("seed") if isinstance(loop, dict) else None)
-        _write_json(self.environment_path, environment() | {"seed": seed})
+        _write_json(self.environment_path, environment() | {"seed": _seed(config)})
         # last: a folder with config.yaml is a run
         write_text(self.config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), overwrite=True)
+        self._hold()
+
+    def _hold(self) -> bool:
+        """Lock the folder until this object or its process ends; False where it is locked or cannot be."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return False
+        if self._let_go is not None:
+            self._let_go()
+        try:
+            file = os.open(self.config_path, os.O_RDWR)
+        except OSError:
+            return False
+        self._let_go = weakref.finalize(self, os.close, file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _has_no_checkpoint(self) -> bool:
+        left = (self.path / "model", self.metrics_path)
+        return not any(path.exists() for path in left) and not _files(self.checkpoints)
 
     def _note_resumed(self, changed: Mapping[str, tuple[Any, Any]]) -> None:
         for folder in (self.figures, self.checkpoints):
@@ -304,12 +338,26 @@ def _git_state() -> dict[str, Any] | None:
         return None
 
 
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder that are whole."""
+    return [path for path in folder.rglob("*") if path.is_file() and ".part" not in path.suffixes]
+
+
 def _is_blank(path: Path) -> bool:
     """Whether nothing is there, or only what a run leaves that was killed while it was being made."""
-    return not any(
-        entry.is_file() and entry.name != "environment.json" and ".part" not in entry.suffixes
-        for entry in path.rglob("*")
-    )
+    return all(file.name == "environment.json" for file in _files(path))
+
+
+def _is_training(config: Any) -> bool:
+    return isinstance(config, dict) and isinstance(config.get("loop"), dict)
+
+
+def _seed(config: Any) -> Any:
+    """The ``seed`` of a plain configuration, or of one of its groups: ``loop``, ``settings``, ``solver``."""
+    if not isinstance(config, dict):
+        return None
+    groups = (value for value in config.values() if isinstance(value, dict))
+    return next((group["seed"] for group in (config, *groups) if "seed" in group), None)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
