@@ -38,6 +38,7 @@ def print_tables(rows: Rows) -> None:
     """Markdown tables of what there is."""
     _print_data(rows)
     _print_arms(rows)
+    _print_guidance(rows)
     _print_judgement(rows)
     _print_morphology(rows)
     for row in rows:
@@ -91,6 +92,15 @@ def _print_arms(rows: Rows) -> None:
         found = {arm: values(rows, "completeness", kind="arm", arm=arm) for arm in arms}
         lines = [[arm, *(difference(found[arm], found[other]) for other in compared)] for arm in added]
         print_markdown(["arm", *(f"- {arm}" for arm in compared)], lines)
+
+
+def _print_guidance(rows: Rows) -> None:
+    own = [row for row in rows if row["kind"] == "guidance"]
+    if own:
+        print("\nGalaxies that a baseline takes for what was asked, x 100, by guidance\n")
+        columns = [name for name in own[0] if name not in ("kind", "guidance")]
+        cells = [[row["guidance"], *(f"{100 * row[name]:.1f}" for name in columns)] for row in own]
+        print_markdown(["guidance", *columns], cells)
 
 
 def _print_judgement(rows: Rows) -> None:
