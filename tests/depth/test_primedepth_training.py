@@ -12,7 +12,9 @@ from priorscope.cli import main
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import read_jsonl
 from priorscope.predictors.geometry import Geometry
+from priorscope_depth.configs import ModelConfig
 from priorscope_depth.pairs.scenes import StreamedScenes
+from priorscope_depth.predict import load_other
 from priorscope_depth.primedepth.backbone import load_backbone, load_trained, save_trained
 from priorscope_depth.primedepth.configs import TrainPrimeDepthConfig
 from priorscope_depth.primedepth.labeller import Labeller
@@ -124,6 +126,22 @@ def test_options_that_cannot_act_are_refused(trained, on_stable_diffusion, tmp_p
         patch.setattr(torch.nn.Module, "compile", lambda module: seen.append(type(module).__name__))
         assert main_predict("tiny-depth", tmp_path, *together) in (0, 1)  # untrained models may contradict each other
     assert seen
+
+
+def test_a_sampled_encoding_of_patches_is_refused(trained, on_stable_diffusion, tmp_path, capsys):
+    sampled = ["--posterior", "sample", "--device", "cpu"]
+    for model in (trained.model, "tiny-depth"):
+        assert main_predict(model, tmp_path, *sampled) == 2
+        error = capsys.readouterr().err
+        assert "--posterior" in error
+        assert "patches of pixels" in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+    # asked of models that are compared, it is left to those that have a spread
+    settings = ModelConfig(device="cpu")
+    for model, expected in ((str(trained.model), "mode"), (str(on_stable_diffusion), "sample")):
+        assert load_other(settings, model, posterior="sample").model.posterior == expected
+    assert load_other(settings, "tiny-depth", posterior="sample").latent.posterior == "mode"
 
 
 def test_its_autoencoder_is_lean_and_tiled_on_request(on_stable_diffusion):

@@ -83,6 +83,20 @@ def refuse_patches(model: str, latents: LatentSpace) -> None:
         )
 
 
+def on_patches(folder: Path) -> bool:
+    """Whether the latents of a model folder are patches of pixels, whose encoding is certain."""
+    return read_config(folder / "vae").get("_class_name") == "PatchSpace"
+
+
+def check_posterior(posterior: Posterior | None, model: str, latents: LatentSpace) -> None:
+    """Refuse a sampled encoding where there is nothing to sample (InputError)."""
+    if posterior == "sample" and isinstance(latents, PatchSpace):
+        raise InputError(
+            f"--posterior sample changes nothing of {model}: its latents are patches of pixels, which have no spread",
+            remedy="Leave out --posterior.",
+        )
+
+
 PARTS: list[str] = [
     "model_index.json",
     "priorscope.json",

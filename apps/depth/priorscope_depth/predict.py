@@ -10,16 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from priorscope.backbones.loading import model_folder
 from priorscope.data.files import refuse_existing
 from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFile, find_images, is_video, read_image
 from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_video_info
 from priorscope.device import resolve_device
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, conclude, run_items
-from priorscope_depth.assemble import refuse_patches
+from priorscope_depth.assemble import PARTS, on_patches, refuse_patches
 from priorscope_depth.averaging import AveragedPredictor
 from priorscope_depth.base import ImagePredictor, Result
 from priorscope_depth.configs import ModelConfig, PredictConfig
+from priorscope_depth.families import MODELS
 from priorscope_depth.known_points import KnownPoints, parse_distances, points_file, read_points
 from priorscope_depth.metric_scale import to_metric, within
 from priorscope_depth.output import Format, Meaning, result_names, write_result
@@ -88,7 +90,10 @@ def load_other(settings: ModelConfig, model: str, *, posterior: Literal["mode", 
             other,
             tiled_vae=other.tiled_vae and "tiled_vae" not in idle,
             compile=other.compile and "compile" not in idle,
+            posterior="mode" if "posterior" in idle else posterior,
         )
+    elif posterior == "sample" and on_patches(model_folder(model, PARTS, MODELS)):
+        other = replace(other, posterior="mode")
     return load_predictor(other)
 
 

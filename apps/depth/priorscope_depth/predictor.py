@@ -24,7 +24,7 @@ from priorscope.predictors.ensemble import ensemble_affine, ensemble_normals
 from priorscope.predictors.geometry import Geometry
 from priorscope.predictors.latent import LatentMemory, LatentPredictor
 from priorscope.predictors.tiling import predict_tiled
-from priorscope_depth.assemble import PARTS, build_predictor, own_settings, scheduler_config
+from priorscope_depth.assemble import PARTS, build_predictor, check_posterior, own_settings, scheduler_config
 from priorscope_depth.base import ImagePredictor, Prediction
 from priorscope_depth.families import MODELS, Recipe, recognise
 
@@ -150,6 +150,7 @@ class DepthPredictor(ImagePredictor):
         settings = own_settings(folder)
         # the autoencoder and the sampled state stay in float32: bfloat16 has 8 bits, a 16-bit depth map wants more
         latents = load_latent_space(folder / "vae", tiled=tiled_vae)
+        check_posterior(posterior, str(source), latents)
         # before the U-Net, so that the text encoder has gone when that comes
         prompt = prompt_state(folder, padding=recipe.family.prompt)
         expected = {

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 
 from priorscope.backbones.latents import AutoencoderSpace, Posterior
-from priorscope.backbones.loading import read_config
 from priorscope.backbones.table import find_published
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
 from priorscope.diffusion.noise import Noise
@@ -20,6 +19,7 @@ from priorscope.errors import InputError
 from priorscope.predictors.ensemble import ensemble_affine
 from priorscope.predictors.geometry import Geometry
 from priorscope.predictors.tiling import predict_tiled
+from priorscope_depth.assemble import on_patches
 from priorscope_depth.base import ImagePredictor, Prediction, Result
 from priorscope_depth.primedepth.architecture import Architecture
 from priorscope_depth.primedepth.backbone import WEIGHTS, load_trained
@@ -128,7 +128,8 @@ class PrimeDepthPredictor(ImagePredictor):
         """
         where = resolve_device(device)
         idle = idle_options(source, device=where, tiled_vae=tiled_vae)
-        for name, asked_for in (("tiled_vae", tiled_vae), ("compile", compile)):
+        wanted = {"tiled_vae": tiled_vae, "compile": compile, "posterior": posterior == "sample"}
+        for name, asked_for in wanted.items():
             if asked_for and name in idle:
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option} changes nothing of {source}: {idle[name]}", remedy=f"Leave out {option}.")
@@ -267,8 +268,8 @@ class PrimeDepthPredictor(ImagePredictor):
 def idle_options(source: str | Path, *, device: torch.device, tiled_vae: bool = False) -> dict[str, str]:
     """Options of :meth:`PrimeDepthPredictor.load` that would change nothing, and why."""
     folder = Path(source).expanduser()
-    if (folder / WEIGHTS).is_file() and read_config(folder / "vae").get("_class_name") == "PatchSpace":
-        return {"tiled_vae": "its latents are patches of pixels, there is no autoencoder"}
+    if (folder / WEIGHTS).is_file() and on_patches(folder):
+        return dict.fromkeys(("tiled_vae", "posterior"), "its latents are patches of pixels, there is no autoencoder")
     if tiled_vae or device.type != "cuda":
         return {"compile": "on a CPU and with --tiled-vae its depth head works in strips of rows"}
     return {}

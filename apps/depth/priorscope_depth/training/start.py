@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from priorscope.backbones.latents import LatentSpace, PatchSpace, load_latent_space
+from priorscope.backbones.latents import LatentSpace, PatchSpace, Posterior, load_latent_space
 from priorscope.backbones.loading import locate, model_folder, read_config
 from priorscope.backbones.prompt import prompt_state
 from priorscope.backbones.stable_diffusion import (
@@ -21,7 +21,7 @@ from priorscope.backbones.stable_diffusion import (
 from priorscope.backbones.table import find_published
 from priorscope.errors import InputError
 from priorscope.predictors.geometry import Geometry
-from priorscope_depth.assemble import PARTS, build_predictor, scheduler_config
+from priorscope_depth.assemble import PARTS, build_predictor, check_posterior, scheduler_config
 from priorscope_depth.families import FAMILIES, MODELS, Recipe
 from priorscope_depth.predictor import DepthPredictor
 
@@ -54,7 +54,7 @@ def start_from(
     family: str | None = None,
     task: str | None = None,
     space: str | None = None,
-    posterior: str | None = None,
+    posterior: Posterior | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Start:
@@ -72,6 +72,11 @@ def start_from(
         How images are encoded. Default: as the family's authors train.
     seed : int
         For new weights.
+
+    Raises
+    ------
+    InputError
+        As loading does, and a sampled posterior of patches of pixels.
 
     Returns
     -------
@@ -93,7 +98,8 @@ def start_from(
                 config = scheduler_config(model_folder(model, PARTS, MODELS), predictor.recipe)
             start = Start(predictor, config)
     predictor = start.predictor
-    predictor.latent.posterior = posterior or predictor.recipe.family.official_posterior  # type: ignore[assignment]
+    check_posterior(posterior, model, predictor.latent.latents)
+    predictor.latent.posterior = posterior or predictor.recipe.family.official_posterior
     predictor.latent.denoiser.network.unet.to(device, memory_format=torch.channels_last)  # type: ignore[attr-defined]
     predictor.latent.latents.to(device)
     predictor.latent.condition = predictor.latent.condition.to(torch.device(device))
