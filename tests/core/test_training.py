@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from safetensors import SafetensorError
 from torch import nn
 
@@ -183,6 +185,25 @@ def test_clipping_bounds_the_gradient(tmp_path):
     assert seen[0] == seen[1]
 
 
+def test_trainings_of_one_process_have_each_its_own_precision(tmp_path):
+    kinds = []
+
+    class Watched(Line):
+        def forward(self, batch):
+            kinds.append(self.model(batch["x"]).dtype)
+            return super().forward(batch)
+
+    for number, precision in enumerate(("float32", "bfloat16", "float32")):
+        run_line(tmp_path / str(number), task=Watched(), steps=1, precision=precision)
+    assert kinds == [torch.float32, torch.bfloat16, torch.float32]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_trainings_of_one_process_have_each_its_own_device():
+    for device in ("cpu", "cuda", "cpu"):
+        assert make_accelerator(settings(device=device)).device.type == device
+
+
 def test_tensorboard_gets_the_rows(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -333,8 +354,19 @@ def test_low_rank_updates_train_alone_and_merge_exactly():
 
 
 def test_gradient_checkpointing_needs_a_model_that_has_it(tmp_path):
-    with pytest.raises(InputError, match="no gradient checkpointing"):
-        run_line(tmp_path / "run", gradient_checkpointing=True)
+    class Unable(ModelMixin, ConfigMixin):
+        config_name = "config.json"
+
+        @register_to_config
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+    other = Line()
+    other.model = Unable()
+    for name, task in (("plain", Line()), ("diffusers", other)):
+        with pytest.raises(InputError, match="no gradient checkpointing"):
+            run_line(tmp_path / name, task=task, gradient_checkpointing=True)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +392,19 @@ def test_settings_that_make_no_sense(changes, named):
     with pytest.raises(InputError, match=named) as error:
         settings(**changes).check()
     assert error.value.remedy
+
+
+def test_low_rank_updates_without_peft_are_refused_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"--lora 4 needs peft.*priorscope\[lora\]"):
+        settings(lora=4).check()
+
+
+def test_what_a_new_network_cannot_use_is_refused():
+    settings(gradient_checkpointing=True).check_new(checkpointing=True)
+    for changes in ({"lora": 4}, {"gradient_checkpointing": True}, {"steps": 0}):
+        with pytest.raises(InputError, match=f"--{next(iter(changes)).replace('_', '-')}"):
+            settings(**changes).check_new()
 
 
 def test_a_batch_is_shared_by_processes_and_parts():

@@ -226,6 +226,16 @@ def test_a_norm_of_another_space_is_refused(small):
         train(small("run", norm="truncnorm"))
 
 
+def test_low_rank_updates_of_new_weights_are_refused_before_data_are_read(small, tmp_path):
+    with pytest.raises(InputError, match="--lora 2 for a network that begins with random weights"):
+        train(small("run", scenes=tmp_path / "none", lora=2))
+
+
+def test_a_sampled_encoding_of_patches_is_refused(small):
+    with pytest.raises(InputError, match=r"--posterior sample.*patches of pixels"):
+        train(small("run", posterior="sample"))
+
+
 def test_held_out_scenes_are_not_trained_on(small, tmp_path):
     write_scenes(tmp_path / "scenes", [HELD_OUT_SEED], height=48, width=64, supersample=1, progress=False)
     with pytest.raises(InputError, match="held-out"):
@@ -257,11 +267,11 @@ def killed_at(arguments: list[str], step: int) -> Callable[[], int]:
 def test_a_killed_command_goes_on_with_resume(scenes_folder, tmp_path, whole, capsys, fork):
     out = tmp_path / "run"
     assert fork(killed_at(command(scenes_folder, out), 3)) == -signal.SIGKILL  # before any checkpoint
+    assert fork(killed_at(command(scenes_folder, out), 6)) == -signal.SIGKILL  # so it was begun again
     assert main(command(scenes_folder, out)) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "--resume" in message
-    assert fork(killed_at(command(scenes_folder, out, "--resume"), 6)) == -signal.SIGKILL
     assert main(command(scenes_folder, out, "--resume")) == 0
     assert_same_run(out, whole)
     assert not list(out.rglob("*.part*"))

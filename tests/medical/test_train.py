@@ -240,6 +240,8 @@ def test_another_plane_is_the_same_volume(tiny_volume: Path) -> None:
         ({"phantoms": 4, "patch": 0}, "--patch 0"),
         ({"phantoms": 4, "pixel": -1.0}, "--pixel -1"),
         ({"phantoms": 4, "loop": replace(LOOP, steps=0)}, "--steps 0"),
+        ({"phantoms": 4, "loop": replace(LOOP, lora=4)}, "--lora 4"),
+        ({"phantoms": 4, "loop": replace(LOOP, gradient_checkpointing=True)}, "network that has none"),
         ({"volumes": (Path("none.nii"),)}, "no such file"),
     ],
 )

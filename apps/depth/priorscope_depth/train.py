@@ -171,6 +171,8 @@ def _norm(config: TrainConfig, predictor: DepthPredictor) -> NormType:
 
 
 def _check(config: TrainConfig) -> None:
+    if config.model == "new":
+        config.loop.check_new(checkpointing=True)
     config.loop.check()
     if config.size and config.size < 32:
         raise InputError(f"--size {config.size}", remedy="Use 32 pixels or more, or 0.")

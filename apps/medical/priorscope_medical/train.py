@@ -107,7 +107,7 @@ def _may_differ(config: TrainConfig) -> tuple[str, ...]:
 
 
 def _check(config: TrainConfig) -> None:
-    config.loop.check()
+    config.loop.check_new(checkpointing=config.network == "ncsnpp")
     config.aids.curriculum.check()
     cluster_edges(VPSchedule.from_scheduler_config(SLICE_SCHEDULER), config.aids.curriculum)
     if config.network == "ncsnpp" and config.aids != AidsConfig():

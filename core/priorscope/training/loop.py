@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DistributedDataParallelKwargs
 from safetensors import SafetensorError
 
@@ -53,6 +54,11 @@ def make_accelerator(config: LoopConfig) -> Accelerator:
     ]
     if precision == "fp16" and device.type == "cpu":
         raise InputError("--precision float16 on a CPU", remedy="Use float32 or bfloat16.")
+    if is_initialized():  # by an earlier training of this process; accelerate keeps one state for all
+        state = AcceleratorState()
+        alone = state.num_processes == 1
+        if state.mixed_precision != precision or (alone and state.device.type != device.type):
+            AcceleratorState._reset_state(reset_partial_state=alone)
     # a frozen or unused branch must be declared by the task (requires_grad), not searched for at every step
     return Accelerator(
         cpu=device.type == "cpu",
@@ -230,7 +236,8 @@ def _factor(config: LoopConfig, step: int) -> float:
 
 
 def _switch_on_checkpointing(model: torch.nn.Module) -> None:
-    if not hasattr(model, "enable_gradient_checkpointing"):
+    able = getattr(model, "_supports_gradient_checkpointing", True)  # diffusers' models have the method in any case
+    if not (able and hasattr(model, "enable_gradient_checkpointing")):
         raise InputError(f"{type(model).__name__} has no gradient checkpointing")
     model.enable_gradient_checkpointing()  # type: ignore[operator]
 

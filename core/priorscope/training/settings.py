@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,8 +86,33 @@ class LoopConfig:
             raise InputError(f"--lr {self.lr}", remedy="Use a number above 0.")
         if not 0 <= self.ema < 1:
             raise InputError(f"--ema {self.ema}", remedy="Use 0 (no average) or a number below 1.")
+        if self.lora and importlib.util.find_spec("peft") is None:
+            raise InputError(
+                f"--lora {self.lora} needs peft, which is not installed", remedy="pip install 'priorscope[lora]'."
+            )
         if not 0 <= self.lr_final <= 1 or (self.lr_schedule == "exponential" and self.lr_final == 0):
             raise InputError(f"--lr-final {self.lr_final}", remedy="Use a share from 0 to 1 (above 0 for exponential).")
+
+    def check_new(self, *, checkpointing: bool = False) -> None:
+        """:meth:`check`, for a network that begins with random weights: low-rank updates would leave them random.
+
+        Parameters
+        ----------
+        checkpointing : bool
+            Whether the network has gradient checkpointing.
+
+        Raises
+        ------
+        InputError
+            Naming the option and its value.
+        """
+        self.check()
+        if self.lora:
+            raise InputError(
+                f"--lora {self.lora} for a network that begins with random weights", remedy="Leave it out."
+            )
+        if self.gradient_checkpointing and not checkpointing:
+            raise InputError("--gradient-checkpointing for a network that has none", remedy="Leave it out.")
 
 
 #: Settings that may change when a run is resumed. The first group does not change what is learned; the second is

@@ -228,6 +228,7 @@ def test_patches_are_pieces_turned_mirrored_and_scaled():
         (lambda folder, cine: _evaluate(folder, RF[[0, 0]], after=RF), "nothing can be measured"),
         (lambda folder, cine: truth_scores(RF, 0 * RF), "without a signal"),
         (lambda folder, cine: main(["train-ultrasound", "--frames", "0", "--out", str(folder / "t")]), "--frames 0"),
+        (lambda folder, cine: main(["train-ultrasound", "--lora", "4", "--out", str(folder / "t")]), "--lora 4"),
         (
             lambda folder, cine: main(
                 ["evaluate-ultrasound", str(cine), str(_file(folder / "a.npy", np.ones((1, 8, 8))))]

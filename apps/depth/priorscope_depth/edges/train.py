@@ -19,7 +19,7 @@ from priorscope_depth.edges.data import EdgeFeed, EdgePair, drawn_pairs, folder_
 from priorscope_depth.edges.predictor import EdgePredictor
 from priorscope_depth.edges.task import EdgeAutoencoderTask, EdgeTask
 from priorscope_depth.scenes import HELD_OUT_SEED
-from priorscope_depth.training.crops import check_crop, refuse_lora
+from priorscope_depth.training.crops import check_crop
 
 #: Held-out scenes of this app's other commands begin at ``HELD_OUT_SEED``; these are others.
 _FIRST_HELD_OUT = HELD_OUT_SEED + 20_000
@@ -89,9 +89,8 @@ def _pairs(config: TrainEdgesConfig) -> tuple[list[EdgePair], list[EdgePair]]:
 
 
 def _check(config: TrainEdgesConfig) -> None:
-    config.loop.check()
+    config.loop.check_new(checkpointing=True)
     check_crop(config.crop, config.height, config.width, drawn=config.pairs is None)
-    refuse_lora(config.loop)
     for name in ("scenes", "autoencoder_steps", "channels"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")

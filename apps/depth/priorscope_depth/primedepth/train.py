@@ -108,12 +108,7 @@ def _pictures(config: TrainPrimeDepthConfig) -> tuple[PairSource, list[TrainingP
 
 
 def _check(config: TrainPrimeDepthConfig) -> None:
-    config.loop.check()
-    if config.loop.lora or config.loop.gradient_checkpointing:
-        raise InputError(
-            "--lora and --gradient-checkpointing for a decoder that begins with random weights",
-            remedy="Leave them out.",
-        )
+    config.loop.check_new()
     for name in ("scenes", "views"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name} {getattr(config, name)}", remedy="Use 1 or more.")

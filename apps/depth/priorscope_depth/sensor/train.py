@@ -18,7 +18,7 @@ from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, fo
 from priorscope_depth.sensor.simulator import SensorSimulator
 from priorscope_depth.sensor.structured_light import StructuredLight
 from priorscope_depth.sensor.task import SensorTask
-from priorscope_depth.training.crops import check_crop, refuse_lora
+from priorscope_depth.training.crops import check_crop
 
 _FIRST_HELD_OUT = HELD_OUT_SEED + 30_000
 
@@ -32,12 +32,11 @@ def train_sensor(config: TrainSensorConfig) -> FitResult:
         For options that make no sense, maps that cannot be read, a loss that is not finite, and a folder that cannot
         be written.
     """
-    config.loop.check()
+    config.loop.check_new(checkpointing=True)
     check_depth_scale(config.depth_scale)
     if config.scenes < 1 or config.held_out < 0:
         raise InputError(f"--scenes {config.scenes} --held-out {config.held_out}", remedy="Use 1 or more, and 0.")
     check_crop(config.crop, config.height, config.width, drawn=config.pairs is None)
-    refuse_lora(config.loop)
     accelerator = make_accelerator(config.loop)
     # of what is not drawn a mistake is found before anything is made
     sets = None if config.pairs is None else _sets(config)

@@ -10,7 +10,6 @@ import numpy as np
 from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope.training.order import Order
-from priorscope.training.settings import LoopConfig
 from priorscope_depth.scenes.generate import check_request
 
 
@@ -44,12 +43,6 @@ def check_crop(crop: int, height: int, width: int, *, drawn: bool) -> None:
             f"--crop {crop} of scenes of --height {height} --width {width}",
             remedy="Draw larger scenes, or train on smaller squares.",
         )
-
-
-def refuse_lora(loop: LoopConfig) -> None:
-    """Low-rank updates of weights that are random leave them random (InputError)."""
-    if loop.lora:
-        raise InputError(f"--lora {loop.lora} for a network that begins with random weights", remedy="Leave it out.")
 
 
 class CropFeed(Generic[PairT]):

@@ -27,7 +27,7 @@ def train_rf(config: TrainUltrasoundConfig) -> FitResult:
     InputError
         For options that make no sense, a loss that is not finite, and a folder that cannot be written.
     """
-    config.loop.check()
+    config.loop.check_new()
     for name in ("cines", "frames", "held_out"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")
