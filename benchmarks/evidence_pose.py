@@ -134,11 +134,12 @@ class Evidence(EvidenceRows):
             input_size=CROP,
             sigma=SIGMA,
             hole=HOLE,
-            reconstruction=0.0,
             loop=LoopConfig(
                 steps=steps, batch_size=self.plan.batch, lr=rate, log_every=50, checkpoint_every=100, seed=seed
             ),
         )
+        if arm != "conv":
+            config = replace(config, reconstruction=0.0)
         if arm == "prior":
             config = replace(config, start=str(self.prior()), label=label)
         return self.trained(f"{arm}-{seed}-{rate:g}-{label:g}-{steps}", config)

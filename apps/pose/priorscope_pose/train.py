@@ -45,8 +45,13 @@ _ONLY_OF = {
     "own_runs": ("diffpose",),
     "backbone": ("diffpose",),
     "label": ("sdpose",),
+    "reconstruction": ("sdpose",),
+    "save_float32": ("sdpose",),
     "sigma": ("sdpose", "conv"),
+    "hole": ("sdpose", "conv"),
 }
+#: Options of the augmentation, which act only where there is one.
+_AUGMENTATION = ("rotation", "scale", "half_body", "hole")
 
 
 def train(config: TrainConfig) -> FitResult:
@@ -287,17 +292,34 @@ def _check(config: TrainConfig) -> None:
     if config.method == "prior" and config.start != NEW:
         raise InputError("a prior that starts from another", remedy="Use --resume to go on with one.")
     for name, methods in _ONLY_OF.items():
-        if config.method not in methods and getattr(config, name) != getattr(TrainConfig, name):
+        if config.method not in methods and _was_given(config, name):
             raise InputError(
-                f"--{name.replace('_', '-')} with --method {config.method}",
+                f"{_option(config, name)} with --method {config.method}",
                 remedy=f"Leave it out; it belongs to {' and '.join(methods)}.",
             )
+    if config.freeze == "unet" and config.reconstruction and _was_given(config, "reconstruction"):
+        raise InputError(
+            f"--reconstruction {config.reconstruction} with --freeze unet",
+            remedy="Leave one out: it teaches the U-Net, not the head.",
+        )
+    for name in _AUGMENTATION:
+        if not config.augment and _was_given(config, name):
+            raise InputError(f"{_option(config, name)} with --no-augment", remedy="Leave one out.")
     if config.method == "diffpose":
         if config.start == NEW:
             _new_spec(config)
         elif config.backbone is not None:
             raise InputError("--backbone with --start", remedy="Leave one out: a trained model has its own.")
     augmentation_of(config)
+
+
+def _was_given(config: TrainConfig, name: str) -> bool:
+    return bool(getattr(config, name) != getattr(TrainConfig, name))
+
+
+def _option(config: TrainConfig, name: str) -> str:
+    """What was given, as on the command line."""
+    return f"--{'no-' if getattr(config, name) is False else ''}{name.replace('_', '-')}"
 
 
 def main(arguments: list[str] | None = None) -> Path:
