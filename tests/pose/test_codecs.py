@@ -41,6 +41,22 @@ def test_decode_undoes_encode(name: str, atol: float) -> None:
     assert (keypoints.dtype, scores.dtype, tuple(scores.shape)) == (torch.float32, torch.float32, (3, 20))
 
 
+@pytest.mark.parametrize("heatmap", [(12, 16), (11, 12), (6, 8), (3, 2)])
+def test_combined_heatmaps_narrower_than_their_window(heatmap: tuple[int, int]) -> None:
+    """Where the window of 23 pixels reaches over both borders the mirror images repeat, as in OpenCV."""
+    codec = CombinedHeatmap((48, 64), heatmap)
+    points = torch.tensor([[[20.0, 40.0], [47.0, 0.0], [30.5, 11.25]]])
+    maps, _ = codec.encode(points)
+    maps[:, ::3] += torch.rand(maps[:, ::3].shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    keypoints, scores = codec.decode(maps)
+    # whichever pixel is the maximum, its offsets lead to the keypoint
+    torch.testing.assert_close(UdpHeatmap((48, 64), heatmap, 1.0).crop_pixels(keypoints), points, atol=1e-3, rtol=0)
+    padded = np.pad(maps[0, ::3].double().numpy(), ((0, 0), (11, 11), (11, 11)), mode="reflect")
+    window = np.outer(*[opencv_gaussian(23)] * 2)
+    expected = (np.lib.stride_tricks.sliding_window_view(padded, (23, 23), (1, 2)) * window).sum((-2, -1))
+    np.testing.assert_allclose(scores[0], expected.max((1, 2)), rtol=1e-5)
+
+
 def test_udp_target_is_the_gaussian_of_its_formula() -> None:
     point = torch.tensor([[[100.3, 77.7]]])
     heatmap = UdpHeatmap((768, 1024), (192, 256), 6.0).encode(point)[0][0, 0]

@@ -147,6 +147,12 @@ def _mirrored(index: torch.Tensor, length: int) -> torch.Tensor:
     return torch.minimum(index, 2 * length - 1 - index)
 
 
+def _mirrored_within(index: torch.Tensor, length: int) -> torch.Tensor:
+    """As :func:`_mirrored`, but no pixel is doubled: the edge ones are the mirrors."""
+    index = index % max(2 * length - 2, 1)
+    return torch.minimum(index, 2 * length - 2 - index)
+
+
 def _factor(heatmaps: torch.Tensor, peaks: Peaks, values: torch.Tensor, smoothing: Smoothing) -> torch.Tensor:
     """What brings the smoothed heatmap back to its maximum, [N, K], float64; 1 where any factor gives the same step.
 
@@ -175,9 +181,13 @@ def blur(channels: torch.Tensor, kernel: tuple[float, ...], border: str = "const
     device, whatever matrix products are allowed to do there.
     """
     radius = len(kernel) // 2
-    for axis, padding in ((-2, (0, 0, radius, radius)), (-1, (radius, radius, 0, 0))):
+    for axis, padding in ((-2, (0, 0, radius, radius)), (-1, (radius, radius))):
         length = channels.shape[axis]
-        padded = functional.pad(channels[:, None], padding, mode=border)[:, 0]
+        if border == "reflect":  # as often as the window needs, unlike torch's own padding
+            index = torch.arange(-radius, length + radius, device=channels.device)
+            padded = channels.index_select(axis, _mirrored_within(index, length))
+        else:
+            padded = functional.pad(channels, padding)
         channels = padded.narrow(axis, 0, length) * kernel[0]
         for shift, weight in enumerate(kernel[1:], 1):
             channels.add_(padded.narrow(axis, shift, length), alpha=weight)
