@@ -137,6 +137,54 @@ def test_people_are_found_by_id_or_by_likeness(two_people):
     assert np.isnan(nobody["EPE"])
 
 
+@pytest.fixture
+def boxed_people(two_people):
+    """Each with a box of its own, round its key points."""
+    annotations, truth = two_people
+    (image,) = annotations.images
+    boxes = np.concatenate([truth.min(1), truth.max(1)], 1)
+    people = tuple(replace(person, box=box) for person, box in zip(image.people, boxes, strict=True))
+    return replace(annotations, images=(replace(image, people=people),)), truth, boxes
+
+
+def found_in(boxes, points, scores):
+    return replace(predicted(np.asarray(points)), boxes=np.asarray(boxes), scores=np.asarray(scores))
+
+
+def test_more_boxes_do_not_flatter(boxed_people):
+    """All over the place, and one of their poses right by luck: those of the detector's best boxes count."""
+    annotations, truth, boxes = boxed_people
+    wrong = truth + 90
+    few = pck_figures(annotations, found_in(boxes, wrong, [0.9, 0.8]))
+    assert few["PCK"] == 0
+    many = [np.concatenate(pair) for pair in ((wrong, truth), (boxes, boxes + 2.0), ([0.9, 0.8], [0.7, 0.1]))]
+    assert pck_figures(annotations, found_in(many[1], many[0], many[2])) == few
+    assert pck_figures(annotations, found_in(many[1], many[0], many[2][::-1]))["PCK"] == 1
+
+
+def test_people_are_found_by_their_boxes(boxed_people):
+    annotations, truth, boxes = boxed_people
+    # whoever's pose it is like
+    assert pck_figures(annotations, found_in(boxes[::-1], truth, [1, 1]))["PCK"] == 0
+    side = (boxes[0, 2:] - boxes[0, :2]) * [1, 0]
+    for share, missed in ((0.3, 0.5), (0.36, 1)):  # overlaps of 0.7 / 1.3, and of 0.64 / 1.36
+        moved = boxes[:1] + np.tile(share * side, 2)
+        assert pck_figures(annotations, found_in(moved, truth[:1], [1]))["missed"] == missed
+    # who is found in both has only one of them; the better box is the first to choose
+    twice = pck_figures(annotations, found_in(boxes[[0, 0]], [truth[0] + 90, truth[0]], [0.1, 0.2]))
+    assert (twice["PCK"], twice["missed"]) == (0.5, 0.5)
+
+
+def test_poses_without_boxes_choose_by_their_scores(two_people):
+    annotations, truth = two_people
+    points = np.concatenate([truth[:1] + [3, 4], truth[:1], truth[1:] + 2000])
+    best_first = replace(predicted(points), scores=np.array([0.9, 0.5, 1.0]))
+    figures = pck_figures(annotations, best_first)
+    assert figures["EPE"] == pytest.approx(5)
+    assert figures["missed"] == 0.5  # the second is far from the only pose that is left
+    assert pck_figures(annotations, replace(best_first, scores=np.array([0.4, 0.5, 1.0])))["EPE"] == 0
+
+
 def test_scales(two_people):
     annotations, truth = two_people
     moved = predicted(truth + [9, 12])  # 15 pixels: 0.15 of the box's longer side, half a head of 30

@@ -16,8 +16,12 @@ from priorscope_pose.evaluation.oks import similarity_to_annotated
 from priorscope_pose.evaluation.pck import auc, epe, head_sizes, pck
 from priorscope_pose.evaluation.predictions import Predictions
 from priorscope_pose.skeletons import COCO_WHOLEBODY, Skeleton
+from priorscope_pose.tracking import box_overlap
 
 Scale = Literal["box", "head", "torso"]
+#: From which a prediction may be meant for a person: of boxes as detections are counted; of poses so little that one
+#: with most of its key points right is above it.
+_LEAST_OVERLAP, _LEAST_OKS = 0.5, 0.1
 #: Names and thresholds that go with a scale: PCK@0.2 as JHMDB counts it, PCKh@0.5 as MPII does.
 NAMES: dict[str, tuple[str, float]] = {"box": ("PCK", 0.2), "head": ("PCKh", 0.5), "torso": ("tPCK", 0.2)}
 
@@ -29,9 +33,11 @@ def pck_figures(
     mean distances.
 
     A prediction is meant for the person whose annotation has its id (boxes from the annotations, see
-    :func:`~priorscope_pose.data.boxes.box_ids`), or, where predictions have no ids (a detector's boxes), in the same
-    image for the most similar one by OKS; each is used once. Groups and people without labelled key points do not
-    count.
+    :func:`~priorscope_pose.data.boxes.box_ids`). Predictions without ids (a detector's boxes) are matched as
+    detections are: in the order of their scores each takes, in its image, the person whose box it overlaps most (0.5 at
+    least, of those that nobody has taken). So more boxes of lower scores can only find who was missed, however well
+    their poses fit. Predictions without boxes take the most similar person (OKS 0.1 at least). Groups and people
+    without labelled key points do not count.
 
     Parameters
     ----------
@@ -101,24 +107,34 @@ def matched_rows(
     places: dict[ImageId, list[int]] = {}
     for place, person in enumerate(people):
         places.setdefault(person.image_id, []).append(place)
-    sigmas = annotations.skeleton.sigma_array()
     for image_id, its in places.items():
-        if image_id not in rows_of:
-            continue
-        rows = rows_of[image_id]
-        similar = similarity_to_annotated(
-            predictions.keypoints[rows],
-            np.stack([people[place].keypoints[:, :2] for place in its]),
-            np.stack([people[place].visible for place in its]),
-            np.array([people[place].area for place in its]),
-            np.stack([people[place].box for place in its]),
-            sigmas,
-        )
-        for _ in range(min(similar.shape)):
-            row, column = divmod(int(similar.argmax()), similar.shape[1])
-            chosen[its[column]] = rows[row]
-            similar[row], similar[:, column] = -1, -1
+        rows = rows_of.get(image_id, np.zeros(0, np.int64))
+        rows = rows[np.argsort(-predictions.scores[rows], kind="stable")]
+        similar, least = _likeness(annotations, predictions, rows, [people[place] for place in its])
+        for row, values in zip(rows, similar, strict=True):
+            best = int(values.argmax())
+            if values[best] >= least:
+                chosen[its[best]] = row
+                similar[:, best] = -1
     return chosen
+
+
+def _likeness(
+    annotations: Annotations, predictions: Predictions, rows: NDArray[np.int64], people: list[PersonAnnotation]
+) -> tuple[NDArray[np.float64], float]:
+    """Of predictions with people, (D, G), by boxes, else by poses; and the least that makes a pair."""
+    boxes = np.stack([person.box for person in people])
+    if predictions.boxes is not None:
+        return box_overlap(predictions.boxes[rows], boxes), _LEAST_OVERLAP
+    similar = similarity_to_annotated(
+        predictions.keypoints[rows],
+        np.stack([person.keypoints[:, :2] for person in people]),
+        np.stack([person.visible for person in people]),
+        np.array([person.area for person in people]),
+        boxes,
+        annotations.skeleton.sigma_array(),
+    )
+    return similar, _LEAST_OKS
 
 
 def _sizes(
