@@ -254,6 +254,24 @@ def test_wrong_options_are_told(capsys):
         assert captured.err + captured.out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["depth", "evaluate", "nosuch"], "for argument 'dataset'"),
+        (["depth", "train", "--lr"], "'--lr'"),
+        (["robotics", "train"], "robomimic's *.hdf5"),
+    ],
+)
+def test_a_wrong_option_is_named_as_the_user_knows_it(capsys, words, said):
+    """Not as tyro keeps it (`__tyro-dummy-inner__.dataset`)."""
+    with pytest.raises(SystemExit):
+        main(words)
+    captured = capsys.readouterr()
+    shown = " ".join((captured.err + captured.out).replace("│", "").split())
+    assert said in shown
+    assert "dummy" not in shown
+
+
 @dataclass(frozen=True)
 class Paint:
     """Paint a wall."""
