@@ -479,6 +479,13 @@ def test_collect_from_the_planner_keeps_successes_and_resumes(tmp_path, monkeypa
     with pytest.raises(InputError, match="exists already"):
         collect(CollectConfig("pusht", episodes=3, **settings))
     assert collect(CollectConfig("pusht", episodes=3, resume=True, **settings)) == 0
+    for changes, told in (
+        ({"noise": 8.0}, "was collected with --noise 0.0, not 8.0"),
+        ({"max_steps": 50}, "was collected with --max-steps 300, not 50"),
+        ({"images": True}, "has no data/img"),
+    ):
+        with pytest.raises(InputError, match=told):
+            collect(CollectConfig("pusht", episodes=4, resume=True, **settings, **changes))
     assert PushTRecorder(out, resume=True).next_seed == 15  # 10, 12 and 14 succeeded
     with pytest.raises(InputError, match="after 1 tries of the expert there are 3"):
         collect(CollectConfig("pusht", episodes=9, attempts=1, resume=True, **settings))

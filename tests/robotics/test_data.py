@@ -83,6 +83,8 @@ def test_pusht_zarr(tmp_path):
         open_episodes(tmp_path / "demo.zarr", ["nothing"])
     with pytest.raises(InputError, match="exists already"):
         PushTRecorder(tmp_path / "demo.zarr")
+    with pytest.raises(InputError, match="was collected with --images"):
+        PushTRecorder(tmp_path / "demo.zarr", resume=True)
     shutil.rmtree(tmp_path / "demo.zarr/meta/episode_ends")
     with pytest.raises(InputError, match=r"demo\.zarr: has no meta/episode_ends"):
         open_episodes(tmp_path / "demo.zarr")

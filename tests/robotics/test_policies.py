@@ -260,6 +260,9 @@ def test_a_jump_of_the_observation_asks_for_a_full_plan():
     model = gaussian_model(largest_moves=(0.1, 0.2))
     policy = RtiPolicy(model, [1, 0])
     assert policy.jump == pytest.approx(0.3)  # 1.5 times the farthest move in the two steps that are executed
+    assert RtiPolicy(model, [1, 0], n_action_steps=1).jump == pytest.approx(0.15)
+    # in more steps than the model knows about it moves farther, and that is no jump: 1.5 (0.2 + 0.1)
+    assert RtiPolicy(model, [1, 0], n_action_steps=3).jump == pytest.approx(0.45)
     state, noise = policy.start(2), EnvironmentNoise([0, 1])
     policy.act(seen(0.0, 0.0), state, noise)
     assert policy.act(seen(0.2, 0.5), state, noise).calls == [2, 100]

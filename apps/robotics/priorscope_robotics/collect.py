@@ -91,8 +91,10 @@ def _collect_pusht(config: CollectConfig) -> int:
 
     if config.out.suffix != ".zarr":
         raise InputError(f"--out {config.out}", remedy="Give a folder that ends in .zarr.")
-    recorder = PushTRecorder(config.out, images=config.images, resume=config.resume)
-    env = PushT(["image"] if config.images else ["state"], max_steps=config.max_steps or 300)
+    max_steps = config.max_steps or 300
+    options = {"noise": config.noise, "max_steps": max_steps}
+    recorder = PushTRecorder(config.out, images=config.images, resume=config.resume, options=options)
+    env = PushT(["image"] if config.images else ["state"], max_steps=max_steps)
     tries = 0
     seed = max(config.seed, recorder.next_seed)
     while recorder.episodes < config.episodes and tries < _most(config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +95,14 @@ class PushTRecorder:
         Whether there are images.
     resume : bool
         Add to a recording that is there.
+    options : mapping of str to JSON values, optional
+        How episodes are made, by option; noted, and what is added must be made alike.
+
+    Raises
+    ------
+    InputError
+        Something is there, and ``resume`` is false; or it was recorded with other options, or with images and not
+        without, or the other way round.
 
     Attributes
     ----------
@@ -104,7 +112,9 @@ class PushTRecorder:
         What the last :meth:`add` was told; 0 before.
     """
 
-    def __init__(self, path: Path, *, images: bool = False, resume: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, images: bool = False, resume: bool = False, options: Mapping[str, Any] | None = None
+    ) -> None:
         import zarr
 
         self.path = path
@@ -113,6 +123,7 @@ class PushTRecorder:
             shapes["img"] = (96, 96, 3)
         if resume and path.exists():
             self._root = _opened(path, mode="a")
+            self._refuse_others(images, options or {})
             self._arrays = {name: _array(self._root, f"data/{name}", path, load=False) for name in shapes}
             self._ends = _array(self._root, "meta/episode_ends", path, load=False)
             self.episodes = int(self._ends.shape[0])
@@ -122,6 +133,7 @@ class PushTRecorder:
         refuse_overwrite(path)
         with writing(path):
             self._root = zarr.open_group(str(path), mode="w", zarr_format=2)
+        self._root.attrs["options"] = dict(options or {})
         data, meta = self._root.create_group("data"), self._root.create_group("meta")
         self._arrays = {
             name: data.create_array(name, shape=(0, *shape), chunks=(_CHUNK, *shape), dtype="float32")
@@ -129,6 +141,21 @@ class PushTRecorder:
         }
         self._ends = meta.create_array("episode_ends", shape=(0,), chunks=(1000,), dtype="int64")
         self.steps = self.episodes = self.next_seed = 0
+
+    def _refuse_others(self, images: bool, options: Mapping[str, Any]) -> None:
+        noted = self._root.attrs.get("options", {})  # not there in what others wrote
+        for name, value in options.items():
+            if noted.get(name, value) != value:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(
+                    f"was collected with {option} {noted[name]}, not {value}",
+                    path=self.path,
+                    remedy=f"Use {option} {noted[name]}, or another folder.",
+                )
+        if not images and "data/img" in self._root:
+            raise InputError(
+                "was collected with --images", path=self.path, remedy="Add --images, or use another folder."
+            )
 
     def add(self, rows: dict[str, Any], *, next_seed: int = 0) -> None:
         """Add one episode.

@@ -61,6 +61,21 @@ def move_size(now: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor
     return torch.cat(moves, -1).square().mean(-1).sqrt()
 
 
+def farthest_move(moves: Sequence[float], steps: int) -> float:
+    """Bound on how far observations move in ``steps`` steps, given the farthest moves in 1, 2, ... steps.
+
+    Of more steps than are given it is that of the parts that they are made of: a way is no longer than its parts.
+    0 where nothing is given.
+
+    >>> farthest_move([0.1, 0.15], 5)
+    0.4
+    """
+    if not moves:
+        return 0.0
+    whole, rest = divmod(steps, len(moves))
+    return whole * moves[-1] + (moves[rest - 1] if rest else 0.0)
+
+
 class RtiPolicy(Policy):
     """Warm-started denoising.
 
@@ -83,7 +98,8 @@ class RtiPolicy(Policy):
         By how much plans move between calls; the number of executed actions by default (published: always 1).
     jump : float, optional
         Observations that moved farther since the last call (:func:`move_size`) ask for a full plan. Default: 1.5 times
-        the farthest move in as many steps of the training data, where the model knows it. 0: never.
+        the farthest move in as many steps of the training data (:func:`farthest_move`), where the model knows it. 0:
+        never.
     full : FullPolicy, optional
         For full plans; all DDPM steps by default.
     """
@@ -114,8 +130,7 @@ class RtiPolicy(Policy):
         published: Solver = "ddpm-published" if jumps == "official" else "ddpm"
         self.step = solver_named(model, "ddim" if deterministic else published, schedule)
         self.shift = self.n_action_steps if shift is None else shift
-        moves = model.spec.largest_moves[: self.n_action_steps]
-        self.jump = jump if jump is not None else 1.5 * moves[-1] if moves else 0.0
+        self.jump = 1.5 * farthest_move(model.spec.largest_moves, self.n_action_steps) if jump is None else jump
         self.full = full or FullPolicy(model, solver=published, schedule=schedule, n_action_steps=self.n_action_steps)
 
     def start(self, count: int) -> WarmStart:
