@@ -187,13 +187,54 @@ def test_missing_files(tmp_path):
 
 def test_a_file_for_other_inputs_is_refused(tmp_path):
     file = read_box_file(written(tmp_path, "boxes.json", {"photo.jpg": [[1, 2, 3, 4]]}))
-    with pytest.raises(InputError, match=r"names none of the inputs \(other\.jpg, \.\.\.\)\. It names photo\.jpg"):
+    with pytest.raises(InputError, match=r"names none of the inputs \(other\.jpg\)\. It names photo\.jpg"):
         file.check([Path("other.jpg")])
     with pytest.raises(InputError, match=r"its boxes of 'photo\.jpg' fit a/photo\.jpg and b/photo\.jpg"):
         file.check([Path("a/photo.jpg"), Path("b/photo.jpg")])
     file.check([Path("a/photo.jpg"), Path("b/other.jpg")])
     with pytest.raises(InputError, match="holds no box of a person"):
         read_box_file(written(tmp_path, "empty.json", [])).check([Path("a.jpg")])
+
+
+def test_a_file_for_some_of_the_inputs_says_for_which(tmp_path):
+    boxes = {f"{name}.jpg": [[1, 2, 3, 4]] for name in "abcdef"}
+    file = read_box_file(written(tmp_path, "boxes.json", boxes))
+    assert file.check([Path("a.jpg"), Path("b.jpg")]) is None
+    assert file.check([Path(f"{name}.jpg") for name in "axyzw"]) == (
+        "boxes.json names 1 of 5 inputs, nobody is looked for in x.jpg, y.jpg, z.jpg, ...; "
+        "it also names b.jpg, c.jpg, d.jpg, ..."
+    )
+    assert file.check([Path(f"{name}.jpg") for name in "abcdefg"]).endswith(
+        "names 6 of 7 inputs, nobody is looked for in g.jpg"
+    )
+    assert file.check([Path("a.jpg"), Path("clip.mp4")]).startswith(
+        "boxes.json names 1 of 2 inputs, nobody is looked for in clip.mp4"
+    )
+
+
+def test_boxes_of_another_video_or_of_no_frame_are_refused(tmp_path):
+    clip = Path("clip.mp4")
+    rows = [{"image_id": number, "bbox": [1, 2, 3, 4], "score": 1.0} for number in (785, 40083)]
+    for content in (rows, {"clip.mp4": {"785": [[1, 2, 3, 4]], "40083": []}}):
+        file = read_box_file(written(tmp_path, "boxes.json", content))
+        file.check([clip])
+        file.check_frames(clip, 786)
+        with pytest.raises(
+            InputError, match=r"no box for the frames 0 to 7 of clip\.mp4\. It has boxes for 785, 40083:"
+        ):
+            file.check_frames(clip, 8)
+    for name, content, words in (
+        (
+            "a.json",
+            [{**rows[0], "image_id": "street"}],
+            r"its image ids \(street\) are no numbers of frames of clip\.mp4",
+        ),
+        ("b.json", {"clip.mp4": [[1, 2, 3, 4]]}, r"its boxes of 'clip\.mp4' are not those of frames\. In JSON give"),
+        ("c.csv", "file,x1,y1,x2,y2\nclip.mp4,1,2,3,4\n", "are not those of frames"),
+        ("d.json", [], "holds no box of a person"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_box_file(written(tmp_path, name, content)).check([clip])
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real samples here")

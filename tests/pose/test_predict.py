@@ -145,6 +145,25 @@ def test_boxes_of_a_file_and_what_is_wrong_with_them(model, photo, tmp_path, cap
     assert [one["unusable_boxes"] for one in loaded(out / "about.json")["inputs"]] == [2, 1]
 
 
+def test_boxes_that_find_nobody_say_why(model, photo, tmp_path, capsys):
+    for name in "ab":
+        save(tmp_path / f"in/{name}.png", photo)
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"a.png": [[10, 10, 40, 50, 0.3]], "c.png": [[10, 10, 40, 50]]}))
+    assert run(model, tmp_path / "out", tmp_path / "in", "--boxes", boxes, "--formats", "coco") == 0
+    told = capsys.readouterr()
+    assert "boxes.json names 1 of 2 inputs, nobody is looked for in b.png; it also names c.png\n" in told.err
+    assert "0 people in 2 images and frames; 1 boxes have scores below --box-threshold 0.5\n" in told.out
+    assert run(model, tmp_path / "low", tmp_path / "in", "--boxes", boxes, "--box-threshold", "0.2") == 0
+    assert "1 people in 2 images and frames\n" in capsys.readouterr().out
+    clip = tmp_path / "clip.mp4"
+    write_video(clip, [photo] * 3, fps=10)
+    boxes.write_text(json.dumps([{"image_id": 785, "bbox": [1, 2, 30, 40], "score": 1.0}]))
+    assert run(model, tmp_path / "clip", clip, "--boxes", boxes) == 2
+    assert "boxes.json: has no box for the frames 0 to 2 of clip.mp4. It has boxes for 785:" in capsys.readouterr().err
+    assert not list((tmp_path / "clip").rglob("*"))
+
+
 def test_annotations_give_boxes_and_image_ids(model, photo, tmp_path):
     save(tmp_path / "in/000000000012.png", photo)
     save(tmp_path / "in/000000000013.png", photo)

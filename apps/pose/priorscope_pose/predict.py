@@ -54,7 +54,9 @@ def predict(config: PredictConfig) -> int:
     check_numbers(config, "box_threshold", "keypoint_threshold")
     detector = _load_detector(config)
     if isinstance(detector, BoxFile):
-        detector.check(file.path for file in (*images, *clips))
+        hint = detector.check(file.path for file in (*images, *clips))
+        if hint:
+            print(hint, file=sys.stderr)
     if not config.overwrite:
         refuse_existing(Writer(config, {}).targets(images, clips))
     estimator = load_estimator(config.settings)
@@ -77,14 +79,17 @@ def predict(config: PredictConfig) -> int:
             failures.append(Failure(str(clip.path), str(error)))
     if records:
         run.writer.finish(run.writer.shared_file("about", [*images, *clips]), records)
-        print(_summary(records))
+        print(_summary(records, run.weak_boxes, config.box_threshold))
     return conclude(failures, len(images) + len(clips), config.out)
 
 
-def _summary(records: Sequence[dict[str, Any]]) -> str:
-    """What was found, in one line."""
+def _summary(records: Sequence[dict[str, Any]], weak_boxes: int, threshold: float) -> str:
+    """What was found, in one line; where it is nobody, what may be the matter."""
     frames = sum(record.get("frames", 1) for record in records)
-    text = f"{sum(record['people'] for record in records)} people in {frames} images and frames"
+    people = sum(record["people"] for record in records)
+    text = f"{people} people in {frames} images and frames"
+    if weak_boxes and not people:
+        text += f"; {weak_boxes} boxes have scores below --box-threshold {threshold:g}"
     unusable = sum(record["unusable_boxes"] for record in records)
     return f"{text}; {unusable} boxes without area or outside of the image left out" if unusable else text
 
@@ -119,11 +124,13 @@ class _Run:
 
     def __init__(self, config: PredictConfig, detector: Detector, estimator: Estimator, writer: Writer) -> None:
         self.config, self.detector, self.estimator, self.writer = config, detector, estimator, writer
+        self.weak_boxes = 0
 
     def find(self, pictures: Sequence[NDArray[np.uint8]], shown: Sequence[Shown]) -> list[_Found]:
         """The people's boxes in each picture."""
         config = self.config
         found = self.detector(pictures, shown)
+        self.weak_boxes += sum(int((its.scores < config.box_threshold).sum()) for its in found)
         return [
             _Found(
                 *best_boxes(
@@ -189,6 +196,8 @@ class _Run:
         """A video, a few frames at a time. Where it breaks off, what came before is written, then the error raised."""
         config, reach = self.config, self.estimator.reach
         info = read_video_info(clip.path)
+        if info.frames and isinstance(self.detector, BoxFile):
+            self.detector.check_frames(clip.path, info.frames)
         tracker = None
         if config.track:
             tracker = Tracker(self.estimator.skeleton, keypoint_threshold=config.keypoint_threshold)

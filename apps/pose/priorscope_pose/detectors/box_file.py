@@ -20,6 +20,7 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -86,13 +87,25 @@ class BoxFile:
         name = self.name_of(path)
         return None if name is None else self.ids.get(name)
 
-    def check(self, paths: Iterable[Path]) -> None:
+    def frames_of(self, video: Path) -> set[int]:
+        """Numbers of the frames that the file has boxes for."""
+        if self.by_id:
+            return {int(name) for name in self._names if name.isdecimal()}
+        name = self.name_of(video)
+        return {frame for known, frame in self.boxes if known == name and frame is not None}
+
+    def check(self, paths: Iterable[Path]) -> str | None:
         """Look whether the file is one for these inputs.
+
+        Returns
+        -------
+        str or None
+            What to tell where it names only some of them.
 
         Raises
         ------
         InputError
-            It names none of them, or one name fits two of them.
+            It names none of them, one name fits two of them, or a video is named without any frame.
         """
         paths = list(paths)
         videos = [path for path in paths if is_video(path)]
@@ -101,23 +114,60 @@ class BoxFile:
                 f"is one list of frames for {len(videos)} videos", path=self.path, remedy="Give one video at a time."
             )
         taken: dict[str, Path] = {}
+        unnamed = []
         for path in paths:
             if self.by_id and path in videos:
-                return
+                if self._names and not self.frames_of(path):
+                    raise InputError(
+                        f"its image ids ({_some(sorted(self._names))}) are no numbers of frames of {path.name}",
+                        path=self.path,
+                    )
+                continue
             name = self.name_of(path)
-            if name is not None and taken.setdefault(name, path) != path:
+            if name is None:
+                unnamed.append(path)
+            elif taken.setdefault(name, path) != path:
                 raise InputError(
                     f"its boxes of {name!r} fit {taken[name]} and {path}",
                     path=self.path,
                     remedy="Name them with their folders.",
                 )
-        if not taken and paths:
-            names = ", ".join(sorted(self._names)[:3])
+            elif path in videos and not self.frames_of(path):
+                raise InputError(
+                    f"its boxes of {name!r} are not those of frames",
+                    path=self.path,
+                    remedy='In JSON give {"0": [[x1, y1, x2, y2]]} for a video, in CSV a column frame.',
+                )
+        if not paths or not self._names:
+            if paths:
+                raise InputError("holds no box of a person", path=self.path)
+            return None
+        some = _some(path.name for path in unnamed)
+        if len(unnamed) == len(paths):
             raise InputError(
-                f"names none of the inputs ({paths[0].name}, ...)" if names else "holds no box of a person",
-                path=self.path,
-                remedy=f"It names {names}, ..." if names else None,
+                f"names none of the inputs ({some})", path=self.path, remedy=f"It names {_some(sorted(self._names))}"
             )
+        if not unnamed:
+            return None
+        others = _some(sorted(self._names - set(taken)))
+        text = f"{self.name} names {len(paths) - len(unnamed)} of {len(paths)} inputs, nobody is looked for in {some}"
+        return f"{text}; it also names {others}" if others else text
+
+    def check_frames(self, video: Path, count: int) -> None:
+        """Raise :class:`InputError` where all frames that are named lie behind the end of a video of ``count``."""
+        frames = self.frames_of(video)
+        if frames and min(frames) >= count:
+            raise InputError(
+                f"has no box for the frames 0 to {count - 1} of {video.name}",
+                path=self.path,
+                remedy=f"It has boxes for {_some(map(str, sorted(frames)))}: are they those of another video?",
+            )
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of many names."""
+    first = list(islice(names, 4))
+    return ", ".join([*first[:3], *(["..."] if len(first) > 3 else [])])
 
 
 def _candidates(path: Path) -> list[str]:
