@@ -271,6 +271,8 @@ def break_container(made, how):
     elif how == "wrongly shaped":
         average[4] = average[4][..., :1]
         model[name] = model[name][..., :1]
+    elif how == "not finite":
+        average[4][..., 0] = torch.nan
     elif how == "tensors, but":
         average.pop()
     elif how == "average":
@@ -290,6 +292,7 @@ def break_container(made, how):
         "missing",
         "unexpected",
         "wrongly shaped",
+        "not finite",
         "tensors, but",
         "average",
         "sigmas",

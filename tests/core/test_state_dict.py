@@ -47,7 +47,14 @@ def test_what_does_not_fit_is_named(changes, message):
     state = {key: value for key, value in state.items() if value is not None}
     with pytest.raises(InputError, match=message) as error:
         filled(made(), state, Path("model"))
+    assert "do not fit Sequential: " in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_to_do_is_the_callers_to_say():
+    with pytest.raises(InputError) as error:
+        filled(made(), {}, Path("model"), remedy="Name the base.")
+    assert error.value.remedy == "Name the base."
 
 
 def test_a_mask_may_hold_infinity():

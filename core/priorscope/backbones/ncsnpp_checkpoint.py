@@ -11,6 +11,7 @@ import torch
 
 from priorscope.backbones.loading import load_component
 from priorscope.backbones.ncsnpp import NCSNpp
+from priorscope.backbones.state_dict import check_weights
 from priorscope.data.torch_pickle import load_mapped
 from priorscope.errors import InputError
 
@@ -55,7 +56,7 @@ def load_ncsnpp(source: str | Path, *, weights: Weights = "ema", config: Mapping
     names = [name for name, weight in network.named_parameters() if weight.requires_grad]
     if weights == "ema":
         model |= _shadow(content, names, path)
-    _check_keys(network, model, path)
+    check_weights(network, model, path, remedy="Give the sizes it was trained with as config.")
     network.load_state_dict(model)
     network.eval()
     network.requires_grad_(False)
@@ -128,27 +129,3 @@ def _shadow(content: dict[str, Any], names: list[str], path: Path) -> dict[str, 
             remedy="Give the sizes it was trained with as config.",
         )
     return dict(zip(names, shadow, strict=True))
-
-
-def _check_keys(network: NCSNpp, found: dict[str, torch.Tensor], path: Path) -> None:
-    needed = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    problems = {
-        "missing": [name for name in needed if name not in found],
-        "unexpected": [name for name in found if name not in needed],
-        "wrongly shaped": [
-            f"{name} {tuple(found[name].shape)} instead of {shape}"
-            for name, shape in needed.items()
-            if name in found and tuple(found[name].shape) != shape
-        ],
-    }
-    facts = []
-    for kind, names in problems.items():
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            facts.append(f"{len(names)} {kind} ({', '.join(names[:3])}{more})")
-    if facts:
-        raise InputError(
-            f"the weights do not fit NCSN++ of these sizes: {'; '.join(facts)}",
-            path=path,
-            remedy="Give the sizes it was trained with as config.",
-        )

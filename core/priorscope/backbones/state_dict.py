@@ -43,16 +43,24 @@ def cast(state: Mapping[str, torch.Tensor], dtype: torch.dtype = torch.float32) 
     return converted
 
 
-def filled(module: ModuleT, state: Mapping[str, torch.Tensor], path: Path) -> ModuleT:
-    """A module with these weights, in evaluation mode, without gradients.
+def check_weights(
+    module: torch.nn.Module,
+    state: Mapping[str, torch.Tensor],
+    path: Path,
+    *,
+    remedy: str = "Was the download complete?",
+) -> None:
+    """Refuse weights that do not fit a module to the last key.
 
     Parameters
     ----------
     module : Module
-        Best made on the meta device: it takes the tensors themselves.
+        It may be on the meta device.
     state : mapping of str to Tensor
     path : Path
         Named in errors.
+    remedy : str
+        What to do where they do not fit.
 
     Raises
     ------
@@ -83,6 +91,21 @@ def filled(module: ModuleT, state: Mapping[str, torch.Tensor], path: Path) -> Mo
         if keys
     ]
     if facts:
-        raise InputError(f"the weights do not fit: {'; '.join(facts)}", path=path, remedy="Was the download complete?")
+        name = type(module).__name__
+        raise InputError(f"the weights do not fit {name}: {'; '.join(facts)}", path=path, remedy=remedy)
+
+
+def filled(
+    module: ModuleT,
+    state: Mapping[str, torch.Tensor],
+    path: Path,
+    *,
+    remedy: str = "Was the download complete?",
+) -> ModuleT:
+    """A module with these weights, in evaluation mode, without gradients; arguments and errors: :func:`check_weights`.
+
+    It is best made on the meta device: it takes the tensors themselves.
+    """
+    check_weights(module, state, path, remedy=remedy)
     module.load_state_dict(dict(state), assign=True)
     return module.eval().requires_grad_(False)

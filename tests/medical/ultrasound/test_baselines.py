@@ -78,3 +78,5 @@ def test_refusals():
         high_pass(MOVING[:1], frames=1.0)
     with pytest.raises(InputError, match="8 components"):
         svd_filter(MOVING, rank=8)
+    with pytest.raises(InputError, match="a reference of 0"):
+        non_local_means(0 * MOVING, h=3.0, floor=-30.0)

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.signal import hilbert
 
 from priorscope.errors import InputError
+from priorscope_medical.ultrasound.display import to_decibel
 from priorscope_medical.ultrasound.gain_network import LocalSpectrum
 from priorscope_medical.ultrasound.quadrature import Quadrature, carrier_of
 
@@ -60,7 +61,7 @@ def non_local_means(rf: Rf, *, h: float, floor: float, patch: int = 5, reach: in
     from skimage.restoration import denoise_nl_means
 
     size = np.abs(hilbert(rf, axis=1))
-    decibel = 20 * np.log10(np.maximum(size / size.max(), 1e-4))
+    decibel = to_decibel(torch.from_numpy(size), dynamic_range=80.0).numpy()
     every = max(1, round(rf.shape[1] / 256))  # along the lines the envelope is smooth
     out = np.empty_like(rf)
     for index, frame in enumerate(decibel):

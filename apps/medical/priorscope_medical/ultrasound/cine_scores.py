@@ -7,11 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from scipy.signal import hilbert
 
 from priorscope.errors import InputError
+from priorscope_medical.ultrasound.display import to_decibel
 from priorscope_medical.ultrasound.heart_scatterers import BLOOD, WALL, WEAK
 from priorscope_medical.ultrasound.metrics import cnr, flicker, gcnr, kolmogorov_smirnov, speckle_size
 
@@ -28,11 +30,11 @@ def envelope(rf: Rf) -> NDArray[np.float64]:
 
 
 def decibels(size: NDArray[np.floating], reference: float | None = None) -> NDArray[np.float64]:
-    """20 log10 of an envelope over its largest value (or a reference), not below -RANGE."""
+    """An envelope in decibels below its largest value (or a reference), in [-RANGE, 0]."""
     top = float(size.max()) if reference is None else reference
     if not top > 0:
         raise InputError("RF without a signal", remedy="Check the file.")
-    return 20 * np.log10(np.maximum(size / top, 10 ** (-RANGE / 20)))
+    return to_decibel(torch.from_numpy(size), dynamic_range=RANGE, reference=top).numpy()
 
 
 def contrast_scores(rf: Rf, regions: NDArray[np.integer], *, bins: int = BINS) -> dict[str, float]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator
 from scipy.ndimage import binary_dilation
 
 from priorscope.errors import InputError
 from priorscope_medical.ultrasound.cine_scores import envelope
+from priorscope_medical.ultrasound.display import to_decibel
 
 #: Of a pixel, over which the envelope is averaged along the lines.
 _A_ROW = 0.5
@@ -66,7 +68,8 @@ def rf_pictures(
     kept = len(x) // step
     rows = sizes[:, : kept * step].reshape(len(sizes), kept, step, -1).mean(2)
     places = points[: kept * step, :, ::2].reshape(kept, step, -1, 2).mean(1)
-    grey = 255 * np.clip(1 + 20 * np.log10(np.maximum(rows / top, 1e-30)) / dynamic_range, 0, 1)
+    decibel = to_decibel(torch.from_numpy(rows), dynamic_range=dynamic_range, reference=top).numpy()
+    grey = 255 * (1 + decibel / dynamic_range)
     columns, heights = (np.arange(values.min(), values.max() + pixel / 2, pixel) for values in (x, z))
     across, down = np.meshgrid(columns, heights)
     between = LinearNDInterpolator(places.reshape(-1, 2), grey.reshape(len(grey), -1).T, fill_value=0.0)
