@@ -19,7 +19,7 @@ from priorscope.cli import main
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.inverse.mri import AsComplex
 from priorscope_medical import reconstruct as command
-from priorscope_medical.configs import AcquisitionConfig, FileConfig, SolverConfig, VolumeConfig
+from priorscope_medical.configs import AcquisitionConfig, FileConfig, ReconstructConfig, SolverConfig, VolumeConfig
 from priorscope_medical.from_file import calibration_block, measured_problem
 from priorscope_medical.grid import finer_object, slab, square
 from priorscope_medical.methods import classical, data_weight, diffusion
@@ -90,6 +90,17 @@ def test_dds_writes_a_volume_in_its_place(tiny_volume: Path, tiny_prior: Make, t
     report = (out / "report.html").read_text()
     for text in ("SIMULATED MEASUREMENTS", "for research use only", "Convergence", "Standard deviation", "coronal"):
         assert text in report
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "noted"), [("mbir", 499, True), ("mbir", 500, False), ("mbir", None, False), ("dds", 20, False)]
+)
+def test_few_levels_of_mbir_are_noted(method: Any, steps: int | None, noted: bool, problem: Any, capsys: Any) -> None:
+    config = ReconstructConfig(Path("head.nii"), method=method, solver=SolverConfig(steps=steps))
+    notes = command._told(config, problem, None)
+    told = f"mbir with {steps} noise levels"
+    assert any(told in note for note in notes) == noted
+    assert (f"note: {told}" in capsys.readouterr().out) == noted
 
 
 @pytest.mark.parametrize("method", ["dds", "mbir"])

@@ -119,7 +119,7 @@ class SolverConfig:
     size: int | None = None
     """Side of the result's slices in pixels; default: that of the prior's training slices."""
     steps: int | None = None
-    """dds: network calls a slice (80). mbir: noise levels, two calls each (2000)."""
+    """dds: network calls a slice (80). mbir: noise levels, two calls each (2000; few levels cost much: README)."""
     weight: float | None = None
     """Of the variation between slices; 0 takes each slice by itself. Default: 0.5 or for MRI 5 (dds), 0.04
     or for MRI 0.005 (mbir)."""

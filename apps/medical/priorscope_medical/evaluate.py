@@ -20,7 +20,7 @@ from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import AcquisitionConfig, Compared, EvaluateConfig, Task
 from priorscope_medical.evaluation_report import summary, write_report
 from priorscope_medical.grid import side_in_mm
-from priorscope_medical.methods import DIFFUSION, classical, diffusion, steps_of, tv_weight
+from priorscope_medical.methods import DIFFUSION, classical, diffusion, steps_note, steps_of, tv_weight
 from priorscope_medical.problem import DATA_RANGE, Modality, Problem
 from priorscope_medical.reconstruct import check_solver, scale_note
 from priorscope_medical.score_prior import Prior, describe, load_prior
@@ -65,6 +65,8 @@ def evaluate(config: EvaluateConfig, open_run: Callable[[EvaluateConfig], RunFol
     run = (open_run or _open_run)(config)
     suite.run = run
     print(f"{len(items)} reconstructions; {HOW} {RESEARCH_ONLY.capitalize()}.")
+    if "mbir" in config.methods and (note := steps_note("mbir", config.solver)):
+        print(f"note: {note}")
     outcome = run_items(items, suite.evaluate, key=lambda item: item.key, run=run, progress="reconstructions")
     if not outcome.rows:
         raise InputError(f"nothing could be evaluated; the first says: {outcome.failures[0].error}")

@@ -27,6 +27,8 @@ from priorscope_medical.volume_state import VolumeState
 DIFFUSION = ("dds", "mbir")
 TV_WEIGHT: dict[Modality, float] = {"CT": 0.1, "MRI": 0.01}
 NOISE_FACTOR: dict[Modality, float] = {"CT": 2.0, "MRI": 1.0}
+#: Of mbir's sampler, below which a note says what that costs.
+_LEVELS = 500
 #: Watches a run: its state after a step, and an estimate of the volume (slices, 1, H, W) in the methods' unit.
 Watch = Callable[[VolumeState, torch.Tensor], None]
 
@@ -53,6 +55,16 @@ def steps_of(method: Method, config: SolverConfig) -> int:
     if steps < 2:
         raise InputError(f"--steps {steps}", remedy="Use 2 or more.")
     return steps
+
+
+def steps_note(method: Method, config: SolverConfig) -> str | None:
+    """What to know of so few noise levels; None where they are enough, or the method has another sampler."""
+    if method != "mbir" or steps_of(method, config) >= _LEVELS:
+        return None
+    return (
+        f"mbir with {steps_of(method, config)} noise levels, below {_LEVELS} of the published 2000: more are better "
+        "(a head CT from 8 views: 28.8, 30.8 and 31.9 dB with 50, 100 and 200, and dds 31.7 with 10 calls)"
+    )
 
 
 def classical(problem: Problem, method: Method, config: SolverConfig) -> tuple[torch.Tensor, Curve | None]:

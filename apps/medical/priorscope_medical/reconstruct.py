@@ -21,7 +21,7 @@ from priorscope.evaluation.tables import print_table
 from priorscope_medical.configs import Method, ReconstructConfig, SolverConfig
 from priorscope_medical.from_file import check_file, measured_problem, modality_of
 from priorscope_medical.grid import side_in_mm
-from priorscope_medical.methods import DIFFUSION, Curve, check_method, classical, diffusion, steps_of
+from priorscope_medical.methods import DIFFUSION, Curve, check_method, classical, diffusion, steps_note, steps_of
 from priorscope_medical.prior import Unit
 from priorscope_medical.problem import DATA_RANGE, Modality, Problem
 from priorscope_medical.score_prior import Prior, describe, load_prior
@@ -132,7 +132,7 @@ def _told(config: ReconstructConfig, problem: Problem, prior: Prior | None) -> l
         f"{config.method} from {views}{len(problem.y)} slices onto {where} voxels of "
         f"{' x '.join(f'{step:.3g}' for step in grid.spacing)} mm; noise {problem.noise:.3g}; {RESEARCH_ONLY}."
     )
-    notes = [*problem.notes, *filter(None, [scale_note(problem, prior)])]
+    notes = [*problem.notes, *filter(None, [scale_note(problem, prior), steps_note(config.method, config.solver)])]
     for note in notes:
         print(f"note: {note}")
     return notes
