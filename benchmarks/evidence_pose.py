@@ -17,7 +17,8 @@ single-frame training (as the paper begins with a pretrained backbone) and learn
 things that pass in front, with equal steps and settings. Measured is PoseTrack's mAP on held-out clips, for solver
 steps x ensemble; the weights are those of one training.
 
-Every result is a row of evidence_pose.jsonl; the same command goes on with what is missing. Two calls with --only may
+Every result is a row of evidence_pose.jsonl; the same command goes on with what is missing, and refuses rows that were
+made with another plan. Two calls with --only may
 run side by side. --table prints the rows and draws figures/evidence_pose.png. --small is a rehearsal of everything in a
 few minutes, in files of its own: its figures say nothing.
 """
@@ -27,7 +28,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,8 @@ class Evidence(EvidenceRows):
         """The model of a run that is finished; trains, or goes on training, within the time."""
         run = self.out / "runs" / name
         if (run / "finished").exists():
+            if checkpoint_step(run / "checkpoints/last.pt") != config.loop.steps:
+                raise SystemExit(f"{run} was not trained for {config.loop.steps} steps, as the plan has it: remove it")
             return run / "model"
         loop = replace(config.loop, max_seconds=self.seconds_left(), resume=True, device="cpu", ema=0.0, warmup=50)
         begin, before = time.process_time(), checkpoint_step(run / "checkpoints/last.pt")
@@ -114,6 +118,34 @@ class Evidence(EvidenceRows):
             raise SystemExit("the time is used up; the same command goes on")
         (run / "finished").touch()
         return result.model
+
+    def check_plan(self, kind: str) -> None:
+        """End the program where the rows of a kind are those of another plan, which would pass for this one's.
+
+        The plan is a row of its own. Of rows that are older than this the trainings' steps tell.
+        """
+        # more seeds are more rows beside the same ones
+        plan = {name: value for name, value in asdict(self.plan).items() if name != "seeds"}
+        first = self.lacks(kind="plan", of=kind)
+        if self._other_steps(kind) if first else self.row(kind="plan", of=kind)["plan"] != plan:
+            raise SystemExit(f"{self.rows_at} has {kind} rows of another plan: take them, their plan and trainings out")
+        if first:
+            self.write({"kind": "plan", "of": kind, "plan": plan})
+
+    def _other_steps(self, kind: str) -> bool:
+        """Whether a training behind rows of a kind had other steps than the plan."""
+        measured = {(row["arm"], row["seed"]) for row in self.rows if row["kind"] == kind}
+        if kind == "clip":
+            wanted = {f"{arm}-{seed}": self.plan.clip_steps for arm, seed in measured}
+            wanted |= {"clips-start": self.plan.single_steps} if measured else {}
+        else:
+            wanted = {f"{arm}-{seed}-*": self.plan.steps for arm, seed in measured}
+            wanted |= {"prior": self.plan.prior_steps} if any(arm == "prior" for arm, _ in measured) else {}
+        trainings = [row for row in self.rows if row["kind"] == "training"]
+        return any(
+            max((row["step"] for row in trainings if fnmatch(row["name"], name)), default=0) != steps
+            for name, steps in wanted.items()
+        )
 
     def prior(self) -> Path:
         path, folder = self.data.stills("unlabelled")
@@ -166,6 +198,7 @@ class Evidence(EvidenceRows):
         return max(scores, key=lambda setting: scores[setting])
 
     def stills(self) -> None:
+        self.check_plan("still")
         for arm in self.arms:
             for seed in self.plan.seeds:
                 if self._lacks_sets(arm, seed):
@@ -217,6 +250,7 @@ class Evidence(EvidenceRows):
         )
 
     def clips(self) -> None:
+        self.check_plan("clip")
         for seed in self.plan.seeds:
             for arm in CLIP_ARMS:
                 for steps in SOLVER_STEPS:
