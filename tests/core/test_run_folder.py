@@ -172,7 +172,7 @@ def test_a_training_without_a_checkpoint_is_begun_again(tmp_path, capsys, change
     again = replace(config, loop=replace(config.loop, **changes))
     run = RunFolder.create(tmp_path / "run", again, may_differ=("loop.lr",))
     assert "left no checkpoint" in capsys.readouterr().out
-    assert len(run.environment()["resumed"]) == 1
+    assert load_config(run.path, Training) == again  # what is trained now, from the first step on
     assert (run.path / "data/drawn.npy").is_file()
     with pytest.raises(InputError, match="--resume"):  # it is being written now
         RunFolder.create(tmp_path / "run", again, may_differ=("loop.lr",))

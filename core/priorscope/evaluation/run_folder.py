@@ -72,7 +72,8 @@ class RunFolder:
         path : path-like
             Must not exist, or be empty, unless ``resume``. What a start left that failed before it wrote
             anything else is replaced; a training of the same configuration that has ended without a checkpoint
-            is begun again, as ``resume`` would. While the returned object lives, neither is done to its folder.
+            is begun again, with the data that it had drawn. While the returned object lives, neither is done to
+            its folder.
         config : dataclass instance or dict
             What defines the run; written to config.yaml. A key ``seed``, or that of a group such as ``settings``,
             is noted in environment.json too. A training is what has a group ``loop``.
@@ -125,6 +126,8 @@ class RunFolder:
             )
         if again:
             print(f"{run.path}: the training there left no checkpoint; it is begun again.")
+            run._start(wanted)
+            return run
         run._note_resumed({key: both for key, both in changed.items() if key.split(".")[-1] != "resume"})
         return run
 
