@@ -210,11 +210,54 @@ def test_a_run_that_goes_on_in_another_process_is_not_begun_again(tmp_path):
         text=True,
     )
     assert process.stdout.readline() == "made\n"
-    with pytest.raises(InputError, match="holds a run already"):
-        RunFolder.create(tmp_path / "run", {"loop": {"seed": 1}})
+    for resume in (False, True):  # two processes would write the same files
+        with pytest.raises(InputError, match="holds a run already, and a process of this machine") as error:
+            RunFolder.create(tmp_path / "run", {"loop": {"seed": 1}}, resume=resume)
+        assert error.value.remedy is not None
+        assert "--resume" not in error.value.remedy
+    at_other(tmp_path / "run")  # where a lock says nothing: it may be that of a machine that has died
+    RunFolder.create(tmp_path / "run", {"loop": {"seed": 1}}, resume=True)
     process.kill()
     process.communicate()
     assert RunFolder.create(tmp_path / "run", {"loop": {"seed": 1}}).config_path.is_file()
+
+
+def at_other(path):
+    """As if the run was started on another machine."""
+    run = RunFolder(path)
+    noted = run.environment() | {"host": "elsewhere"}
+    run.environment_path.write_text(json.dumps(noted))
+
+
+@pytest.mark.parametrize("rows", [[], [{"step": 0}]])
+def test_a_run_of_another_machine_is_not_begun_again(tmp_path, rows):
+    """It may go on there: not all file systems tell of locks."""
+    failed(tmp_path / "run", Training("stars"), rows=rows)
+    at_other(tmp_path / "run")
+    with pytest.raises(InputError, match="Resume it"):
+        RunFolder.create(tmp_path / "run", Training("stars"))
+    RunFolder.create(tmp_path / "run", Training("stars"), resume=True)  # and so it is here now
+    RunFolder.create(tmp_path / "run", Training("stars"))
+
+
+def test_a_checkpoint_behind_a_link_counts(tmp_path, config):
+    failed(tmp_path / "run", config)
+    (tmp_path / "run/checkpoints").rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/last.pt").touch()
+    (tmp_path / "run/checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="Resume it"):
+        RunFolder.create(tmp_path / "run", replace(config, steps=99))
+
+
+def test_a_large_folder_is_refused_at_its_first_file(tmp_path, config, monkeypatch):
+    for number in range(200):
+        (tmp_path / f"{number}.txt").touch()
+    looked = []
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: looked.append(path) or is_file(path))
+    with pytest.raises(InputError, match=r"no config\.yaml"):
+        RunFolder.create(tmp_path, config)
+    assert len(looked) < 10
 
 
 def test_resuming(tmp_path, config):

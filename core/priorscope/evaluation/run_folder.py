@@ -8,12 +8,13 @@ import platform
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from priorscope.data.files import write_text, writing
 from priorscope.errors import InputError
@@ -72,8 +73,8 @@ class RunFolder:
         path : path-like
             Must not exist, or be empty, unless ``resume``. What a start left that failed before it wrote
             anything else is replaced; a training of the same configuration that has ended without a checkpoint
-            is begun again, with the data that it had drawn. While the returned object lives, neither is done to
-            its folder.
+            is begun again, with the data that it had drawn. Neither is done to a folder whose returned object lives,
+            nor on another machine than the one that the run was last started or resumed on.
         config : dataclass instance or dict
             What defines the run; written to config.yaml. A key ``seed``, or that of a group such as ``settings``,
             is noted in environment.json too. A training is what has a group ``loop``.
@@ -85,8 +86,8 @@ class RunFolder:
         Raises
         ------
         InputError
-            If the folder holds something else, holds a run and ``resume`` is false, or holds a run of
-            another configuration (the differing keys are named).
+            If the folder holds something else, holds a run and ``resume`` is false, holds a run of another
+            configuration (the differing keys are named), or one that another process of this machine is still at.
         """
         run = cls(path)
         if process_index_and_count()[0] > 0:
@@ -103,8 +104,12 @@ class RunFolder:
                 path=run.path,
                 remedy="Choose another output folder.",
             )
-        free = run._hold()
-        if free and set(_files(run.path)) == {run.config_path, run.environment_path}:
+        lock = run._hold()
+        if lock == "taken" and not run._is_held_here():
+            raise run._still_going()
+        free = lock == "free"
+        ours = (run.config_path, run.environment_path)
+        if free and run._has_no_checkpoint() and all(file in ours for file in _files(run.path)):
             run._start(wanted)
             return run
         again = free and not resume and _is_training(wanted) and run._has_no_checkpoint()
@@ -142,30 +147,57 @@ class RunFolder:
         _write_json(self.environment_path, environment() | {"seed": _seed(config)})
         # last: a folder with config.yaml is a run
         write_text(self.config_path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), overwrite=True)
-        self._hold()
+        if self._hold() == "taken":  # another process made the same folder meanwhile
+            raise self._still_going()
 
-    def _hold(self) -> bool:
-        """Lock the folder until this object or its process ends; False where it is locked or cannot be."""
+    def _hold(self) -> Literal["free", "taken", "unknown"]:
+        """Lock the folder until this object or its process ends; how it was found.
+
+        Unknown on another machine than the run's: a network's file system may not tell machines of each other's locks,
+        or still keep the lock of one that has died.
+        """
         try:
             import fcntl
         except ImportError:  # Windows
-            return False
+            return "unknown"
         if self._let_go is not None:
             self._let_go()
         try:
             file = os.open(self.config_path, os.O_RDWR)
         except OSError:
-            return False
+            return "unknown"
         self._let_go = weakref.finalize(self, os.close, file)
+        found: Literal["free", "taken"] = "free"
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _HELD.add(self)
+        except BlockingIOError:
+            found = "taken"
         except OSError:
-            return False
-        return True
+            return "unknown"
+        return found if self._host() == platform.node() else "unknown"
+
+    def _is_held_here(self) -> bool:
+        """Whether this process holds the folder, by another object: a notebook may keep that of a run that failed."""
+        return any(other.path.resolve() == self.path.resolve() for other in _HELD if other is not self)
+
+    def _still_going(self) -> InputError:
+        return InputError(
+            "the folder holds a run already, and a process of this machine is still at it",
+            path=self.path,
+            remedy="Wait until it has ended, end it, or choose another output folder.",
+        )
+
+    def _host(self) -> str | None:
+        """The machine that the run was last started or resumed on, where that is known."""
+        with suppress(InputError):
+            noted = self.environment()
+            return [noted, *noted.get("resumed", [])][-1].get("host")
+        return None
 
     def _has_no_checkpoint(self) -> bool:
         left = (self.path / "model", self.metrics_path)
-        return not any(path.exists() for path in left) and not _files(self.checkpoints)
+        return not any(path.exists() for path in left) and not any(_files(self.checkpoints))
 
     def _note_resumed(self, changed: Mapping[str, tuple[Any, Any]]) -> None:
         for folder in (self.figures, self.checkpoints):
@@ -201,6 +233,10 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """Read environment.json."""
         return _read_json(self.environment_path)
+
+
+#: The objects of this process that hold a folder.
+_HELD: weakref.WeakSet[RunFolder] = weakref.WeakSet()
 
 
 def load_config(path: str | PathLike[str], cls: type[ConfigT]) -> ConfigT:
@@ -302,6 +338,7 @@ def environment() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
+        "host": platform.node(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor_name(),
@@ -341,9 +378,9 @@ def _git_state() -> dict[str, Any] | None:
         return None
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files below a folder that are whole."""
-    return [path for path in folder.rglob("*") if path.is_file() and ".part" not in path.suffixes]
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are whole; one by one, since somebody's home may be given by mistake."""
+    return (path for path in folder.rglob("*") if path.is_file() and ".part" not in path.suffixes)
 
 
 def _is_blank(path: Path) -> bool:
