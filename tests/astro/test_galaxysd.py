@@ -162,9 +162,10 @@ def damaged(path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda weights: weights.pop("base:conv_in.weight"), "1 missing keys (conv_in.weight)"),
-        (lambda weights: weights.update({"base:other": torch.ones(1)}), "1 unexpected keys (other)"),
-        (lambda weights: weights.update({"base:conv_in.bias": torch.ones(3)}), "1 keys of another shape"),
+        (lambda weights: weights.pop("base:conv_in.weight"), "1 missing (conv_in.weight)"),
+        (lambda weights: weights.update({"base:other": torch.ones(1)}), "1 unexpected (other)"),
+        (lambda weights: weights.update({"base:conv_in.bias": torch.ones(3)}), "1 wrongly shaped (conv_in.bias (3,)"),
+        (lambda weights: weights["base:conv_in.bias"].fill_(torch.nan), "1 not finite (conv_in.bias)"),
         (lambda weights: weights.update({"lora:down.W_down": torch.ones(1)}), "holds lora weights"),
         (lambda weights: weights.update({"conv_in.weight": torch.ones(1)}), "holds conv_in.weight, without"),
     ],

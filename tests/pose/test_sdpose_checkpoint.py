@@ -357,7 +357,8 @@ def test_wrong_single_file_is_one_line(tmp_path, weights):
         (lambda key: False, {"first_stage_model.loss.weight": torch.ones(2)}, "1 unexpected keys (loss.weight)"),
         (lambda key: False, {"cond_stage_model.weight": torch.ones(2)}, "1 keys of no known part (cond_stage_model"),
         (lambda key: False, {"model.diffusion_model.heatmap_head.x": torch.ones(2)}, "unexpected x"),
-        (lambda key: False, {"model.diffusion_model.out.2.bias": torch.ones(5)}, "another shape (conv_out.bias)"),
+        (lambda key: False, {"model.diffusion_model.out.2.bias": torch.ones(5)}, "wrongly shaped (conv_out.bias (5,)"),
+        (lambda key: False, {"model.diffusion_model.out.2.bias": torch.ones(4) / 0}, "not finite (conv_out.bias)"),
     )
     for drop, more, word in changes:
         write_weights(path, {key: value for key, value in good.items() if not drop(key)} | more)

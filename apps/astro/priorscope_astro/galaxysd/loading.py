@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from priorscope.backbones.latents import LatentSpace, load_latent_space
 from priorscope.backbones.loading import load_component, locate, model_folder, read_config
 from priorscope.backbones.stable_diffusion import load_unet
+from priorscope.backbones.state_dict import cast, filled
 from priorscope.errors import InputError
 from priorscope_astro.data.learnt import Learnt
 from priorscope_astro.galaxysd.names import Kind, from_hcp
@@ -158,19 +159,5 @@ def _fill(network: Any, path: Path, kind: Kind, dtype: torch.dtype) -> None:
         raise InputError(f"cannot be read: {error}", path=path, remedy="Download it again.") from error
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy) from None
-    own = network.state_dict()
-    problems = {
-        "missing keys": sorted(set(own) - set(weights)),
-        "unexpected keys": sorted(set(weights) - set(own)),
-        "keys of another shape": sorted(key for key in own if key in weights and weights[key].shape != own[key].shape),
-    }
-    words = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys]
-    if words:
-        raise InputError(
-            f"the weights do not fit {type(network).__name__}: {'; '.join(words)}",
-            path=path,
-            remedy="Is it GalaxySD's file, downloaded completely, and is --base Stable Diffusion 1.5?",
-        )
-    network.load_state_dict({key: value.to(dtype) for key, value in weights.items()}, assign=True)
-    network.eval()
-    network.requires_grad_(False)
+    remedy = "Is it GalaxySD's file, downloaded completely, and is --base Stable Diffusion 1.5?"
+    filled(network, cast(weights, dtype), path, remedy=remedy)

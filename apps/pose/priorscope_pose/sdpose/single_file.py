@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from priorscope.backbones.latents import AutoencoderSpace
 from priorscope.backbones.stable_diffusion import SD2_UNET, SD_VAE, TASK_SWITCHER
-from priorscope.backbones.state_dict import cast
+from priorscope.backbones.state_dict import cast, filled
 from priorscope.errors import InputError
 from priorscope_pose.sdpose.head import HeatmapHead
 
@@ -68,8 +68,10 @@ def read_single_file(
         unet_config = TASK_SWITCHER | (SD2_UNET if unet_config is None else unet_config)
         vae_config = SD_VAE if vae_config is None else vae_config
         head = HeatmapHead.from_state(parts["head"])
-        unet = _fill(UNet2DConditionModel, unet_config, _unet_names(parts["unet"], unet_config), dtype)
-        vae = _fill(AutoencoderKL, vae_config, _vae_names(parts["vae"], vae_config), torch.float32)
+        with torch.device("meta"):
+            unet, vae = UNet2DConditionModel(**unet_config), AutoencoderKL(**vae_config)
+        filled(unet, cast(_unet_names(parts["unet"], unet_config), dtype), path, remedy=_REMEDY)
+        filled(vae, cast(_vae_names(parts["vae"], vae_config)), path, remedy=_REMEDY)
     except InputError as error:
         raise InputError(error.fact, path=path, remedy=error.remedy or _REMEDY) from None
     return unet, AutoencoderSpace(vae), head.eval().requires_grad_(False)
@@ -148,20 +150,3 @@ def _all_used(weights: Weights, converted: Weights, name: str) -> Weights:
     if unexpected:
         raise InputError(f"the {name} has {len(unexpected)} unexpected keys ({', '.join(unexpected[:3])})")
     return converted
-
-
-def _fill(cls: Any, config: dict[str, Any], weights: Weights, dtype: torch.dtype) -> Any:
-    """A network of these sizes with these weights, nothing random and nothing left over."""
-    with torch.device("meta"):
-        network = cls(**config)
-    own = network.state_dict()
-    problems = {
-        "missing keys": sorted(set(own) - set(weights)),
-        "unexpected keys": sorted(set(weights) - set(own)),
-        "keys of another shape": sorted(key for key in own if key in weights and weights[key].shape != own[key].shape),
-    }
-    words = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in problems.items() if keys]
-    if words:
-        raise InputError(f"the weights do not fit {cls.__name__}: {'; '.join(words)}")
-    network.load_state_dict(cast(weights, dtype), assign=True)
-    return network.eval().requires_grad_(False)
