@@ -112,6 +112,8 @@ def test_errors_of_questions_by_hand():
         (["--head", "classes", "--class-column", "gz2_class"], "stamps have their own"),
         (["--agreement", "nan"], "--agreement nan"),
         (["--lr", "0"], "--lr 0.0"),
+        (["--lora", "4"], "--lora 4 for a network that begins with random weights"),
+        (["--gradient-checkpointing"], "--gradient-checkpointing for a network that has none"),
         (["--splits", "nowhere.ecsv"], "no such file"),
     ],
 )

@@ -108,6 +108,7 @@ def test_training_on_the_training_split_alone(planned, simulated_survey, tmp_pat
         (["--method", "galaxysd"], "Give --start"),
         (["--base", "sd"], "--base goes with"),
         (["--lr", "0"], "--lr 0.0"),
+        (["--lora", "4"], "--lora 4 for a network that begins with random weights"),
         (["--patch", "0"], "--patch 0"),
     ],
 )

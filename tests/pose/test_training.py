@@ -290,6 +290,8 @@ def test_options_of_diffpose_reach_model_and_feed(tmp_path, monkeypatch):
         ({"augment": False, "rotation": 20.0}, "--rotation with --no-augment"),
         ({"augment": False, "hole": 0.5}, "--hole with --no-augment"),
         ({"method": "prior", "start": "somewhere"}, "starts from another"),
+        ({"loop": replace(LOOP, lora=4)}, "--lora 4 for a network that begins with random weights"),
+        ({"loop": replace(LOOP, gradient_checkpointing=True)}, "--gradient-checkpointing for a network that has none"),
     ],
 )
 def test_refusals_leave_nothing_behind(tmp_path, changes, words):

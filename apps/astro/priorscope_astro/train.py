@@ -248,6 +248,8 @@ def mean_psf(stamps: Stamps | None) -> NDArray[np.float32] | None:
 
 
 def _check(config: TrainConfig) -> None:
+    if config.start == "new":
+        config.loop.check_new(checkpointing=True)
     config.loop.check()
     for name in ("question_dropout", "condition_dropout"):
         if not 0 <= getattr(config, name) <= 1:

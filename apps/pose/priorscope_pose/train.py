@@ -271,6 +271,8 @@ def _draw(config: TrainConfig, run: RunFolder, count: int) -> Sets:
 
 
 def _check(config: TrainConfig) -> None:
+    if config.start == NEW:
+        config.loop.check_new(checkpointing=config.method == "prior")
     config.loop.check()
     if config.held_out < 0:
         raise InputError(f"--held-out {config.held_out}", remedy="Use 0 or more.")

@@ -159,12 +159,10 @@ def _check_bands(backbone: Backbone, recipe: BandRecipe) -> None:
 
 
 def _check(config: TrainConfig) -> None:
-    config.loop.check()
+    config.loop.check_new()
     for name in ("epochs", "patience", "held_out", "image_size", "dense_steps", "balance"):
         if not getattr(config, name) >= 0:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
-    if config.loop.lora or config.loop.gradient_checkpointing:
-        raise InputError("--lora and --gradient-checkpointing are for large networks", remedy="Leave them out.")
     if config.projection < 4 or config.projection % 4:
         raise InputError(f"--projection {config.projection}", remedy="Use a multiple of 4, such as 384.")
     if config.patience and not config.held_out:

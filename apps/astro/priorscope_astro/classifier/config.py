@@ -51,7 +51,7 @@ class ClassifierConfig:
         InputError
             Naming the setting and its value.
         """
-        self.loop.check()
+        self.loop.check_new()
         if self.shift < 0:
             raise InputError(f"shift {self.shift}", remedy="Use 0 or more.")
         if not 0 <= self.gamma < math.inf:
