@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import sys
@@ -81,15 +82,32 @@ def parse_verbs(app: str, verbs: Mapping[str, type[Any]], arguments: Sequence[st
     -------
     object
         An instance of the chosen verb's dataclass.
+
+    Raises
+    ------
+    InputError
+        For a ``seed`` below 0, which some generators of random numbers take and others do not.
     """
     import tyro
 
-    return tyro.extras.subcommand_cli_from_dict(
+    config = tyro.extras.subcommand_cli_from_dict(
         dict(verbs),
         args=list(arguments),
         prog=f"priorscope {app}",
         description=f"{summary[0].upper()}{summary[1:]}.",
     )
+    _refuse_negative_seeds(config)
+    return config
+
+
+def _refuse_negative_seeds(config: Any) -> None:
+    """Of options and of their groups."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _refuse_negative_seeds(value)
+        elif field.name == "seed" and value is not None and value < 0:
+            raise InputError(f"--seed {value}", remedy="Use 0 or more.")
 
 
 def run_training(train: Callable[[], Path], *, app: str) -> int:

@@ -286,6 +286,24 @@ class Wash:
     """Wash it off."""
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["astro", "evaluate", "generated", "survey"],
+        ["depth", "predict", "x.png"],
+        ["detection", "predict", "frames"],
+        ["medical", "simulate", "x.nii", "--task", "cs-mri"],
+        ["pose", "predict", "x.png"],
+        ["remote-sensing", "predict", "x.tif", "--model", "m"],
+        ["robotics", "rollout", "policy", "pusht"],
+    ],
+)
+def test_no_app_takes_a_negative_seed(capsys, tmp_path, words):
+    assert main([*words, "--out", str(tmp_path / "out"), "--seed", "-1"]) == 2
+    assert capsys.readouterr().err == "error: --seed -1. Use 0 or more.\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_verbs_of_an_app(capsys):
     verbs = {"paint": Paint, "wash": Wash}
     assert parse_verbs("house", verbs, ["paint", "--colour=red"], summary="walls") == Paint("red", 1)

@@ -420,7 +420,7 @@ def test_rollout_predict_and_convert(trained, data, tmp_path, capsys):
         (["rollout", "RUN", "gym:Pendulum-v1", "--out", "x.npz", "--max-steps", "-3"], "--max-steps -3"),
         (["demo", "RUN", "gym:Pendulum-v1", "--out", "x", "--episode", "-1"], "seeds -1"),
         (["evaluate", "RUN", "pusht", "--out", "x", "--first-seed", "4294967295"], "seeds 4294967295"),
-        (["collect", "metaworld:reach", "--out", "x.npz", "--seed", "-1"], "seeds -1"),
+        (["collect", "metaworld:reach", "--out", "x.npz", "--seed", "-1"], "--seed -1"),
         (["collect", "metaworld:reach", "--out", "x.npz", "--max-steps", "-1"], "--max-steps -1"),
         (["predict", "RUN", "DATA", "--out", "x.npz", "--policy", "rti:2,1,0:do=4"], "leave :do= out"),
     ],
