@@ -217,9 +217,14 @@ def test_a_run_that_goes_on_in_another_process_is_not_begun_again(tmp_path):
         assert "--resume" not in error.value.remedy
     at_other(tmp_path / "run")  # where a lock says nothing: it may be that of a machine that has died
     RunFolder.create(tmp_path / "run", {"loop": {"seed": 1}}, resume=True)
+    (tmp_path / "run/demo.txt").touch()
+    with pytest.raises(InputError, match="a process of this machine"):
+        demo_folder(tmp_path / "run", {"size": 1}, "priorscope x demo")
+    assert (tmp_path / "run/demo.txt").is_file()
     process.kill()
     process.communicate()
     assert RunFolder.create(tmp_path / "run", {"loop": {"seed": 1}}).config_path.is_file()
+    assert demo_folder(tmp_path / "run", {"size": 1}, "priorscope x demo").config_path.is_file()
 
 
 def at_other(path):

@@ -29,12 +29,13 @@ def demo_folder(path: str | PathLike[str], config: Any, command: str) -> RunFold
     Raises
     ------
     InputError
-        If the folder holds anything else.
+        If the folder holds anything else, or a demo that another process of this machine is still at.
     """
     path = Path(path)
     if (path / "config.yaml").is_file():
         if not (path / _MARK).is_file():
             raise InputError("the folder holds a run already", path=path, remedy="Choose another output folder.")
+        RunFolder(path).refuse_going()
         shutil.rmtree(path)  # nothing in it is anybody's work
     run = RunFolder.create(path, config)
     write_text(run.path / _MARK, f"Made by `{command}`, which may replace this folder.\n")

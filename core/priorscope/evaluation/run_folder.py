@@ -104,10 +104,7 @@ class RunFolder:
                 path=run.path,
                 remedy="Choose another output folder.",
             )
-        lock = run._hold()
-        if lock == "taken" and not run._is_held_here():
-            raise run._still_going()
-        free = lock == "free"
+        free = run._hold_or_refuse() == "free"
         ours = (run.config_path, run.environment_path)
         if free and run._has_no_checkpoint() and all(file in ours for file in _files(run.path)):
             run._start(wanted)
@@ -176,6 +173,19 @@ class RunFolder:
         except OSError:
             return "unknown"
         return found if self._host() == platform.node() else "unknown"
+
+    def _hold_or_refuse(self) -> Literal["free", "taken", "unknown"]:
+        lock = self._hold()
+        if lock == "taken" and not self._is_held_here():
+            raise self._still_going()
+        return lock
+
+    def refuse_going(self) -> None:
+        """Raise :class:`InputError` where another process of this machine is still at the run."""
+        self._hold_or_refuse()
+        if self._let_go is not None:
+            self._let_go()
+        _HELD.discard(self)
 
     def _is_held_here(self) -> bool:
         """Whether this process holds the folder, by another object: a notebook may keep that of a run that failed."""
