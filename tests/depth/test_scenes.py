@@ -509,7 +509,7 @@ def test_writing_refuses_wrong_seeds(tmp_path, seeds):
 
 
 def test_reading_names_what_is_damaged(tmp_path):
-    with pytest.raises(InputError, match="no scenes"):
+    with pytest.raises(InputError, match=r"no scenes here.*priorscope depth scenes"):
         StoredScenes(tmp_path)
     write_scenes(tmp_path, [0, 1], **SMALL)
     file = tmp_path / "shard-00000/depth.npy"

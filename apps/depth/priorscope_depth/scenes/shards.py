@@ -211,7 +211,7 @@ class StoredScenes:
         self.folder = Path(folder)
         paths = sorted(path for path in self.folder.glob("shard-*") if path.suffix != ".partial")
         if not paths:
-            raise InputError("there are no scenes here", path=self.folder, remedy="Write some with write_scenes.")
+            raise InputError("there are no scenes here", path=self.folder, remedy="Use priorscope depth scenes.")
         self.seeds: list[int] = []
         self.kinds: list[str] = []
         self._shards: list[dict[str, NDArray]] = []
