@@ -62,7 +62,7 @@ STAGES = {
     "codec": Stage(800, "attention", (("stage", "codec"),)),
     "diffusion": Stage(2500, "codec", (("stage", "diffusion"),)),
     "finetune": Stage(1500, "diffusion", (("stage", "finetune"),), lr=1e-3),
-    "joint": Stage(2000, "finetune", (("stage", "joint"),)),
+    "joint": Stage(2000, "finetune", (("stage", "joint"),), lr=4e-3),
     "none": Stage(6000, settings=(("fusion", "none"),)),
 }
 #: The shipped models, and the trainings that they are.
