@@ -47,3 +47,5 @@ def test_precision_in_streets_not_seen(frames):
     # what others tell is used, and less well where it is wrong; alone there is nothing to be wrong
     assert clean["tiny-detection"] > hard["tiny-detection"] > 0.5
     assert hard["tiny-detection-alone"] == pytest.approx(clean["tiny-detection-alone"], abs=1e-6)
+    # which is what diffusion is there for
+    assert hard["tiny-detection"] > max(hard["tiny-detection-alone"], hard["tiny-detection-attention"]) + 0.02
