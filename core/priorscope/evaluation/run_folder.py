@@ -7,8 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,6 +19,7 @@ from priorscope.data.files import write_text, writing
 from priorscope.errors import InputError
 from priorscope.evaluation.config import config_from_plain, plain
 from priorscope.evaluation.processes import process_index_and_count
+from priorscope.evaluation.run_lock import RunLock
 
 ConfigT = TypeVar("ConfigT")
 _REMEDY = "Free some space, or check that the folder can be written; --resume goes on."
@@ -55,7 +55,7 @@ class RunFolder:
         self.report_path = self.path / "report.html"
         self.figures = self.path / "figures"
         self.checkpoints = self.path / "checkpoints"
-        self._let_go: Callable[[], object] | None = None
+        self._lock = RunLock(self.config_path)
 
     @classmethod
     def create(
@@ -153,43 +153,19 @@ class RunFolder:
         Unknown on another machine than the run's: a network's file system may not tell machines of each other's locks,
         or still keep the lock of one that has died.
         """
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return "unknown"
-        if self._let_go is not None:
-            self._let_go()
-        try:
-            file = os.open(self.config_path, os.O_RDWR)
-        except OSError:
-            return "unknown"
-        self._let_go = weakref.finalize(self, os.close, file)
-        found: Literal["free", "taken"] = "free"
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _HELD.add(self)
-        except BlockingIOError:
-            found = "taken"
-        except OSError:
-            return "unknown"
+        found = self._lock.take()
         return found if self._host() == platform.node() else "unknown"
 
     def _hold_or_refuse(self) -> Literal["free", "taken", "unknown"]:
-        lock = self._hold()
-        if lock == "taken" and not self._is_held_here():
+        found = self._hold()
+        if found == "taken" and not self._lock.is_held_here():
             raise self._still_going()
-        return lock
+        return found
 
     def refuse_going(self) -> None:
         """Raise :class:`InputError` where another process of this machine is still at the run."""
         self._hold_or_refuse()
-        if self._let_go is not None:
-            self._let_go()
-        _HELD.discard(self)
-
-    def _is_held_here(self) -> bool:
-        """Whether this process holds the folder, by another object: a notebook may keep that of a run that failed."""
-        return any(other.path.resolve() == self.path.resolve() for other in _HELD if other is not self)
+        self._lock.release()
 
     def _still_going(self) -> InputError:
         return InputError(
@@ -243,10 +219,6 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """Read environment.json."""
         return _read_json(self.environment_path)
-
-
-#: The objects of this process that hold a folder.
-_HELD: weakref.WeakSet[RunFolder] = weakref.WeakSet()
 
 
 def load_config(path: str | PathLike[str], cls: type[ConfigT]) -> ConfigT:
