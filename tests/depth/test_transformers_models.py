@@ -282,8 +282,9 @@ def test_compile(request, model, monkeypatch):
         load_predictor(ModelConfig(str(folder), device="cpu", compile=True))(image)
 
 
-def test_options_of_the_first_model_that_cannot_act_on_another_are_left_out_of_it(relative):
-    settings = ModelConfig(device="cpu", posterior="sample", tiled_vae=True)
+def test_options_of_the_first_model_that_cannot_act_on_another_are_left_out_of_it(relative, tiny_model):
+    first = str(tiny_model("lotus-d", "lotus-depth-d-v2-0-disparity"))
+    settings = ModelConfig(first, device="cpu", posterior="sample", tiled_vae=True)
     assert load_other(settings, str(relative), posterior="sample").name == str(relative)
     average = load_predictor(replace(settings, ensemble_with=str(relative)))
     assert average.second.name == str(relative)
