@@ -140,8 +140,6 @@ SMALL = Plan(
     tried=2,
     seeds=(0, 1),
 )
-
-
 SCARCE = Plan(Sizes(train=3000))
 
 
@@ -362,24 +360,28 @@ class Evidence(EvidenceRows):
             found[guidance] = self.row(**key)["mean"]
         return max(found, key=lambda guidance: found[guidance])
 
-    def obeyed(self, guidance: float) -> dict[str, float]:
-        """Share of galaxies that are taken for what was asked, by main class and in the mean."""
+    @cached_property
+    def _trial(self) -> tuple[GalaxyClassifier, dict[int, np.ndarray]]:
+        """Who says whether conditions are obeyed, and conditions of validation galaxies by main class."""
         arm, seed = BASELINES[-1], self.plan.seeds[0]
         config = self.config(arm, seed, self.row(kind="arm", arm=arm, seed=seed)["rate"], self.plan.steps)
         judge = GalaxyClassifier.load(self.classifier(f"{arm}-{seed}", arm, config, self.galaxies(arm)))
         held = self.data_.simulated("validation")
+        main = [label for label, name in enumerate(CLASSES) if shares_of(())[name] >= MAIN]
+        return judge, {label: held.conditions[held.of_class(label)[: self.plan.tried]] for label in main}
+
+    def obeyed(self, guidance: float) -> dict[str, float]:
+        """Share of galaxies that are taken for what was asked, by main class and in the mean."""
+        judge, asked = self._trial
         shares: dict[str, float] = {}
-        for label, name in enumerate(CLASSES):
-            if shares_of(())[name] < MAIN:
-                continue
-            conditions = held.conditions[held.of_class(label)[: self.plan.tried]]
+        for label, conditions in asked.items():
             flux = []
             for first in range(0, len(conditions), self.plan.drawn_at_once):
                 part = conditions[first : first + self.plan.drawn_at_once]
-                seeds = range(2_000_000 + 1000 * label + first, 2_000_000 + 1000 * label + first + len(part))
-                flux.append(self.model.generate(part, list(seeds), guidance=guidance, **GENERATE))
+                seeds = 2_000_000 + 1000 * label + first + np.arange(len(part))
+                flux.append(self.model.generate(part, seeds.tolist(), guidance=guidance, **GENERATE))
             answers = predict(judge, stretched(np.concatenate(flux))).argmax(1)
-            shares[name] = round(float((answers == label).mean()), 4)
+            shares[CLASSES[label]] = round(float((answers == label).mean()), 4)
         return shares | {"mean": round(float(np.mean(list(shares.values()))), 4)}
 
     def generate(self) -> None:

@@ -250,7 +250,8 @@ def mean_psf(stamps: Stamps | None) -> NDArray[np.float32] | None:
 def _check(config: TrainConfig) -> None:
     if config.start == "new":
         config.loop.check_new(checkpointing=True)
-    config.loop.check()
+    else:
+        config.loop.check()
     for name in ("question_dropout", "condition_dropout"):
         if not 0 <= getattr(config, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use a share from 0 to 1.")

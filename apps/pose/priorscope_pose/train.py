@@ -273,7 +273,8 @@ def _draw(config: TrainConfig, run: RunFolder, count: int) -> Sets:
 def _check(config: TrainConfig) -> None:
     if config.start == NEW:
         config.loop.check_new(checkpointing=config.method == "prior")
-    config.loop.check()
+    else:
+        config.loop.check()
     if config.held_out < 0:
         raise InputError(f"--held-out {config.held_out}", remedy="Use 0 or more.")
     if not 0 <= config.reconstruction < float("inf"):
