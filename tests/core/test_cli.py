@@ -304,6 +304,24 @@ def test_no_app_takes_a_negative_seed(capsys, tmp_path, words):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["astro", "train", "x"],
+        ["depth", "train", "--pairs", "x"],
+        ["detection", "train", "x"],
+        ["medical", "train", "--volumes", "x"],
+        ["pose", "train", "x"],
+        ["remote-sensing", "train", "--data", "x"],
+        ["robotics", "train", "x"],
+    ],
+)
+def test_every_app_names_the_options_of_a_training_alike(capsys, tmp_path, words):
+    """The app's options hold the loop's without a name before them: --seed and not --loop.seed."""
+    assert main([*words, "--out", str(tmp_path / "out"), "--seed", "-1"]) == 2
+    assert capsys.readouterr().err == "error: --seed -1. Use 0 or more.\n"
+
+
 def test_verbs_of_an_app(capsys):
     verbs = {"paint": Paint, "wash": Wash}
     assert parse_verbs("house", verbs, ["paint", "--colour=red"], summary="walls") == Paint("red", 1)

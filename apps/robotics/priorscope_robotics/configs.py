@@ -86,7 +86,7 @@ class TrainConfig:
     """Share of the episodes that is held out; 0: none."""
     split_seed: int = 42
     """Which ones."""
-    loop: LoopConfig = field(
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopConfig(
             steps=5000, batch_size=256, lr=1e-3, warmup=200, weight_decay=1e-6, ema=0.999, validate_every=1000
         )
