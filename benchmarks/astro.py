@@ -1,7 +1,7 @@
 """What the astro app's speed is worth: morphology against statmorph, and samplers against the published one.
 
     OMP_NUM_THREADS=1 python benchmarks/astro.py [--count 48] [--repeats 3]
-    OMP_NUM_THREADS=1 python benchmarks/astro.py --only samplers [--galaxies 504] [--max-seconds 600]
+    OMP_NUM_THREADS=1 python benchmarks/astro.py --only samplers [--galaxies 504] [--guidance 1.5] [--max-seconds 600]
 
 One process, one thread, in the processor's time, on which other programs have less influence than on the clock's.
 
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=("morphology", "samplers"), default="morphology")
     parser.add_argument("--galaxies", type=int, default=504, help="that every sampler draws")
+    parser.add_argument("--guidance", type=float, default=1.5, help="of every sampler")
     parser.add_argument("--evidence", type=Path, default=Path("/tmp/evidence_astro"), help="evidence_astro.py's --out")
     parser.add_argument("--max-seconds", type=float, default=600, help="of the samplers")
     given = parser.parse_args()
@@ -99,7 +100,7 @@ def main() -> None:
         from astro_samplers import compare
 
         torch.set_num_threads(1)
-        compare(given.evidence, given.galaxies, given.max_seconds)
+        compare(given.evidence, given.galaxies, given.guidance, given.max_seconds)
     else:
         morphology(given)
 

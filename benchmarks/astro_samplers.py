@@ -24,7 +24,6 @@ from priorscope_astro.classifier.predict import features, predict
 from priorscope_astro.diffusion.model import GalaxyModel, load_galaxy_model
 from priorscope_astro.simulator.config import CLASSES
 
-GUIDANCE = 1.5
 #: Galaxies that every sampler draws at once: 56 of each of the nine classes in all.
 PIECE = 36
 REAL = 2000
@@ -55,7 +54,7 @@ SAMPLERS = (
 )
 
 
-def compare(out: Path, count: int, max_seconds: float) -> None:
+def compare(out: Path, count: int, guidance: float, max_seconds: float) -> None:
     """Draw with all samplers in turn, and print the table.
 
     Parameters
@@ -64,8 +63,10 @@ def compare(out: Path, count: int, max_seconds: float) -> None:
         Folder of evidence_astro.py (``--out``).
     count : int
         Galaxies a sampler.
+    guidance : float
+        How strongly conditions are told, by every sampler.
     max_seconds : float
-        After which no new piece begins; what is drawn is kept in ``out/samplers``, and figures wait for the rest.
+        After which no new piece begins; what is drawn is kept in ``out/samplers-GUIDANCE``; figures wait for the rest.
     """
     for part in ("generator/model", "classifiers/judge/model"):
         if not (out / part).is_dir():
@@ -78,9 +79,10 @@ def compare(out: Path, count: int, max_seconds: float) -> None:
     members = [order[galaxies.labels[order] == label][:each] for label in range(len(CLASSES))]
     asked = np.stack(members, 1).ravel()[:count]  # classes alternate
     real = np.setdiff1d(order, asked)[:REAL]
+    folder = out / f"samplers-{guidance:g}"
     deadline = time.monotonic() + max_seconds
     drawn = [
-        _piece(out / "samplers", model, judge, galaxies.conditions[rows], galaxies.labels[rows], first)
+        _piece(folder, model, judge, galaxies.conditions[rows], galaxies.labels[rows], first, guidance)
         for first in range(0, count, PIECE)
         if time.monotonic() < deadline
         for rows in [asked[first : first + PIECE]]
@@ -91,11 +93,18 @@ def compare(out: Path, count: int, max_seconds: float) -> None:
         return
     seen = features(judge, stretched(galaxies.flux[real]))
     scale = seen.mean(0), seen.std(0) + 1e-6
+    print(f"guidance {guidance:g}:")
     _print(drawn, (seen - scale[0]) / scale[1], scale)
 
 
 def _piece(
-    folder: Path, model: GalaxyModel, judge: GalaxyClassifier, conditions: Any, labels: Any, first: int
+    folder: Path,
+    model: GalaxyModel,
+    judge: GalaxyClassifier,
+    conditions: Any,
+    labels: Any,
+    first: int,
+    guidance: float,
 ) -> dict[Sampler, dict[str, Any]]:
     """Seconds an image, features and agreement of each sampler, for the same galaxies and noise."""
     folder.mkdir(exist_ok=True)
@@ -106,7 +115,7 @@ def _piece(
             cache = DeepCache(sampler.cache) if sampler.cache else None
             begin = time.process_time()
             seeds = range(2_000_000 + first, 2_000_000 + first + len(labels))
-            given = {"steps": sampler.steps, "solver": sampler.solver, "guidance": GUIDANCE, "cache": cache}
+            given = {"steps": sampler.steps, "solver": sampler.solver, "guidance": guidance, "cache": cache}
             images = stretched(model.generate(conditions, seeds, **given))
             seconds = (time.process_time() - begin) / len(labels)
             right = predict(judge, images).argmax(1) == labels
@@ -151,8 +160,8 @@ def _print(drawn: list[dict[Sampler, dict[str, Any]]], real: np.ndarray, scale: 
             }
         )
     print(
-        f"\n{len(points[REFERENCE])} galaxies of {SIDE} pixels of {len(CLASSES)} classes a sampler, guidance "
-        f"{GUIDANCE}; reference: {REFERENCE}. Features: the judge's, standardised; {len(real)} held-out galaxies."
+        f"\n{len(points[REFERENCE])} galaxies of {SIDE} pixels of {len(CLASSES)} classes a sampler; reference: "
+        f"{REFERENCE}. Features: the judge's, standardised; {len(real)} held-out galaxies."
     )
     print_table(rows, ".3g")
     best = max(equal, key=lambda sampler: equal[sampler])
