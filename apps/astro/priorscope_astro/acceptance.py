@@ -215,7 +215,9 @@ def _trained_on(path: Path, splits: Splits | None, drawn: Survey, learnt: Learnt
         known = learnt.mask(galaxies.ids)
         if not known.any():
             raise InputError(
-                "holds none of the galaxies that the model has learnt", path=path, remedy="--accept.training: check it."
+                "holds none of the galaxies that the model has learnt",
+                path=path,
+                remedy="--accept.training takes those that it was trained on.",
             )
         galaxies = galaxies.select(known)
         if len(galaxies) < len(learnt.ids):
