@@ -703,6 +703,22 @@ def test_one_bad_row_of_many_is_left_out_and_named(shared_data, tmp_path):
         read_gz2(tmp_path / "v.csv", pictures=False)
 
 
+def test_columns_are_of_tables(gz2, simulated_survey, tmp_path):
+    """Elsewhere a named column would be passed over in silence."""
+    galaxy10 = write_galaxy10(tmp_path / "Galaxy10_DECals.h5")
+    for path, mode in (
+        (simulated_survey, "flux"),
+        (simulated_survey / "stamps.npz", "flux"),
+        (galaxy10, "display"),
+        (gz2, "display"),
+    ):
+        with pytest.raises(InputError, match=r"--id-column x is of a table, and .* have their own ids"):
+            read_galaxies(path, mode=mode, ids="x")
+        if path != gz2:
+            with pytest.raises(InputError, match=r"--class-column x is of a table, and .* have their own classes"):
+                read_galaxies(path, mode=mode, label_column="x")
+
+
 def test_captions_from_votes(gz2):
     galaxies = read_gz2(gz2)
     plain = galaxies.with_captions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,7 @@ from priorscope_astro.data.anything import holds_flux
 from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
 from priorscope_astro.data.splits import make_splits
 from priorscope_astro.data.stamps import write_stamps
-from priorscope_astro.evaluate import _alike, read_splits
+from priorscope_astro.evaluate import _alike, check_inputs, read_splits
 from priorscope_astro.evaluation import classifying
 from priorscope_astro.evaluation.distances import OVERALL, distances, equal_rows, own_features
 from priorscope_astro.evaluation.look import look_from, look_of, pictures_of, values_of
@@ -463,6 +464,9 @@ def test_flux_with_classifiers_trained_on_the_spot(drawn, simulated_survey, tmp_
         (["--features", "os:nothing"], "has no attribute 'nothing'"),
         (["--accepted-only"], "no catalogue"),
         (["--class-column", "gz2_class"], "stamps have their own"),
+        (["--id-column", "objid"], "stamps have their own"),
+        (["--cuts", "willett13"], "--cuts willett13 changes nothing: the data says the classes"),
+        (["--agreement", "0.8"], "--agreement 0.8 changes nothing: the data says the classes"),
     ],
 )
 def test_bad_options(simulated_survey, tmp_path, capsys, monkeypatch, options, words):
@@ -474,6 +478,37 @@ def test_bad_options(simulated_survey, tmp_path, capsys, monkeypatch, options, w
     assert main(["astro", "evaluate", *where, *options]) == 2
     assert words in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_classes_of_a_file_are_compared_where_the_data_has_its_own(simulated_survey, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(
+        '{"classes": [{"name": "disc", "tags": "features or disk-shaped"}, {"name": "s", "tags": "smooth"}]}'
+    )
+    config = EvaluateConfig(simulated_survey, simulated_survey, classes=str(path))
+    generated, _ = read_generated(config)
+    real = read_real(config, generated)
+    assert set(generated.labels) == set(real.galaxies.labels) == {"disc", "s", ""}
+    check_inputs(config, generated, real, None)
+    column = replace(config, class_column="gz2_class")
+    with pytest.raises(InputError, match=r"--classes .* changes nothing: --class-column gz2_class says"):
+        check_inputs(column, generated, real, None)
+
+
+def test_a_classifier_of_votes_needs_a_rule_for_each_class(simulated_survey, tmp_path):
+    from priorscope_astro.classifier.network import ClassifierSpec, GalaxyClassifier
+
+    folder = GalaxyClassifier.new(ClassifierSpec(48, widths=(8, 16))).save(tmp_path / "votes")
+    path = tmp_path / "mine.json"
+    path.write_text('{"classes": [{"name": "s", "tags": "smooth"}]}')
+    config = EvaluateConfig(simulated_survey, simulated_survey, classifier=folder)
+    generated, _ = read_generated(config)
+    real = read_real(config, generated)
+    splits = make_splits(real.galaxies.ids, seed=1)
+    check_inputs(config, generated, real, splits)
+    with pytest.raises(InputError, match=r"votes: is a classifier of votes, and no rule .* make a 'barred'.*--classes"):
+        check_inputs(replace(config, classes=str(path)), generated, real, splits)
+    check_inputs(replace(config, classes=str(path)), generated, real, None)  # nothing is searched for
 
 
 def test_pictures_and_flux_are_not_compared(drawn, simulated_survey, tmp_path, capsys):

@@ -183,6 +183,8 @@ def test_incomplete_folders(diffusers_folder, hcp_folder, tmp_path):
     empty.mkdir()
     with pytest.raises(InputError, match=r"neither unet/config.json nor unet-STEP.safetensors"):
         load_galaxysd(empty)
+    with pytest.raises(InputError, match=r"is a whole model, and another one .* Leave --base out"):
+        load_galaxysd(diffusers_folder, base=diffusers_folder)
     (hcp_folder / "text_encoder-10000.safetensors").unlink()
     with pytest.raises(InputError, match="nor text_encoder-STEP"):
         load_galaxysd(hcp_folder, base=diffusers_folder)

@@ -23,9 +23,10 @@ from priorscope_astro.data.anything import read_galaxies
 from priorscope_astro.data.catalogue import write_catalogue
 from priorscope_astro.data.galaxies import GalaxySet, MemberPictures
 from priorscope_astro.data.splits import Splits, make_splits
+from priorscope_astro.labels import label
 from priorscope_astro.plan import Plan, row_seed
 from priorscope_astro.plan_config import PlanConfig
-from priorscope_astro.planning import balance, how_many, label, make_plan, plan
+from priorscope_astro.planning import balance, how_many, make_plan, plan
 
 PLACE = {name: index for index, name in enumerate(ANSWERS)}
 SMOOTH = {"t01_smooth_or_features_a01_smooth": 40, "t06_odd_a15_no": 40}
@@ -304,6 +305,34 @@ def test_classes_of_a_column(galaxies, splits, tmp_path):
         read_galaxies(path)
     with pytest.raises(InputError, match="Did you mean 'kind'"):
         read_galaxies(path, label_column="kinds")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"condition": "text", "prompts": ("ring=a",), "emphasis": 1.3}, "--emphasis 1.3 with --condition text"),
+        ({"condition": "text", "prompts": ("ring=a",), "survey": "candels"}, "--survey candels with --condition text"),
+        ({"classes": "gz2", "class_column": "kind"}, "--classes gz2 changes nothing: --class-column kind says"),
+    ],
+)
+def test_what_changes_nothing_is_refused(labelled, splits, settings, said):
+    with pytest.raises(InputError, match=said):
+        make_plan(labelled, splits, config(draw="counts", counts=("ring=1",), **settings))
+
+
+@pytest.mark.parametrize("option", ["validation", "test"])
+def test_shares_of_splits_that_are_there_are_refused(labelled, splits, tmp_path, monkeypatch, option):
+    monkeypatch.setattr(planning, "load", lambda config: labelled)
+    splits.write(tmp_path / "splits.ecsv")
+    with pytest.raises(InputError, match=f"--{option} 0.3 with --splits"):
+        plan(config(out=tmp_path / "plan.ecsv", splits=tmp_path / "splits.ecsv", **{option: 0.3}))
+
+
+def test_a_table_of_true_answers_is_no_table_of_votes(simulated_survey):
+    """truth.csv has the question's column, and its classes are in another."""
+    truth = read_galaxies(simulated_survey / "truth.csv", label_column="class")
+    assert truth.votes is None
+    assert truth.labels == read_galaxies(simulated_survey, mode="flux").labels
 
 
 def test_a_class_that_the_catalogue_lacks_can_be_asked_for(labelled, splits, tmp_path):

@@ -73,6 +73,21 @@ def test_a_classifier_of_classes(simulated_survey, tmp_path, mode):
     assert "What it takes for what" in (tmp_path / "run/report.html").read_text()
 
 
+def test_classes_of_a_file_are_learnt_where_the_data_has_its_own(simulated_survey, tmp_path, capsys):
+    rules = tmp_path / "mine.json"
+    rules.write_text(
+        '{"classes": [{"name": "disc", "tags": "features or disk-shaped"}, {"name": "s", "tags": "smooth"}]}'
+    )
+    options = ["--side", "48", "--head", "classes", "--classes", str(rules)]
+    assert train(simulated_survey, tmp_path / "run", *options) == 0
+    assert GalaxyClassifier.load(tmp_path / "run/model").spec.classes == ("disc", "s")
+    capsys.readouterr()
+    words = [simulated_survey, tmp_path / "second", *options, "--mode", "display", "--class-column", "gz2_class"]
+    assert train(*words) == 2
+    assert "changes nothing: --class-column gz2_class says the classes" in capsys.readouterr().err
+    assert not (tmp_path / "second").exists()
+
+
 def test_evaluate_takes_it(trained, simulated_survey, splits, tmp_path):
     survey, out = read_stamps(simulated_survey / "stamps.npz"), tmp_path / "out"
     drawn = {"ids": [f"g{row}" for row in range(24)], "bands": survey.bands, "unit": survey.unit}
@@ -109,6 +124,11 @@ def test_errors_of_questions_by_hand():
         (["--side", "96"], "The model takes 96 or more"),
         (["--loss", "focal"], "votes have no classes"),
         (["--class-column", "gz2_class"], "--class-column with --head votes"),
+        (["--classes", "gz2"], "--classes with --head votes"),
+        (["--cuts", "willett13"], "--cuts with --head votes"),
+        (["--agreement", "0.8"], "--agreement with --head votes"),
+        (["--head", "classes", "--agreement", "0.8"], "--agreement 0.8 changes nothing: the data says the classes"),
+        (["--head", "classes", "--id-column", "objid"], "stamps have their own ids"),
         (["--head", "classes", "--class-column", "gz2_class"], "stamps have their own"),
         (["--agreement", "nan"], "--agreement nan"),
         (["--lr", "0"], "--lr 0.0"),

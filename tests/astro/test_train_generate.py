@@ -132,10 +132,18 @@ def test_a_start_is_not_silently_of_another_size(trained, simulated_survey, tmp_
         assert not out.exists()
     assert main([*words, "--steps", "1", *LOOP, "--size", "tiny"]) == 0
     spec = json.loads((out / "model/priorscope.json").read_text())
-    assert spec["patch"] == 2
+    assert (spec["patch"], spec["trained_on"]) == (2, "")
     shutil.rmtree(out)
-    assert main([*words, "--steps", "1", "--method", "galaxysd", "--patch", "2"]) == 2
-    assert "--patch and --size go with --method diffusion" in capsys.readouterr().err
+    assert main([*words, "--steps", "1", *LOOP, "--trained-on", "my galaxies"]) == 0
+    assert json.loads((out / "model/priorscope.json").read_text())["trained_on"] == "my galaxies"
+    shutil.rmtree(out)
+    for options, said in (
+        (["--patch", "2"], "--patch and --size go with --method diffusion"),
+        (["--question-dropout", "0.5"], "--question-dropout goes with --method diffusion"),
+        (["--trained-on", "mine"], "--trained-on goes with --method diffusion"),
+    ):
+        assert main([*words, "--steps", "1", "--method", "galaxysd", *options]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_the_hash_covers_all_that_acts(trained, tmp_path):
@@ -334,6 +342,14 @@ def test_other_splits_are_refused(trained, planned, tmp_path, capsys):
         (["--guidance", "nan"], "--guidance nan"),
         (["--solver", "eulr"], "--solver eulr"),
         (["--pool", "."], "--pool with a model of ours"),
+        (["--start", "moments"], "--start with a model of ours"),
+        (["--rescale", "rms"], "--rescale with a model of ours"),
+        (["--accept.agreement", "0.9"], "--accept.agreement without --accept.classifier"),
+        (["--accept.copies", "0.1"], "--accept.copies without --accept.training"),
+        (["--accept.no-check", "--accept.offset", "0.2"], "--accept.offset with --accept.no-check"),
+        (["--model", "galaxysdd"], "Did you mean galaxysd?"),
+        (["--model", "."], "neither unet/config.json nor unet-STEP"),
+        (["--model", "galaxysd", "--start", "noise", "--pool", "."], "--pool with --start noise"),
         (["--model", "galaxysdd", "--start", "noise"], "Did you mean galaxysd?"),
     ],
 )
@@ -345,7 +361,7 @@ def test_bad_options(trained, planned, tmp_path, capsys, options, words):
 
 @pytest.mark.parametrize(
     ("training", "words"),
-    [("stamps.npz", "has no pictures"), ("truth.csv", "truth.csv: has no column")],
+    [("stamps.npz", "has no pictures"), ("truth.csv", "truth.csv: has neither votes")],
 )
 def test_what_is_wrong_with_the_training_galaxies_is_said_before_drawing(
     trained, planned, simulated_survey, tmp_path, capsys, training, words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from priorscope.errors import InputError
@@ -29,7 +29,7 @@ class AcceptConfig:
     copy."""
 
     def check_values(self) -> None:
-        """Refuse numbers that make no sense.
+        """Refuse numbers that make no sense, and what changes nothing.
 
         Raises
         ------
@@ -41,3 +41,10 @@ class AcceptConfig:
                 raise InputError(f"--accept.{name} {getattr(self, name)}", remedy="Use a share from 0 to 1.")
         if self.worst_flag not in (0, 1, 2, 4):
             raise InputError(f"--accept.worst-flag {self.worst_flag}", remedy="Use 0, 1, 2 or 4.")
+        changed = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        if not self.check and len(changed) > 1:
+            option = changed[1].replace("_", "-")
+            raise InputError(f"--accept.{option} with --accept.no-check", remedy="Leave one of the two out.")
+        for name, needed in (("agreement", "classifier"), ("copies", "training")):
+            if name in changed and getattr(self, needed) is None:
+                raise InputError(f"--accept.{name} without --accept.{needed}", remedy=f"Give --accept.{needed}.")

@@ -25,6 +25,7 @@ from priorscope_astro.evaluation.sample import Real, Sample, chosen_rows, read_g
 from priorscope_astro.evaluation.shapes import compare_shapes, measure_shapes
 from priorscope_astro.evaluation.sky import compare_sky, measure_sky
 from priorscope_astro.evaluation_config import EvaluateConfig, shares
+from priorscope_astro.labels import class_settings, refuse_unused
 from priorscope_astro.memorisation import memorisation
 
 _QUANTILE = 0.05
@@ -116,7 +117,7 @@ def check_inputs(
     InputError
         Classes or galaxies that are not there, a classifier or a function that cannot be loaded, two classifiers of one
         name, test galaxies that the model or a classifier has learnt or would learn, a classifier that has learnt
-        generated galaxies or stamps of another side.
+        generated galaxies or stamps of another side, or whose votes make no class, ``--classes`` that changes nothing.
     """
     labels = real.galaxies.labels or ()
     rows = _rows_of_splits(real, splits, learnt, config)
@@ -125,11 +126,17 @@ def check_inputs(
     if config.train_classifiers:
         _refuse_learning(generated, real, rows["train"])
     tested = [real.galaxies.ids[row] for name in ("validation", "test") for row in rows[name]]
+    votes = False
     for folder in (config.classifier, *_compared(config).values()):
         if folder is not None:
             model = classifying.load_classifier(folder)
             classifying.refuse_side(model, generated.side if generated.mode == "flux" else 0, path=folder)
             classifying.refuse_learnt(folder, tested)
+            if len(rows["test"]):  # where a classifier of votes needs the rules, whoever says the classes
+                classifying.rules_of(model, sorted({name for name in labels if name}), config.classes, path=folder)
+                votes = votes or not model.spec.classes
+    if not votes:
+        refuse_unused(real.galaxies, class_settings(config.real, config), ("classes",))
     if config.classifier is not None:
         classifying.refuse_generated(config.classifier)
     if config.features not in ("auto", "classifier", "morphology"):

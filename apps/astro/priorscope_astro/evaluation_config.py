@@ -35,8 +35,9 @@ class EvaluateConfig:
     """Column of the object ids, of a table."""
     class_column: str = ""
     """Column of class names. Default: classes of the layout, else by votes, see --classes."""
-    classes: str = "gz2"
-    """Classes by tags of the Galaxy Zoo 2 tree: gz2, or a JSON file. Take what the plan was made with."""
+    classes: str = ""
+    """Classes by tags of the Galaxy Zoo 2 tree, also where the data has its own: gz2, or a JSON file. Take what the
+    plan was made with."""
     cuts: str = "majority"
     """Which questions have enough votes; as for `plan`."""
     agreement: float = 0.5

@@ -229,3 +229,4 @@ def _check(config: GenerateConfig) -> None:
         raise InputError(f"--limit {config.limit}", remedy="Use 0 (all) or more.")
     if not config.catalogue:
         raise InputError("--catalogue names no format", remedy="Use ecsv, votable or fits.")
+    config.accept.check_values()

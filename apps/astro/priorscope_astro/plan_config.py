@@ -31,9 +31,10 @@ class PlanConfig:
     id_column: str = ""
     """Column of the object ids; default: the first usual name (object_id, dr7objid, objid, id_str, ...)."""
     class_column: str = ""
-    """Column of class names. Default: classes by votes, see --classes."""
-    classes: str = "gz2"
-    """Classes by tags of the Galaxy Zoo 2 tree: gz2, or a JSON file such as conditions/gz2_classes.json."""
+    """Column of class names. Default: classes of the layout, else by votes, see --classes."""
+    classes: str = ""
+    """Classes by tags of the Galaxy Zoo 2 tree: gz2, or a JSON file such as conditions/gz2_classes.json. Default: those
+    that the data has, else gz2. Beside --class-column it says what that one's names mean."""
     cuts: str = "majority"
     """Which questions have enough votes: majority (ours), willett13 (values not checked against the paper), or a JSON
     file."""

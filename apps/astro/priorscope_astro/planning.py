@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.config import plain
 from priorscope.evaluation.tables import print_table
 from priorscope_astro.assignments import assignments
-from priorscope_astro.conditions.classes import UNCLASSIFIED, ClassRule, classify, read_classes
+from priorscope_astro.conditions.classes import UNCLASSIFIED, ClassRule, read_classes
 from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.cuts import Cuts
 from priorscope_astro.conditions.emphasis import emphasis_runs
@@ -27,6 +26,7 @@ from priorscope_astro.data.anything import read_galaxies
 from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.data.learnt import Learnt, learnt_by
 from priorscope_astro.data.splits import SPLITS, Splits, make_splits, refuse_sky_leakage, sky_groups
+from priorscope_astro.labels import label
 from priorscope_astro.plan import PLAN_VERSION, Plan, PlanRow, row_seed
 from priorscope_astro.plan_config import PlanConfig
 
@@ -59,9 +59,10 @@ def plan(config: PlanConfig) -> int:
     for note in (*galaxies.notes, *notes):
         print(note)
     print_table(balance(galaxies, splits, _drawn(made)), number=".2%")
-    if not splits_path.exists():
+    there = splits_path.exists()
+    if not there:
         splits.write(splits_path)
-    print(f"splits: {splits_path}")
+    print(f"splits: {splits_path}{' (was there already)' if there else ''}")
     written = made.write(config.out, overwrite=config.overwrite)
     print(f"plan: {config.out} ({len(made)} images, id {made.plan_id}{'' if written else ', was there already'})")
     return 0
@@ -74,31 +75,6 @@ def load(config: PlanConfig) -> GalaxySet:
         (path / name).exists() for name in ("images", "images_gz2", "images_gz2.zip", "data")
     )
     return read_galaxies(path, pictures=has_pictures, label_column=config.class_column, ids=config.id_column)
-
-
-def label(galaxies: GalaxySet, config: PlanConfig) -> GalaxySet:
-    """The galaxies with a class each: the column's, the layout's own, or by votes or captions.
-
-    Raises
-    ------
-    InputError
-        There is nothing that says the class.
-    """
-    if galaxies.labels is not None:
-        return galaxies
-    rules = read_classes(config.classes, extrapolate=config.extrapolate)
-    if galaxies.votes is not None:
-        return replace(galaxies, labels=classify(galaxies.votes, rules, cuts=config.cuts, agreement=config.agreement))
-    if galaxies.captions is None:
-        raise InputError(
-            "has neither classes, votes nor captions", path=config.catalogue, remedy="Name --class-column."
-        )
-    said: dict[str, str] = {}
-    for caption in dict.fromkeys(galaxies.captions):
-        condition = Condition.from_tags(caption, extrapolate=True)
-        fits = (r.name for r in rules if all((condition.share(a) or 0) >= config.agreement for a in r.answers))
-        said[caption] = next(fits, UNCLASSIFIED)
-    return replace(galaxies, labels=tuple(said[caption] for caption in galaxies.captions))
 
 
 def balance(galaxies: GalaxySet, splits: Splits, drawn: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -179,7 +155,8 @@ def make_plan(galaxies: GalaxySet, splits: Splits, config: PlanConfig) -> Plan:
     Raises
     ------
     InputError
-        As :func:`how_many`; one place of the sky in two splits; or a class of which nothing can be said.
+        As :func:`how_many`; one place of the sky in two splits; a class of which nothing can be said; or an option that
+        changes nothing.
     """
     if config.sky_radius and {"ra", "dec"} <= set(galaxies.columns):
         columns = galaxies.columns
@@ -191,6 +168,7 @@ def make_plan(galaxies: GalaxySet, splits: Splits, config: PlanConfig) -> Plan:
     there = {name: 0 for name in _labels(galaxies) if name != UNCLASSIFIED}
     there |= {name: count for name, count in Counter(labels).items() if name != UNCLASSIFIED}
     source = _source(config, train)
+    _refuse_unused(config, source)
     told = _Told(config, train, source)
     numbers = how_many(there, config, [] if source == "votes" else [*told.rules])
     told.check(sorted(numbers))
@@ -309,6 +287,21 @@ def _source(config: PlanConfig, train: GalaxySet) -> str:
     return config.condition
 
 
+def _refuse_unused(config: PlanConfig, source: str) -> None:
+    """Raise where an option would change nothing in what images are told."""
+    for name in ("survey", "emphasis"):
+        if source == "text" and getattr(config, name) != getattr(PlanConfig, name):
+            raise InputError(
+                f"--{name} {getattr(config, name)} with --condition text", remedy="Write it into --prompts."
+            )
+    if source == "votes" and config.classes and config.class_column and config.emphasis == 1:
+        raise InputError(
+            f"--classes {config.classes} changes nothing: --class-column {config.class_column} says the classes, and "
+            "galaxies lend their votes",
+            remedy="Leave one of the two out, or use --condition tags.",
+        )
+
+
 def _guard_learnt(config: PlanConfig, splits: Splits, path: Path, learnt: Learnt | None) -> None:
     if learnt is None:
         print(f"warning: {config.model} does not say which galaxies it has learnt: leaks of those cannot be seen")
@@ -325,6 +318,9 @@ def _guard_learnt(config: PlanConfig, splits: Splits, path: Path, learnt: Learnt
 
 def _splits(config: PlanConfig, galaxies: GalaxySet, learnt: Learnt | None = None) -> tuple[Splits, Path]:
     if config.splits is not None:
+        for name in ("validation", "test"):
+            if getattr(config, name) != getattr(PlanConfig, name):
+                raise InputError(f"--{name} {getattr(config, name)} with --splits", remedy="Give one of the two.")
         return Splits.read(config.splits), config.splits
     path = config.out.parent / "splits.ecsv"
     if path.exists():
@@ -347,7 +343,7 @@ def _plan_id(train: GalaxySet, splits: Splits, config: PlanConfig, source: str) 
     """Of all that decides the rows: training galaxies, their classes, votes and pictures, splits, settings, rules."""
     digest = hashlib.sha256(f"{PLAN_VERSION} {source} {splits.digest()}".encode())
     digest.update(json.dumps(_settings(config), sort_keys=True).encode())
-    if config.classes != "gz2":
+    if config.classes not in ("", "gz2"):
         digest.update(Path(config.classes).read_bytes())  # the settings have its name alone
     for part in (train.ids, _labels(train), train.picture_names or ()):
         digest.update("\n".join(part).encode() + b"\0")
@@ -358,7 +354,9 @@ def _plan_id(train: GalaxySet, splits: Splits, config: PlanConfig, source: str) 
 
 def _settings(config: PlanConfig) -> dict[str, Any]:
     """Those that decide the rows."""
-    return {key: value for key, value in plain(config).items() if key not in _NOT_PART}
+    return {key: value for key, value in plain(config).items() if key not in _NOT_PART} | {
+        "classes": config.classes or "gz2"
+    }
 
 
 def _labels(galaxies: GalaxySet) -> tuple[str, ...]:

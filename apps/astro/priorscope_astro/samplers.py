@@ -78,8 +78,9 @@ class _Ours:
     def __init__(self, config: GenerateConfig, plan: Plan, folder: Path) -> None:
         from priorscope_astro.diffusion.model import GUIDANCE, SOLVER, STEPS, load_galaxy_model
 
-        for option in ("base", "pool"):
-            if getattr(config, option) is not None:
+        for option in ("base", "pool", "start", "rescale"):
+            value = getattr(config, option)
+            if value != getattr(GenerateConfig, option) and (option, value) != ("start", "noise"):  # they start so
                 raise InputError(f"--{option} with a model of ours", path=folder, remedy="It belongs to GalaxySD.")
         for row in plan.rows:
             if not row.condition.known:
@@ -115,8 +116,12 @@ class _GalaxySD:
 
     def __init__(self, config: GenerateConfig, plan: Plan, splits: Splits | None) -> None:
         from priorscope_astro.galaxysd.levels import GUIDANCE, SOLVER, STEPS
+        from priorscope_astro.galaxysd.loading import refuse_other_folder
         from priorscope_astro.galaxysd.model import GalaxySD
 
+        refuse_other_folder(config.model)
+        if config.start == "noise" and config.pool is not None:
+            raise InputError("--pool with --start noise", remedy="Leave it out: no galaxy is looked at.")
         self.start = config.start
         self.survey: dict[str, Any] = {}
         self.pool = None if config.start == "noise" else reference_pool(config, plan, splits)

@@ -154,6 +154,8 @@ def _diffusion(config: TrainConfig, sets: Sets) -> tuple[Any, Any]:
                 f"in {sets.stamps.unit}",
                 path=config.start,
             )
+        if config.trained_on:
+            model.spec = replace(model.spec, trained_on=config.trained_on)
     model.learnt = learnt_from(sets.learnt.ids, model.learnt, new=config.start == "new")
     model.unet.train()
     dropout = {"question": config.question_dropout, "everything": config.condition_dropout}
@@ -266,6 +268,9 @@ def _check(config: TrainConfig) -> None:
         )
     if config.method == "galaxysd" and (config.patch, config.size) != (None, None):
         raise InputError("--patch and --size go with --method diffusion")
+    for name in ("question_dropout", "trained_on"):
+        if config.method == "galaxysd" and getattr(config, name) != getattr(TrainConfig, name):
+            raise InputError(f"--{name.replace('_', '-')} goes with --method diffusion")
     if config.base is not None and config.method != "galaxysd":
         raise InputError("--base goes with --method galaxysd")
 

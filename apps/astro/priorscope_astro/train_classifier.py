@@ -12,12 +12,11 @@ from priorscope.training.loop import FitResult
 from priorscope_astro.classifier.command_config import TrainClassifierConfig
 from priorscope_astro.classifier.examples import Examples
 from priorscope_astro.classifier.train import train_classifier
-from priorscope_astro.data.anything import holds_flux, read_flux, read_galaxies
+from priorscope_astro.data.anything import holds_flux, read_flux, read_galaxies, refuse_columns
 from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.evaluation.look import Look, look_of, pictures_of
 from priorscope_astro.evaluation.sample import Real, Survey, survey_of
-from priorscope_astro.plan_config import PlanConfig
-from priorscope_astro.planning import label
+from priorscope_astro.labels import class_settings, label, refuse_unused
 from priorscope_astro.train import divided
 
 #: Galaxies that are read at a time.
@@ -42,7 +41,8 @@ def train(config: TrainClassifierConfig) -> FitResult:
     if config.head == "votes" and galaxies.votes is None:
         raise InputError("has no votes", path=config.data, remedy="Use --head classes.")
     if config.head == "classes":
-        settings = PlanConfig(config.data, classes=config.classes, cuts=config.cuts, agreement=config.agreement)
+        settings = class_settings(config.data, config)
+        refuse_unused(galaxies, settings)
         galaxies = label(galaxies, settings)
         assert galaxies.labels is not None
         galaxies = galaxies.select(np.array([bool(name) for name in galaxies.labels], bool))
@@ -58,6 +58,7 @@ def _read(config: TrainClassifierConfig) -> tuple[GalaxySet, Survey]:
     if config.mode == "flux":
         if config.data.is_dir() and not holds_flux(config.data):
             raise InputError("holds no flux", path=config.data, remedy="Pictures are learnt with --mode display.")
+        refuse_columns(config.data, "stamps", config.class_column, config.id_column)
         stamps = read_flux(config.data)
         return stamps.galaxies(), survey_of(stamps)
     galaxies = read_galaxies(config.data, mode="display", label_column=config.class_column, ids=config.id_column)

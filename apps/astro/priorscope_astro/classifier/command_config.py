@@ -35,8 +35,9 @@ class TrainClassifierConfig(ClassifierConfig):
     """Column of the object ids, of a table."""
     class_column: str = ""
     """Column of class names. Default: classes of the layout, else by votes, see --classes."""
-    classes: str = "gz2"
-    """Classes by tags of the Galaxy Zoo 2 tree: gz2, or a JSON file. Take what the plan was made with."""
+    classes: str = ""
+    """Classes by tags of the Galaxy Zoo 2 tree, also where the data has its own: gz2, or a JSON file. Take what the
+    plan was made with."""
     cuts: str = "majority"
     """Which questions have enough votes; as for `plan`."""
     agreement: float = 0.5
@@ -56,10 +57,7 @@ class TrainClassifierConfig(ClassifierConfig):
             raise InputError(f"--side {self.side}", remedy=f"Use 8 or more, a multiple of {unit} with these --widths.")
         if not 0 <= self.agreement <= 1:
             raise InputError(f"--agreement {self.agreement}", remedy="Use a share from 0 to 1.")
-        if self.head == "votes" and self.class_column:
-            raise InputError("--class-column with --head votes", remedy="Use --head classes, or leave it out.")
-        if self.mode == "flux" and (self.class_column or self.id_column):
-            raise InputError(
-                "--class-column and --id-column are of tables, and stamps have their own",
-                remedy="Use --mode display, or leave them out.",
-            )
+        for name in ("class_column", "classes", "cuts", "agreement"):
+            if self.head == "votes" and getattr(self, name) != getattr(TrainClassifierConfig, name):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} with --head votes", remedy="Use --head classes, or leave it out.")

@@ -53,7 +53,7 @@ class ClassRule:
 
 
 def read_classes(name: str | PathLike[str] = "gz2", *, extrapolate: bool = False) -> tuple[ClassRule, ...]:
-    """The built-in classes (``gz2``), or those of a JSON file of the same layout as ``gz2_classes.json``.
+    """The built-in classes (``gz2``, or ''), or those of a JSON file of the same layout as ``gz2_classes.json``.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def read_classes(name: str | PathLike[str] = "gz2", *, extrapolate: bool = False
     InputError
         No such file, not that layout, a class named twice, an unknown tag, or tags that contradict each other.
     """
-    if str(name) == "gz2":
+    if str(name) in ("", "gz2"):
         text, path = resources.files(__package__).joinpath("gz2_classes.json").read_text(encoding="utf-8"), None
     else:
         path = Path(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from priorscope.errors import InputError
+from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
 from priorscope_astro.data.catalogue import column_text, column_values, read_catalogue
 from priorscope_astro.data.fits_stamps import read_fits_stamps
@@ -20,6 +21,8 @@ from priorscope_astro.data.stamps import Stamps, read_stamps
 
 _STAMPS = ("stamps.npz", "stamps.h5")
 _HDF5 = (".h5", ".hdf5")
+#: Of a vote table's columns; a table of true answers has its question's column alone.
+_FIRST_ANSWER = ANSWERS[0]
 
 
 def read_galaxies(
@@ -51,17 +54,19 @@ def read_galaxies(
     Raises
     ------
     InputError
-        Nothing that is known, or as the reader of that layout says.
+        Nothing that is known, a column that is named where there is no table, or as the reader of that layout says.
     """
     path = Path(path)
     if path.is_dir():
-        return _from_folder(path, mode, pictures, label_column)
+        return _from_folder(path, mode, pictures, label_column, ids)
     if not path.exists():
         raise InputError("no such file or folder", path=path, remedy="Check the path.")
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" or (path.suffix in _HDF5 and holds_flux(path)):
+        refuse_columns(path, "stamps", label_column, ids)
         return read_stamps(path).galaxies()
     if path.suffix in _HDF5:
-        return read_stamps(path).galaxies() if holds_flux(path) else read_galaxy10(path)
+        refuse_columns(path, "Galaxy10's pictures", label_column, ids)
+        return read_galaxy10(path)
     if path.suffix == ".parquet" and not label_column and not ids and holds_votes(path):
         return read_galaxy_datasets(path, pictures=pictures and holds_votes(path, pictures=True))
     return _from_table(path, label_column, ids)
@@ -103,21 +108,36 @@ def stamps_file(folder: Path) -> Path | None:
     return next((folder / name for name in _STAMPS if (folder / name).is_file()), None)
 
 
-def _from_folder(path: Path, mode: str, pictures: bool, label_column: str) -> GalaxySet:
+def refuse_columns(path: Path, what: str, label_column: str = "", ids: str = "") -> None:
+    """Raise where a column of classes or ids is named of galaxies (``what``) that are no table.
+
+    Raises
+    ------
+    InputError
+        Naming the option and its value.
+    """
+    for option, name, part in (("class-column", label_column, "classes"), ("id-column", ids, "ids")):
+        if name:
+            raise InputError(
+                f"--{option} {name} is of a table, and {what} have their own {part}",
+                path=path,
+                remedy="Leave it out, or give a table.",
+            )
+
+
+def _from_folder(path: Path, mode: str, pictures: bool, label_column: str, ids: str) -> GalaxySet:
     if mode == "flux":
+        refuse_columns(path, "stamps", label_column, ids)
         return read_flux(path).galaxies()
     layout = _pictures(path)
-    if label_column and layout in ("galaxy-datasets", "pairs"):
-        raise InputError(
-            f"the column {label_column!r} of classes is asked for, and classes come from votes or captions here",
-            path=path,
-            remedy="Leave --class-column out, or give a table.",
-        )
     if layout == "gz2":
+        refuse_columns(path, "Galaxy Zoo 2's files", ids=ids)
         return read_gz2(path, pictures=pictures, label_column=label_column)
     if layout == "galaxy-datasets":
+        refuse_columns(path, "galaxy-datasets", label_column, ids)
         return read_galaxy_datasets(path, pictures=pictures)
     if layout == "pairs":
+        refuse_columns(path, "image-text pairs", label_column, ids)
         return read_pairs(path)
     raise InputError(
         "holds no galaxies in a layout that is known",
@@ -146,12 +166,12 @@ def _from_table(path: Path, label_column: str, ids: str) -> GalaxySet:
     name = id_column(table.colnames, ids, path=path)
     names = object_ids(table[name], path=path, column=name)
     first = f"{GALAXY_DATASETS['t01_smooth_or_features'][0]}_smooth"
-    has_votes = first in table.colnames or any(column.startswith("t01_smooth") for column in table.colnames)
+    has_votes = first in table.colnames or any(column.startswith(_FIRST_ANSWER) for column in table.colnames)
     if not has_votes and not label_column:
         raise InputError(
             f"has neither votes nor a named column of classes; it has {', '.join(table.colnames[:12])}",
             path=path,
-            remedy="Name the column of classes.",
+            remedy="Name the column of classes: --class-column.",
         )
     labels = None
     if label_column:

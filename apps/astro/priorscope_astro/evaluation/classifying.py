@@ -14,7 +14,7 @@ from priorscope.errors import InputError
 from priorscope.evaluation.distributions import bootstrap
 from priorscope_astro.classifier.network import GalaxyClassifier
 from priorscope_astro.classifier.predict import answer_probability, predict
-from priorscope_astro.conditions.classes import read_classes
+from priorscope_astro.conditions.classes import ClassRule, read_classes
 from priorscope_astro.conditions.tree import QUESTIONS, SLICES
 from priorscope_astro.data.learnt import learnt_by
 from priorscope_astro.evaluation.sample import Sample, resized
@@ -116,25 +116,44 @@ def fitted(model: GalaxyClassifier, pictures: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def class_scores(
-    model: GalaxyClassifier, pictures: NDArray[np.uint8], classes: Sequence[str], rules: str = "gz2"
+    model: GalaxyClassifier, pictures: NDArray[np.uint8], classes: Sequence[str], rules: str = ""
 ) -> NDArray[np.float64]:
     """How sure a classifier is of each class, (N, classes).
 
     A head for classes gives probabilities (0 for a class that it does not know); one for votes the smallest expected
     share among the answers that define the class.
     """
+    known = rules_of(model, classes, rules)
     answers = predict(model, fitted(model, pictures)).astype(np.float64)
+    if known:
+        shares = [[answer_probability(answers, answer) for answer in rule.answers] for rule in known]
+        return np.stack([np.min(some, axis=0) for some in shares], 1)
+    place = {name: column for column, name in enumerate(model.spec.classes)}
+    zero = np.zeros(len(answers))
+    return np.stack([answers[:, place[name]] if name in place else zero for name in classes], 1)
+
+
+def rules_of(
+    model: GalaxyClassifier, classes: Sequence[str], rules: str = "", *, path: Path | None = None
+) -> tuple[ClassRule, ...]:
+    """The rule by which the votes of a classifier make each class; none for one that gives classes.
+
+    Raises
+    ------
+    InputError
+        A class has no rule.
+    """
     if model.spec.classes:
-        place = {name: column for column, name in enumerate(model.spec.classes)}
-        zero = np.zeros(len(answers))
-        return np.stack([answers[:, place[name]] if name in place else zero for name in classes], 1)
+        return ()
     known = {rule.name: rule for rule in read_classes(rules)}
-    columns = []
-    for name in classes:
-        if name not in known:
-            raise InputError(f"the classifier gives votes, and no rule says which votes make a {name!r}")
-        columns.append(np.min([answer_probability(answers, answer) for answer in known[name].answers], axis=0))
-    return np.stack(columns, 1)
+    lacking = next((name for name in classes if name not in known), None)
+    if lacking is not None:
+        raise InputError(
+            f"is a classifier of votes, and no rule says which of them make a {lacking!r}",
+            path=path,
+            remedy="Give --classes FILE with a rule for each class of the real galaxies.",
+        )
+    return tuple(known[name] for name in classes)
 
 
 def agreement(

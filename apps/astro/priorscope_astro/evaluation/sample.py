@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS
-from priorscope_astro.data.anything import holds_flux, read_flux, read_galaxies
+from priorscope_astro.data.anything import holds_flux, read_flux, read_galaxies, refuse_columns
 from priorscope_astro.data.catalogue import read_catalogue
 from priorscope_astro.data.fits_stamps import FitsPictures
 from priorscope_astro.data.galaxies import GalaxySet, Mode
 from priorscope_astro.data.stamps import Stamps
 from priorscope_astro.diffusion.scaling import cut_stamp, display_values
 from priorscope_astro.evaluation_config import EvaluateConfig
-from priorscope_astro.plan_config import PlanConfig
+from priorscope_astro.labels import class_settings, label, refuse_unused
 
 _CATALOGUES = ("catalogue.ecsv", "catalogue.vot", "catalogue.fits")
 #: Pictures are compared at most at this side where none is asked for.
@@ -251,7 +251,8 @@ def read_real(config: EvaluateConfig, generated: Sample) -> Real:
     Raises
     ------
     InputError
-        Another mode, nothing that says classes, other bands, another unit.
+        Another mode, nothing that says classes, other bands, another unit, or an option about classes that changes
+        nothing.
     """
     galaxies, survey = _labelled(config.real, generated.mode, config)
     if galaxies.mode != generated.mode:
@@ -263,6 +264,7 @@ def read_real(config: EvaluateConfig, generated: Sample) -> Real:
     if galaxies.images is None:
         raise InputError("has no images", path=config.real)
     survey.refuse_other(generated.survey, "the generated galaxies are", path=config.real)
+    refuse_unused(galaxies, class_settings(config.real, config), ("cuts", "agreement"))
     return Real(galaxies, survey, generated.side)
 
 
@@ -277,24 +279,16 @@ def chosen_rows(labels: Sequence[str], per_class: int, seed: int) -> NDArray[np.
 
 
 def _labelled(path: Path, mode: Mode, config: EvaluateConfig) -> tuple[GalaxySet, Survey]:
-    from priorscope_astro.planning import label
-
     survey = Survey()
     if mode == "flux":
-        if config.class_column or config.id_column:
-            raise InputError(
-                "--class-column and --id-column are of tables, and stamps have their own",
-                path=path,
-                remedy="Leave them out.",
-            )
+        refuse_columns(path, "stamps", config.class_column, config.id_column)
         stamps = read_flux(path)
         galaxies, survey = stamps.galaxies(), survey_of(stamps)
     else:
         galaxies = read_galaxies(path, mode="display", label_column=config.class_column, ids=config.id_column)
     for note in galaxies.notes:
         print(note)
-    settings = PlanConfig(path, classes=config.classes, cuts=config.cuts, agreement=config.agreement)
-    return label(galaxies, settings), survey
+    return label(galaxies, class_settings(path, config)), survey
 
 
 def survey_of(stamps: Stamps) -> Survey:

@@ -16,6 +16,7 @@ from priorscope.backbones.latents import LatentSpace, load_latent_space
 from priorscope.backbones.loading import load_component, locate, model_folder, read_config
 from priorscope.backbones.stable_diffusion import load_unet
 from priorscope.backbones.state_dict import cast, filled
+from priorscope.backbones.table import find_published
 from priorscope.errors import InputError
 from priorscope_astro.data.learnt import Learnt
 from priorscope_astro.galaxysd.names import Kind, from_hcp
@@ -85,16 +86,43 @@ def load_galaxysd(
     """
     folder = model_folder(source, [*_PARTS, "*.safetensors"], MODELS, revision=revision)
     if (folder / "unet" / "config.json").is_file():
+        if base is not None:
+            raise InputError(
+                "is a whole model, and another one to put it on is named",
+                path=folder,
+                remedy="Leave --base out: it goes with HCP-Diffusion's files.",
+            )
         return _diffusers(folder, dtype)
+    return _hcp(*_hcp_files(folder), locate(base or STABLE_DIFFUSION, _PARTS), kind, dtype)
+
+
+def refuse_other_folder(source: str | Path) -> None:
+    """Raise where a path holds no GalaxySD, or is none; the hub is not asked.
+
+    Raises
+    ------
+    InputError
+    """
+    if find_published(str(source), MODELS) is not None:
+        return
+    path = Path(source).expanduser()
+    if not path.exists() and str(source).count("/") == 1:
+        return  # a hub id
+    folder = model_folder(source, [], MODELS)
+    if not (folder / "unet" / "config.json").is_file():
+        _hcp_files(folder)
+
+
+def _hcp_files(folder: Path) -> tuple[Path, Path]:
     unet, text_encoder = hcp_file(folder, "unet"), hcp_file(folder, "text_encoder")
     if unet is None or text_encoder is None:
         lacking = "unet" if unet is None else "text_encoder"
         raise InputError(
             f"holds neither unet/config.json nor {lacking}-STEP.safetensors",
             path=folder,
-            remedy="Give a diffusers folder, or HCP-Diffusion's folder with both files.",
+            remedy="Give a diffusers folder, HCP-Diffusion's folder with both files, or a run of `train`.",
         )
-    return _hcp(unet, text_encoder, locate(base or STABLE_DIFFUSION, _PARTS), kind, dtype)
+    return unet, text_encoder
 
 
 def hcp_file(folder: Path, name: str) -> Path | None:
