@@ -1,5 +1,7 @@
 """DAIR-V2X-C in miniature."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,12 @@ def test_a_delay_stays_within_the_recording(written, delay, stem, age):
     assert frame.ego.delay == 0
 
 
+def test_a_recording_that_says_it_begins_later_has_no_past(written, write_json):
+    path = written / "infrastructure-side/data_info.json"
+    write_json(path, [{**row, "batch_start_id": "999999"} for row in json.loads(path.read_text())])
+    assert DairV2X(written).read(1, delay=200.0).agents[1].delay == 0
+
+
 def test_splits_and_other_labels(written, write_json):
     assert [DairV2X(written, split=write_json(written / "val.json", ["000101"])).name(0)] == ["000101"]
     write_json(written.parent / "cooperative-split-data.json", {"cooperative_split": {"train": ["000100"]}})
@@ -154,8 +162,17 @@ def test_broken(written, write_json):
     for wrong in ([[1, 2, 3]], [[1, 2, 10**400]] * 8):
         write_json(path, [{"type": "Car", "world_8_points": wrong}])
         refuses(r"\[0\] world_8_points' is not 8 x 3 finite numbers")
+    for flat in (BOXES[0] * [1, 1, 1, 0, 1, 1, 1], BOXES[0] * [1, 1, 1, 1, 1, 0, 1]):
+        write_json(path, [{"type": "Car", "world_8_points": corners(flat)}])
+        refuses(r"000100.json: \[0\] world_8_points is a box of size .*0\.0")
     path.write_text("[{")
     refuses("is not valid JSON")
+    info = written / "cooperative/data_info.json"
+    whole = json.loads(info.read_text())
+    for wrong in ("1", [1, 2]):
+        write_json(info, [{**whole[0], "system_error_offset": wrong}, whole[1]])
+        refuses("data_info.json: a 'system_error_offset' is no table")
+    write_json(info, whole)
     path = written / "vehicle-side/calib/novatel_to_world/000101.json"
     write_json(path, {"rotation": np.ones((3, 3)).tolist(), "translation": [0, 0, 0]})
     refuses("is no rotation", 1)

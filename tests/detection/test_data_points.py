@@ -175,6 +175,37 @@ def test_broken_files(written, content, name, message):
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_points(tmp_path / "a.pcd")
+    (tmp_path / "b.pcd").mkdir()
+    with pytest.raises(InputError, match="is a folder, a sweep is a file"):
+        read_points(tmp_path / "b.pcd")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+def test_no_more_is_read_of_a_file_than_it_announces(written, encoding):
+    import tracemalloc
+
+    body = {
+        "ascii": b"1 2 3 4\n",
+        "binary": b"\0" * 16,
+        "binary_compressed": struct.pack("<II", 17, 16) + b"\x0f" + b"\0" * 16,
+    }
+    path = written(header(encoding, 1) + body[encoding], "a.pcd")
+    with path.open("ab") as file:
+        file.truncate(300_000_000)
+    tracemalloc.start()
+    assert len(read_points(path).points) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000
+
+
+def test_intensities_of_a_sweep_by_itself(written):
+    """Shares as KITTI and OPV2V have them, bytes as nuScenes and DAIR-V2X: a network knows the former."""
+    points = np.array([[1, 2, 3, 0.5], [4, 5, 6, 1.0]], np.float32)
+    for scale, name in ((1, "a.bin"), (255, "b.bin")):
+        path = written((points * np.array([1, 1, 1, scale], np.float32)).tobytes(), name)
+        np.testing.assert_allclose(read_points(path, full_scale=None).points, points)
+        np.testing.assert_allclose(read_points(path).points[:, 3], points[:, 3] * scale)
 
 
 def test_ten_million_points_in_bounded_memory(tmp_path):

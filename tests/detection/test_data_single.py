@@ -2,12 +2,16 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from priorscope.errors import InputError
+from priorscope_detection.checkpoints import Detector
 from priorscope_detection.data.kitti import (
     Kitti,
     camera_label,
@@ -20,6 +24,12 @@ from priorscope_detection.data.nuscenes import NuScenes, NuScenesInfo, quaternio
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.rigid import count_in_boxes, inverse, move_boxes, move_points, pose_matrix
 from priorscope_detection.data.virtual import virtual_agents
+from priorscope_detection.messages import messages
+from priorscope_detection.network.batch import make_batch
+from priorscope_detection.network.detector import CollaborativeDetector
+from priorscope_detection.network.spec import SIZES
+from priorscope_detection.post_processing import PostProcessing
+from priorscope_detection.predictor import Predictor
 
 POINT = np.zeros((1, 5), np.float32)
 TO_CAMERA = np.array([[0.0, -1, 0, 0.1], [0, 0, -1, -0.2], [1, 0, 0, -0.3], [0, 0, 0, 1]])
@@ -65,6 +75,11 @@ def test_broken_kitti(kitti):
     (kitti / "label_2/000001.txt").write_text("Car 1 2 3\n")
     with pytest.raises(InputError, match=r"000001.txt: line 1 is not a word and 14"):
         open_frames(kitti).read(0)
+    for size in ("0 0 0", "1.5 1.6 0", "-1 -1 -1"):
+        rows = f"DontCare -1 -1 -10 1 1 2 2 -1 -1 -1 0 0 0 0\nCar 0 0 0 1 1 2 2 {size} 0 5 1 0\n"
+        (kitti / "label_2/000001.txt").write_text(rows)
+        with pytest.raises(InputError, match=r"000001.txt: line 2: its height, width, length .* are not positive"):
+            open_frames(kitti).read(0)
     (kitti / "calib/000001.txt").write_text("R0_rect: 1 2 3\n")
     with pytest.raises(InputError, match="no Tr_velo_to_cam of 12 numbers"):
         open_frames(kitti).read(0)
@@ -267,6 +282,21 @@ def test_nuscenes_tables(nuscenes):
 def test_broken_nuscenes(nuscenes, write_json, tmp_path):
     with pytest.raises(InputError, match=r"holds no v1\.0-test"):
         NuScenes(nuscenes, version="v1.0-test")
+    for table, column, wrong in (
+        ("calibrated_sensor", "sensor_token", ["L"]),
+        ("sample_data", "calibrated_sensor_token", {}),
+        ("sample_data", "ego_pose_token", None),
+        ("sample_data", "timestamp", "1"),
+        ("sample_data", "filename", 3),
+        ("sample_annotation", "sample_token", {}),
+        ("sample_annotation", "size", "1 1 1"),
+    ):
+        other = nuscenes / f"v1.0-mini/{table}.json"
+        whole = json.loads(other.read_text())
+        write_json(other, [{**whole[0], column: wrong}, *whole[1:]])
+        with pytest.raises(InputError, match=rf"{table}.json: row \w+ has a '{column}' that is no"):
+            open_frames(nuscenes)
+        write_json(other, whole)
     path = nuscenes / "v1.0-mini/sample_annotation.json"
     rows = json.loads(path.read_text())
     write_json(path, [{**rows[0], "size": [1.0, 0.0, 1.0]}])
@@ -353,3 +383,20 @@ def test_a_real_sweep_as_two_virtual_agents(shared_data):
     assert (both > 0).all()
     wrong = move_points(inverse(pose_matrix([1, 0, 0, 0, 0, 0])), pair.agents[1].points)
     assert count_in_boxes(wrong, whole.truth.boxes).sum() < both[1].sum() / 2
+    # joined by the right pose they are the sweep again to a detector, by one that is metres off they are not
+    torch.manual_seed(0)
+    spec = replace(SIZES["tiny"], fusion="early", max_points=10_000)
+    network = CollaborativeDetector(spec).eval()
+    nn.init.normal_(network.cls_head.weight, std=0.3)
+    shift = pose_matrix([3, 0, 0, 0, 0, 0])
+    off = pair.map_agents(lambda a: replace(a, pose=a.pose @ shift) if a.name == "virtual" else a)
+    with torch.no_grad():
+        one, two, far = (network(make_batch([messages(frame)], spec)).classes for frame in (whole, pair, off))
+    scale = float((one - one.mean()).abs().mean())
+    assert float(((two - one).abs() < 0.01 * scale).double().mean()) > 0.98
+    assert float(((far - one).abs() < 0.01 * scale).double().mean()) < 0.7
+    for fusion in ("late", "attention", "codiff"):
+        detector = Detector(CollaborativeDetector(replace(spec, fusion=fusion)).eval())
+        found = Predictor(detector, PostProcessing(score=0.005))(pair).boxes
+        assert len(found) > 0
+        assert found.boxes.isfinite().all()

@@ -118,6 +118,8 @@ class DairV2X:
         current = Path(row["infrastructure_pointcloud_path"]).stem
         stem, age = self._earlier(current, steps)
         offset = row.get("system_error_offset") or {}
+        if not isinstance(offset, Mapping):
+            raise InputError("a 'system_error_offset' is no table", path=self.path / "cooperative/data_info.json")
         road_pose = self.infrastructure_pose(stem, offset)
         cloud = Path(row["infrastructure_pointcloud_path"]).with_name(f"{stem}.pcd")
         road = read_points(self.path / cloud, full_scale=_FULL_SCALE)
@@ -158,7 +160,7 @@ class DairV2X:
             )
         own = self._road[stem]
         start = str(own.get("batch_start_id", stem))
-        first = int(start) if start.isdigit() else int(stem)
+        first = min(int(start) if start.isdigit() else int(stem), int(stem))
         for number in range(max(int(stem) - steps, first), first - 1, -1):
             earlier = f"{number:0{len(stem)}d}"
             if earlier in self._road:
@@ -196,7 +198,10 @@ class DairV2X:
             label = str(entry.get("type", "")).lower()
             if label in self.classes:
                 corners = numbers_of(entry.get("world_8_points"), (8, 3), f"[{number}] world_8_points", path)
-                rows[str(number)] = (move_boxes(to_ego, box_of_corners(corners)[None])[0], label)
+                box = box_of_corners(corners)
+                if not (box[3:6] > 0).all():
+                    raise InputError(f"[{number}] world_8_points is a box of size {box[3:6].tolist()}", path=path)
+                rows[str(number)] = (move_boxes(to_ego, box[None])[0], label)
         return Truth.of(rows)
 
 

@@ -175,7 +175,7 @@ def read_labels(path: str | PathLike[str]) -> list[KittiLabel]:
     Raises
     ------
     InputError
-        No such file, or a row without 15 columns (16 with a score) of numbers.
+        No such file, or a row without 15 columns (16 with a score) of numbers, or with a size of 0 or less.
     """
     path = Path(path)
     labels = []
@@ -189,6 +189,12 @@ def read_labels(path: str | PathLike[str]) -> list[KittiLabel]:
             values = np.zeros(0)
         if len(values) not in (14, 15) or not np.isfinite(values).all():
             raise InputError(f"line {number} is not a word and 14 (with a score 15) numbers", path=path)
+        if (values[7:10] <= 0).any():
+            raise InputError(
+                f"line {number}: its height, width, length {values[7:10].tolist()} are not positive",
+                path=path,
+                remedy="Remove the row, or call it DontCare.",
+            )
         labels.append(KittiLabel(words[0], values[7:10], values[10:13], values[13], values[0], int(values[1])))
     return labels
 

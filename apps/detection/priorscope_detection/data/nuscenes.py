@@ -18,14 +18,22 @@ from priorscope_detection.data.points import read_points
 from priorscope_detection.data.rigid import Array, box_of_matrix, inverse, is_rigid
 
 _TABLES = ("sample", "sample_data", "calibrated_sensor", "sensor", "ego_pose", "sample_annotation")
-#: What every row of a table is asked for.
-_COLUMNS = {
-    "sample": ("scene_token",),
-    "sample_data": ("sample_token", "ego_pose_token", "timestamp", "filename"),
-    "sample_annotation": ("sample_token", "instance_token", "size"),
-    "category": ("name",),
-    "instance": ("category_token",),
+#: What every row of a table is asked for, and of what type it is.
+_COLUMNS: dict[str, dict[str, type]] = {
+    "sample": {"scene_token": str},
+    "sample_data": {
+        "sample_token": str,
+        "ego_pose_token": str,
+        "calibrated_sensor_token": str,
+        "timestamp": int,
+        "filename": str,
+    },
+    "calibrated_sensor": {"sensor_token": str},
+    "sample_annotation": {"sample_token": str, "instance_token": str, "size": list},
+    "category": {"name": str},
+    "instance": {"category_token": str},
 }
+_WORDS = {str: "text", int: "whole number", list: "list"}
 _FULL_SCALE = 255.0
 
 
@@ -122,10 +130,11 @@ class NuScenes:
         rows = read_json(path)
         if not isinstance(rows, list) or not all(isinstance(row, dict) and "token" in row for row in rows):
             raise InputError("is no list of rows with a 'token'", path=path)
-        for column in _COLUMNS.get(name, ()):
+        for column, kind in _COLUMNS.get(name, {}).items():
             for row in rows:
-                if column not in row:
-                    raise InputError(f"row {row['token']} has no {column!r}", path=path, remedy="Download it again.")
+                if not isinstance(row.get(column), kind):
+                    fact = f"has no {column!r}" if column not in row else f"has a {column!r} that is no {_WORDS[kind]}"
+                    raise InputError(f"row {row['token']} {fact}", path=path, remedy="Download it again.")
         return {str(row["token"]): row for row in rows}
 
     def _categories(self) -> dict[str, str]:

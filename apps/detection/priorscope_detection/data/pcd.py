@@ -16,6 +16,8 @@ from priorscope_detection.data.lzf import lzf_decompress
 #: A file that announces more points than this is refused before memory is taken (a rotating LiDAR gives some 1e5).
 MAX_POINTS = 50_000_000
 _LONGEST_HEADER = 16_384
+#: Characters of a number in text, with the space behind it.
+_LONGEST_NUMBER = 64
 _AGAIN = "Copy or download it again."
 
 
@@ -51,21 +53,33 @@ def read_pcd(path: str | PathLike[str]) -> NDArray[np.void]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            header = parse_header(file.read(_LONGEST_HEADER), path)
+            file.seek(header.start)
+            # a file may be far longer than what it announces
+            body = file.read(_longest_body(header))
     except FileNotFoundError:
         raise InputError("no such file", path=path, remedy="Check the path.") from None
     except OSError as error:
         raise InputError(f"cannot be read ({error})", path=path) from None
-    header = parse_header(data[:_LONGEST_HEADER], path)
-    body = memoryview(data)[header.start :]
     if header.encoding == "ascii":
-        return _ascii(bytes(body), header, path)
+        return _ascii(body, header, path)
     wanted = header.points * header.dtype.itemsize
     if header.encoding == "binary":
         if len(body) < wanted:
             raise _short(path, len(body), wanted)
-        return np.frombuffer(body[:wanted], header.dtype).copy()
-    return _compressed(body, header, path)
+        return np.frombuffer(body, header.dtype).copy()
+    return _compressed(memoryview(body), header, path)
+
+
+def _longest_body(header: PcdHeader) -> int:
+    """Bytes of data that can be of use."""
+    if header.encoding == "ascii":
+        return header.points * _columns(header) * _LONGEST_NUMBER
+    # what LZF cannot make shorter it makes longer by a byte in 32; before it stand two lengths
+    packed = header.encoding == "binary_compressed"
+    wanted = header.points * header.dtype.itemsize
+    return wanted + wanted // 32 + 9 if packed else wanted
 
 
 def parse_header(data: bytes, path: Path) -> PcdHeader:
@@ -127,8 +141,12 @@ def _short(path: Path, have: int, wanted: int) -> InputError:
     return InputError(f"is cut short: {have} bytes of data, {wanted} were announced", path=path, remedy=_AGAIN)
 
 
+def _columns(header: PcdHeader) -> int:
+    return sum(int(np.prod(header.dtype[name].shape)) for name in header.dtype.names or ())
+
+
 def _ascii(body: bytes, header: PcdHeader, path: Path) -> NDArray[np.void]:
-    columns = sum(int(np.prod(header.dtype[name].shape)) for name in header.dtype.names or ())
+    columns = _columns(header)
     words = body.split()
     if len(words) < header.points * columns:
         raise InputError(

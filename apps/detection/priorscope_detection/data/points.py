@@ -14,6 +14,7 @@ from priorscope_detection.data.pcd import MAX_POINTS, read_pcd
 
 Points = NDArray[np.float32]
 _INTENSITY = ("intensity", "i", "reflectance", "reflectivity")
+_BYTE = 255.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Sweep:
     dropped: int
 
 
-def read_points(path: str | PathLike[str], *, columns: int | None = None, full_scale: float = 1.0) -> Sweep:
+def read_points(path: str | PathLike[str], *, columns: int | None = None, full_scale: float | None = 1.0) -> Sweep:
     """Read one sweep.
 
     Parameters
@@ -33,8 +34,9 @@ def read_points(path: str | PathLike[str], *, columns: int | None = None, full_s
         ``.pcd``; ``.bin`` of float32 rows (KITTI: x, y, z, intensity; nuScenes' ``.pcd.bin`` has the ring besides).
     columns : int, optional
         Numbers a row of a ``.bin``. Default: 5 for ``.pcd.bin``, else 4.
-    full_scale : float
-        The file's intensities are divided by this: 255 for nuScenes and DAIR-V2X, whose values are bytes.
+    full_scale : float or None
+        The file's intensities are divided by this: 255 for nuScenes and DAIR-V2X, whose values are bytes. None, for a
+        sweep of which nothing more is known: 255 if any of them is above 1.
 
     Returns
     -------
@@ -49,6 +51,8 @@ def read_points(path: str | PathLike[str], *, columns: int | None = None, full_s
         Missing, empty, cut short or too large file, another format, or points none of which is finite.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError("is a folder, a sweep is a file", path=path, remedy="Give a .pcd or a .bin.")
     if not path.is_file():
         raise InputError("no such file", path=path, remedy="Check the path.")
     if path.stat().st_size == 0:
@@ -68,6 +72,8 @@ def read_points(path: str | PathLike[str], *, columns: int | None = None, full_s
     kept = raw if finite.all() else raw[finite]
     if len(raw) and not len(kept):
         raise InputError(f"none of its {len(raw)} points is finite", path=path, remedy="Was it converted wrongly?")
+    if full_scale is None:
+        full_scale = _BYTE if (kept[:, 3] > 1).any() else 1.0
     if full_scale != 1.0:
         kept = kept * np.array([1, 1, 1, 1 / full_scale], dtype=np.float32)
     return Sweep(np.ascontiguousarray(kept, dtype=np.float32), len(raw) - len(kept))
