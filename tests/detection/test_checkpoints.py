@@ -204,6 +204,7 @@ def test_directories_that_do_not_fit(tmp_path):
         return base | {"model": base["model"] | {"args": args | changes}}
 
     refused("its fusion is 'v2v'", settings=model(fusion_method="v2v"))
+    refused(r"its fusion is \['att'\]", settings=model(fusion_method=["att"]))
     backbone = args["base_bev_backbone"]
     refused("layer_nums is", settings=model(base_bev_backbone=backbone | {"layer_nums": [3, 3, 3]}))
     refused("do not give maps", settings=model(base_bev_backbone=backbone | {"layer_strides": [2, 1, 2]}))
@@ -245,11 +246,17 @@ def test_directories_that_do_not_fit(tmp_path):
         load_detector(folder)
 
 
+#: Whoever prints what stands at "order" prints a thousand million values.
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9))
+BOMB += "model: {core_method: x}\npostprocess: {order: *a9}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("model: [", "no YAML that can be read"),
         ("[" * 1500, "no YAML that can be read"),
+        (BOMB, "aliases unfold to more than"),
         ("model: &a {x: 1}\nb:\n  <<: *a\n", "merge keys"),
         ("- 1\n", "no settings of a model"),
         ("model: !!python/object/apply:os.system ['true']\n", "no settings of a model"),
@@ -305,6 +312,40 @@ def test_folders_that_do_not_fit(tmp_path):
     (tmp_path / "model/config.json").write_text("{}")
     with pytest.raises(InputError, match="is no detector of priorscope"):
         load_detector(tmp_path / "model")
+    (tmp_path / "model/config.json").unlink()
+    with pytest.raises(InputError, match="holds no model: neither"):
+        load_detector(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("layers", 1), 10**9, "a size of 1000000000"),
+        (("filters", 0), 10**9, "a size of 1000000000"),
+        (("shrink",), 10**6, "a size of 1000000"),
+        (("shrink",), -1, "a size of 0"),
+        (("direction_bins",), -1, "a size of 0"),
+        (("max_points",), 0, "a size of 0"),
+        (("pillar_filters",), [], "a size of 0"),
+        (("v2x_heads",), 3, "3 heads on 16 channels"),
+        (("v2x_windows",), [], "in windows of"),
+        (("v2x_windows", 0), 10**9, "a size of 1000000000"),
+        (("codiff", "blocks"), 10**9, "a size of 1000000000"),
+        (("codiff", "noise_steps"), 10**9, "1000000000 noise steps"),
+        (("codiff", "steps"), 0, "a size of 0"),
+    ],
+)
+def test_sizes_that_cannot_be(tmp_path, place, value, message):
+    folder = save_detector(Detector(CollaborativeDetector(replace(TINY, fusion="v2x"))), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    part = config["network"]
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=message) as caught:
+        load_detector(folder)
+    assert len(str(caught.value)) < 300
 
 
 # ---- full size ----------------------------------------------------------------------------------------------------

@@ -118,12 +118,25 @@ def load_detector(source: str | Path) -> Detector:
         Nothing there, neither of both, damaged files, or weights that do not fit to the last key.
     """
     path = Path(source).expanduser()
+    if (path / "config.yaml").is_file() and (path / "environment.json").is_file():
+        raise InputError(
+            "is a run folder without a model",
+            path=path,
+            remedy="A training that was cut off goes on with --resume; an evaluation has no model.",
+        )
     if path.suffix == ".pth" or (path / "config.yaml").is_file():
         from priorscope_detection.coalign import load_coalign
 
         return load_coalign(path)
     if not path.is_dir():
-        raise InputError("no such model folder", path=path, remedy="`priorscope models detection` lists names.")
+        fact = "is no folder of a model" if path.exists() else "no such model folder"
+        raise InputError(fact, path=path, remedy="`priorscope models detection` lists names.")
+    if not (path / "config.json").is_file():
+        raise InputError(
+            "holds no model: neither config.json nor config.yaml",
+            path=path,
+            remedy="Name a run folder of `priorscope detection train`, its model, or a directory of CoAlign's.",
+        )
     config = read_config(path)
     if config.pop("kind", None) != KIND:
         raise InputError("is no detector of priorscope", path=path / "config.json")

@@ -20,6 +20,7 @@ from priorscope.data.torch_pickle import load_tensors_and
 from priorscope.errors import InputError
 from priorscope_detection.box_coder import DIRECTION_OFFSET
 from priorscope_detection.checkpoints import AnchorSettings, Detector, network_of
+from priorscope_detection.data.safe_yaml import check_size
 from priorscope_detection.network.spec import DetectorSpec, FusionName
 from priorscope_detection.post_processing import PostProcessing
 
@@ -128,7 +129,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_SETTINGS:
             raise InputError(f"has more than {_MAX_SETTINGS >> 20} MiB", path=path, remedy="Are these settings?")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
+        check_size(text, path)
+        content = yaml.load(text, Loader=_Loader)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError("is missing", path=path, remedy="It lies beside the weights; copy it there.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError, OSError) as error:
@@ -229,7 +234,7 @@ def _strides(up: tuple[int, ...]) -> tuple[int, ...]:
 def _fusion(settings: Mapping[str, Any]) -> FusionName:
     told = _at(settings, "model.args.fusion_method") or "att"
     known: dict[str, FusionName] = {"att": "attention", "max": "max"}
-    if told not in known:
+    if not isinstance(told, str) or told not in known:
         raise InputError(f"its fusion is {told!r}", remedy="att and max can be read.")
     return known[told]
 

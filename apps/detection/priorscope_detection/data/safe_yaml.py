@@ -39,7 +39,7 @@ def read_yaml(path: str | PathLike[str]) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read as text ({error})", path=path, remedy="A YAML file is expected.") from None
     try:
-        _check_size(text, path)
+        check_size(text, path)
         return yaml.load(text, Loader=_Loader)
     except InputError:
         raise
@@ -52,8 +52,8 @@ def read_yaml(path: str | PathLike[str]) -> Any:
         ) from None
 
 
-def _check_size(text: str, path: Path) -> None:
-    """Count the values with every alias written out, without building any."""
+def check_size(text: str, path: Path) -> None:
+    """Count the values with every alias written out, without building any (InputError: too many, or too deep)."""
     anchors: dict[str, int] = {}
     open_anchors: list[str | None] = []
     counts = [0]

@@ -14,6 +14,8 @@ FusionName = Literal["none", "late", "early", "max", "attention", "v2x", "codiff
 FUSIONS: tuple[FusionName, ...] = ("none", "late", "early", "max", "attention", "v2x", "codiff")
 Start = Literal["noise", "coarse"]
 Stage = Literal["detector", "codec", "diffusion", "finetune", "joint"]
+#: More blocks of a stage and the like, or wider layers, are taken for a mistake.
+_MOST, _WIDEST = 1024, 1 << 16
 #: Those that learn, by the boxes too, from whole runs of CoDiff's own.
 RUN_STAGES: tuple[Stage, ...] = ("finetune", "joint")
 
@@ -144,16 +146,25 @@ class DetectorSpec:
 
     def check(self) -> DetectorSpec:
         """Refuse settings that make no sense (InputError); the range is checked by its grid."""
-        stages = len(self.layers)
+        stages, codiff = len(self.layers), self.codiff
         if not stages or any(len(v) != stages for v in (self.strides, self.filters, self.up_strides, self.up_filters)):
             raise InputError(
                 f"stages of {self.layers} blocks with strides {self.strides}, filters {self.filters}, "
                 f"up strides {self.up_strides}, up filters {self.up_filters}",
                 remedy="Give one number a stage.",
             )
-        numbers = (*self.layers, *self.strides, *self.filters, *self.up_strides, *self.up_filters)
-        if min(numbers) < 1 or not self.pillar_filters or min(self.pillar_filters) < 1 or self.anchors < 1:
-            raise InputError(f"a network of {self}", remedy="Use sizes of 1 or more.")
+        counts = (*self.layers, *self.strides, *self.up_strides, self.anchors, self.v2x_heads, *self.v2x_windows)
+        counts += (codiff.blocks, codiff.heads, *codiff.multiples)
+        widths = (*self.filters, *self.up_filters, *self.pillar_filters, codiff.latent, codiff.width)
+        numbers = (*counts, *widths, self.max_points, self.max_pillars, codiff.noise_steps, codiff.steps)
+        smallest = min(*numbers, self.shrink + 1, self.direction_bins + 1, len(self.pillar_filters))
+        if smallest < 1:
+            raise InputError(f"a network with a size of {smallest}", remedy="Use sizes of 1 or more.")
+        for sizes, most in (((*counts, self.direction_bins), _MOST), ((*widths, self.shrink), _WIDEST)):
+            if max(sizes) > most:
+                raise InputError(f"a network with a size of {max(sizes)}", remedy=f"Use at most {most} there.")
+        if codiff.noise_steps > _WIDEST:
+            raise InputError(f"a diffusion of {codiff.noise_steps} noise steps", remedy=f"Use at most {_WIDEST}.")
         for total, up in zip(accumulate(self.strides, mul), self.up_strides, strict=True):
             if total != up * self.head_stride or self.strides[0] % self.up_strides[0]:
                 raise InputError(
@@ -164,10 +175,12 @@ class DetectorSpec:
             raise InputError(f"fusion {self.fusion!r}", remedy=f"Use one of {', '.join(FUSIONS)}.")
         if self.attend not in ("covered", "published"):
             raise InputError(f"attend {self.attend!r}", remedy="Use 'covered' or 'published'.")
-        codiff = self.codiff
-        if min(codiff.latent, codiff.width, codiff.blocks, codiff.heads, codiff.noise_steps, codiff.steps) < 1:
-            raise InputError(f"a diffusion of {codiff}", remedy="Use sizes of 1 or more.")
-        if codiff.width % codiff.heads or not codiff.multiples or min(codiff.multiples) < 1:
+        if self.fusion == "v2x" and (not self.v2x_windows or self.feature_width % self.v2x_heads):
+            raise InputError(
+                f"{self.v2x_heads} heads on {self.feature_width} channels in windows of {self.v2x_windows} cells",
+                remedy="Use heads that divide the channels, and a window at least.",
+            )
+        if codiff.width % codiff.heads or not codiff.multiples:
             raise InputError(
                 f"width {codiff.width} for {codiff.heads} heads and levels {codiff.multiples}",
                 remedy="Use a width that the heads divide, and at least one level.",
