@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,6 +232,10 @@ def test_models_are_asked_as_told():
         ({"compression": float("inf")}, "--compression inf"),
         ({"compression": 3.0}, "--compression 3: noisy sends maps of 8 channels"),
         ({"data": "nowhere"}, "no such file"),
+        ({"sigmas": (0.0, 0.4)}, "--sigmas without --robustness"),
+        ({"delays": (0.0,)}, "--delays without --robustness"),
+        ({"streets": STREETS}, r"--streets\.\* are of simulated streets, the data are "),
+        ({"data": "simulated:1", "layout": "kitti"}, "--layout kitti, but the streets are simulated"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(streets, oracle, tmp_path, changes, words):
@@ -237,6 +244,37 @@ def test_mistakes_are_one_line_and_leave_nothing(streets, oracle, tmp_path, chan
         evaluate.run_evaluation(config)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_bytes_of_features_that_none_sends_cannot_be_fewer(streets, oracle, tmp_path, monkeypatch):
+    monkeypatch.setattr(Oracle, "message_shapes", ())
+    with pytest.raises(InputError, match="--compression 8, but none of the models sends features"):
+        evaluate.run_evaluation(asked(streets, tmp_path / "run", compression=8.0))
+
+
+def test_the_report_says_what_compression_is_of(streets, oracle, tmp_path):
+    assert evaluate.run_evaluation(asked(streets, tmp_path / "run", compression=8.0, limit=1)) == 0
+    assert "precision is that of features as they are" in (tmp_path / "run/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(untrained, tmp_path, launcher):
+    """The first drives the streets, both measure, and the first says what came out."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = ["detection", "evaluate", "simulated:2", "--model", str(untrained), "--score-threshold", "0.005"]
+    words += ["--pictures", "0", "--streets.frames", "2", "--streets.cars", "2", "--streets.lidar.beams", "8"]
+    words += ["--streets.lidar.columns", "64", "--pose-noise", "0.4"]
+    found = {}
+    for name, start in (("alone", [sys.executable]), ("launched", launcher)):
+        command = [*start, "-m", "priorscope.cli", *words, "--out", str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("report: ") == 1
+        (outcome,) = json.loads((tmp_path / name / "metrics.json").read_text())["outcomes"]
+        found[name] = {key: value for key, value in outcome.items() if key != "seconds_per_frame"}
+        assert outcome["frames"] == 4
+        assert outcome["detections"] > 0
+    assert found["launched"] == found["alone"]
 
 
 def test_models_of_different_ranges_are_not_compared(streets, untrained, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from PIL import Image
 
 from priorscope.cli import main
 from priorscope.errors import InputError
+from priorscope.evaluation.run_folder import RunFolder
 from priorscope_detection.checkpoints import Detector, save_detector
 from priorscope_detection.configs import ModelConfig
 from priorscope_detection.data.frame import Agent, Frame, Truth
@@ -190,6 +193,47 @@ def test_a_single_sweep_is_enough(untrained, tmp_path, box_surface):
     assert json.loads((tmp_path / "out/sweep.json").read_text())["agents"] == ["sweep"]
 
 
+def test_a_sweep_of_nuscenes_is_the_same_by_itself(untrained, shared_data, tmp_path):
+    """Its intensities are bytes; the network knows shares."""
+    folder = shared_data("detection") / "mmdet3d_demo/nuscenes"
+    (info,), (sweep,) = folder.glob("*.pkl"), folder.glob("*.pcd.bin")
+    found = []
+    for number, path in enumerate((info, sweep)):
+        out = tmp_path / str(number)
+        assert predict(path, "--model", untrained("attention"), "--out", out, "--formats", "json") == 0
+        (written,) = out.iterdir()
+        boxes = json.loads(written.read_text())["boxes"]
+        found.append([[*box["centre"], *box["size"], box["yaw"], box["score"]] for box in boxes])
+    assert found[0]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+def test_points_that_are_not_finite_are_told(untrained, tmp_path, box_surface):
+    points = box_surface([3.0, 1.0, -1.0, 4.0, 1.8, 1.5, 0.3], 200)
+    points[:60, 1] = np.nan
+    points.tofile(tmp_path / "sweep.bin")
+    assert predict(tmp_path / "sweep.bin", "--model", untrained("none"), "--out", tmp_path / "out") == 0
+    content = json.loads((tmp_path / "out/sweep.json").read_text())
+    assert (content["points"], content["not_finite"]) == ([140], [60])
+
+
+def test_pictures_show_what_is_looked_for(streets, untrained, tmp_path):
+    """A true box of somebody on foot in green would look like a miss."""
+    copy = tmp_path / "streets"
+    shutil.copytree(streets, copy)
+    greens = []
+    for kind in ("vehicle", "pedestrian"):
+        for path in copy.glob("*/*/*.yaml"):
+            path.write_text(re.sub("obj_type: \\w+", f"obj_type: {kind}", path.read_text()))
+        out = tmp_path / kind
+        words = ("--model", untrained("none"), "--out", out, "--limit", 1, "--formats", "picture")
+        assert predict(copy, *words) == 0
+        (path,) = out.iterdir()
+        with Image.open(path) as picture:
+            greens.append(int((np.asarray(picture) == TRUE_COLOUR).all(-1).sum()))
+    assert greens[0] > 0 == greens[1]
+
+
 def test_the_picture_shows_boxes_where_they_are():
     points = np.array([[5.0, 3.0, 0, 0]], np.float32)
     agent = Agent("a", points, np.eye(4), np.eye(4))
@@ -258,10 +302,26 @@ def test_a_run_folder_is_a_model(untrained, tmp_path):
         (["STREETS", "--delay", 50], "no whole number of frames"),
         (["STREETS", "STREETS"], "two inputs"),
         (["STREETS", "--device", "teapot"], "teapot"),
+        (["STREETS", "--pose-noise", -1], "pose noise in metres"),
+        (["STREETS", "--model", "ALONE", "--correct-poses"], "--correct-poses changes nothing"),
+        (["SWEEP", "--pose-noise", 0.4], "--pose-noise, but single sweeps"),
+        (["SWEEP", "--yaw-noise", 0.4], "--yaw-noise, but single sweeps"),
+        (["SWEEP", "--delay", 100], "--delay, but single sweeps"),
+        (["SWEEP", "--correct-poses"], "--correct-poses, but single sweeps"),
+        (["SWEEP", "--limit", 1], "--limit, but single sweeps"),
+        (["SWEEP", "--layout", "kitti"], "--layout, but single sweeps"),
+        (["STREETS", "--model", "RUN"], "is a run folder without a model. A training that was cut off"),
+        (["STREETS", "--model", "EMPTY"], "holds no model: neither config.json nor config.yaml"),
+        (["STREETS", "--model", "SWEEP"], "is no folder of a model"),
     ],
 )
 def test_mistakes_are_one_line(streets, untrained, tmp_path, capsys, words, said):
     places = {"STREETS": streets, "MISSING": tmp_path / "no", "MISSING.bin": tmp_path / "no.bin"}
+    places |= {name: tmp_path / name for name in ("RUN", "EMPTY")}
+    places |= {"SWEEP": tmp_path / "sweep.bin", "ALONE": untrained("none")}
+    places["SWEEP"].write_bytes(b"\0" * 32)
+    places["EMPTY"].mkdir()
+    RunFolder.create(places["RUN"], {"seed": 0})
     model = [] if "--model" in words else ["--model", untrained("attention")]
     assert predict(*[places.get(word, word) for word in words], *model, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err

@@ -11,10 +11,10 @@ from priorscope.errors import InputError
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.rigid import count_in_boxes, inverse, move_points, pose_matrix
 from priorscope_detection.simulator.bodies import SIZES, VEHICLES, Bodies, shape
-from priorscope_detection.simulator.lidar import PERIOD, Triangles, sweep
+from priorscope_detection.simulator.lidar import Triangles, sweep
 from priorscope_detection.simulator.roads import Road, draw_layout
 from priorscope_detection.simulator.scenario import Scenario, Streets
-from priorscope_detection.simulator.settings import LidarSettings, StreetSettings
+from priorscope_detection.simulator.settings import STEP, LidarSettings, StreetSettings
 from priorscope_detection.simulator.traffic import drive
 from priorscope_detection.simulator.write import write_opv2v
 
@@ -90,7 +90,7 @@ def test_the_sensors_motion_is_taken_out_or_left_in():
     np.testing.assert_allclose(clean[:, 0], 30, atol=1e-3)
     raw = sweep([wall(30)], pose, replace(level, compensated=False), np.random.default_rng(0), velocity=velocity).points
     azimuth = np.arctan2(raw[:, 1], raw[:, 0])
-    ago = PERIOD * (1 - (azimuth + np.pi) / (2 * np.pi))
+    ago = STEP * (1 - (azimuth + np.pi) / (2 * np.pi))
     np.testing.assert_allclose(raw[:, 0], 30 + 20 * ago, atol=0.01)
 
 
@@ -284,8 +284,10 @@ def test_poses_of_delayed_agents_are_those_of_their_sweep(scenario):
         ({"kind": "motorway"}, "of the kind 'motorway'"),
         ({"cars": 0}, "0 connected cars"),
         ({"frames": 0}, "0 frames"),
-        ({"traffic": -1.0}, "not negative"),
-        ({"parked": float("nan")}, "not negative"),
+        ({"traffic": -1.0}, "traffic of a scenario is -1, which is not a number of 0 or more and 3 at most"),
+        ({"parked": float("nan")}, "parked of a scenario is nan"),
+        ({"spread": float("inf")}, "spread of a scenario is inf"),
+        ({"tilt": -0.1}, r"tilt of a scenario is -0\.1, .*Mend --streets\.tilt"),
         ({"extent": 10.0}, "half length 10 m"),
     ],
 )
@@ -296,7 +298,10 @@ def test_settings_that_cannot_be(change, message):
 
 def test_lidars_that_cannot_be():
     for change in ({"beams": 0}, {"columns": 10**7}, {"lowest": 5.0}, {"dropout": 1.0}, {"reach": 0.0}):
-        with pytest.raises(InputError, match="LiDAR"):
+        with pytest.raises(InputError, match=r"LiDAR.*Use "):
+            replace(SMALL.lidar, **change)
+    for change in ({"range_noise": float("inf")}, {"reach": float("inf")}, {"reach": float("nan")}):
+        with pytest.raises(InputError, match="a LiDAR of reach"):
             replace(SMALL.lidar, **change)
 
 

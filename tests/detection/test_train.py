@@ -316,6 +316,8 @@ def test_simulated_streets_are_driven_into_the_run_folder(tmp_path):
         ({"reach": 0.0}, "--reach"),
         ({"box_weight": 1.0}, "--box-weight"),
         ({"loop": {"lora": 4}}, "--lora"),
+        ({"streets": STREETS}, r"--streets\.\* are of simulated streets"),
+        ({"data": "simulated:1", "layout": "opv2v"}, "--layout opv2v, but the streets are simulated"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(streets, detector_run, codec_run, tmp_path, changes, words):

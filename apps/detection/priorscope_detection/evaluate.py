@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
+from priorscope.evaluation.processes import process_index_and_count
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope.evaluation.suite import SuiteResult, run_items
 from priorscope.evaluation.tables import print_table
@@ -26,7 +27,7 @@ from priorscope_detection.evaluation.conditions import Condition, Reader, check_
 from priorscope_detection.geometry.boxes import corners, corners_inside
 from priorscope_detection.messages import in_range
 from priorscope_detection.predictor import Predictor
-from priorscope_detection.training.sources import HELD_OUT_SEED, PERIOD, simulate, simulated_count
+from priorscope_detection.training.sources import HELD_OUT_SEED, PERIOD, check_source, simulate
 
 _MAY_DIFFER = ("resume", "out", "pictures", "settings.device")
 
@@ -67,7 +68,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     conditions = conditions_of(config)
     predictors = {name: Predictor.load(settings) for name, settings in models_of(config).items()}
     extent = common_range(predictors)
-    count = simulated_count(config.data)
+    count = check_source(config.data, config.layout, config.streets)
     _check_compression(predictors, config)
     frames = None if count else open_frames(config.data, layout=config.layout, labelled=True)
     # made only after this, so that a mistake leaves nothing behind
@@ -83,6 +84,9 @@ def run_evaluation(config: EvaluateConfig) -> int:
     if not result.rows:
         first = result.failures[0]
         raise InputError(f"none of {len(result.failures)} could be evaluated; the first, {first.key}: {first.error}")
+    status = 1 if result.failures else 0
+    if process_index_and_count()[0] > 0:
+        return status
     found = outcomes(result.rows, list(predictors), conditions)
     about = {name: predictor.about() for name, predictor in predictors.items()}
     run.write_metrics(
@@ -102,7 +106,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     )
     write_report(run, config, frames, predictors, conditions, found, result)
     print(f"report: {run.report_path}")
-    return 1 if result.failures else 0
+    return status
 
 
 def measure_all(
@@ -247,6 +251,10 @@ def counted_boxes(predictors: dict[str, Predictor], extent: tuple[float, ...]) -
 
 
 def _check_compression(predictors: dict[str, Predictor], config: EvaluateConfig) -> None:
+    if config.compression > 1 and not any(predictor.message_shapes for predictor in predictors.values()):
+        raise InputError(
+            f"--compression {config.compression:g}, but none of the models sends features", remedy="Leave it out."
+        )
     for name, predictor in predictors.items():
         for channels, _, _ in predictor.message_shapes:
             if channels % config.compression:
@@ -262,6 +270,9 @@ def _check(config: EvaluateConfig) -> None:
             raise InputError(f"--{name} {getattr(config, name)}", remedy="Use 0 or more.")
     if not config.reach > 0:
         raise InputError(f"--reach {config.reach}", remedy="Use a distance above 0.")
+    for option, given in (("--sigmas", "sigmas"), ("--delays", "delays")):
+        if not config.robustness and getattr(config, given) != getattr(EvaluateConfig, given):
+            raise InputError(f"{option} without --robustness", remedy="Ask for the curves, or leave it out.")
     if not 1 <= config.compression < inf:
         raise InputError(f"--compression {config.compression}", remedy="Use 1 or more.")
     if config.bytes_per_value < 1:

@@ -60,8 +60,14 @@ def write_report(
     )
     report.paragraph(
         "Mean bytes that another agent than the ego sends for a frame, its pose among them"
-        + (f"; features compressed by {config.compression:g}" if config.compression > 1 else "")
-        + f", {config.bytes_per_value} bytes a value of a feature. Seconds are the median, without reading."
+        + f", {config.bytes_per_value} bytes a value of a feature. "
+        + (
+            f"Bytes of features are counted as if they were compressed by {config.compression:g}; precision is that of "
+            "features as they are. "
+            if config.compression > 1
+            else ""
+        )
+        + "Seconds are the median, without reading."
     )
     for title, parts in (("By range", RANGES), ("By visibility", VISIBILITIES)):
         report.heading(title)

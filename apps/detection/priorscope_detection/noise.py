@@ -49,10 +49,14 @@ class Disturbance:
     drop: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("position", "yaw", "delay"):
+        for name, words in (
+            ("position", "pose noise in metres"),
+            ("yaw", "yaw noise in degrees"),
+            ("delay", "milliseconds"),
+        ):
             value = getattr(self, name)
             if not np.isfinite(value) or value < 0:
-                raise InputError(f"{name} of a disturbance is {value}", remedy="Give 0 or more.")
+                raise InputError(f"{name} of a disturbance is {value} ({words})", remedy="Give 0 or more.")
         if not 0 <= self.drop <= 1:
             raise InputError(f"drop of a disturbance is {self.drop}", remedy="Give a chance of 0 ... 1.")
         if self.distribution not in _DISTRIBUTIONS:

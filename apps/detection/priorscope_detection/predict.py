@@ -19,6 +19,7 @@ from priorscope_detection.data.kitti_camera import Camera
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.points import read_points
 from priorscope_detection.data.rigid import Array
+from priorscope_detection.messages import vehicles_only
 from priorscope_detection.noise import Disturbance, read_disturbed
 from priorscope_detection.picture import bird_view
 from priorscope_detection.predictor import Predictor
@@ -40,7 +41,7 @@ class _Item:
 
     def read(self, how: Disturbance, seed: int, reach: float) -> Frame:
         if self.frames is None:
-            sweep = read_points(self.path)
+            sweep = read_points(self.path, full_scale=None)
             agent = Agent(self.path.stem, sweep.points, np.eye(4), np.eye(4), dropped=sweep.dropped)
             return Frame(self.stem, (agent,), Truth.of({}))
         return read_disturbed(self.frames, self.index, how, seed=seed).within(reach)
@@ -69,6 +70,8 @@ def predict(config: PredictConfig) -> int:
     if not config.formats:
         raise InputError("no --formats", remedy=f"Name some of {', '.join(_SUFFIXES)}.")
     how = Disturbance(config.pose_noise, config.yaw_noise, delay=config.delay)
+    if _is_sweep(*config.inputs):
+        _refuse_of_sweeps(config)
     items = list(_items(config))
     stems = [item.stem for item in items]
     if len(set(stems)) < len(stems):
@@ -86,6 +89,7 @@ def predict(config: PredictConfig) -> int:
         for item in batch:
             frame = item.read(how, config.settings.seed, config.reach)
             found = predictor(frame).boxes
+            shown = vehicles_only(frame)  # nothing else is looked for
             for form in config.formats:
                 path = _path(config.out, item, form)
                 if form == "json":
@@ -93,11 +97,11 @@ def predict(config: PredictConfig) -> int:
                 elif form == "kitti":
                     write_kitti(path, found, item.to_camera(), item.camera(), overwrite=config.overwrite)
                 elif form == "view":
-                    write_page(path, frame, found.boxes.numpy(), extent, overwrite=config.overwrite)
+                    write_page(path, shown, found.boxes.numpy(), extent, overwrite=config.overwrite)
                 elif form == "rerun":
-                    write_recording(path, frame, found.boxes.numpy(), extent, overwrite=config.overwrite)
+                    write_recording(path, shown, found.boxes.numpy(), extent, overwrite=config.overwrite)
                 else:
-                    picture = bird_view(frame, found.boxes.numpy(), extent)
+                    picture = bird_view(shown, found.boxes.numpy(), extent)
                     with atomic_path(path, overwrite=config.overwrite) as temporary:
                         Image.fromarray(picture).save(temporary)
             rows.append({"boxes": len(found)})
@@ -111,8 +115,8 @@ def _items(config: PredictConfig) -> Iterator[_Item]:
     if not config.inputs:
         raise InputError("no inputs", remedy="Name sweeps (.pcd, .bin), scenarios or data sets.")
     for path in config.inputs:
-        if path.suffix.lower() in (".pcd", ".bin"):
-            if not path.is_file():
+        if _is_sweep(path):
+            if not path.exists():
                 raise InputError("no such file", path=path, remedy="Check the path.")
             yield _Item(str(path), path.stem, path)
             continue
@@ -121,6 +125,29 @@ def _items(config: PredictConfig) -> Iterator[_Item]:
         for index in range(min(config.limit or len(frames), len(frames))):
             name = frames.name(index)
             yield _Item(f"{path}:{name}", name.replace("/", "_"), path, frames, index)
+
+
+def _is_sweep(*paths: Path) -> bool:
+    """Whether all are single sweeps, by their names."""
+    return bool(paths) and all(path.suffix.lower() in (".pcd", ".bin") for path in paths)
+
+
+def _refuse_of_sweeps(config: PredictConfig) -> None:
+    """What is asked of several agents, or of data sets, would go unheard (InputError)."""
+    asked = {
+        "--pose-noise": config.pose_noise,
+        "--yaw-noise": config.yaw_noise,
+        "--delay": config.delay,
+        "--correct-poses": config.settings.correct_poses,
+        "--limit": config.limit,
+        "--layout": config.layout != PredictConfig.layout,
+    }
+    for option, given in asked.items():
+        if given:
+            raise InputError(
+                f"{option}, but single sweeps are of one agent and of no data set",
+                remedy=f"Leave it out, or name a data set instead of {config.inputs[0].name}.",
+            )
 
 
 def _path(out: Path, item: _Item, form: str) -> Path:

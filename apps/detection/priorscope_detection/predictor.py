@@ -125,6 +125,11 @@ class Predictor:
                 f"{settings.model} has the fusion {detector.spec.fusion}, which takes no --steps and no --start",
                 remedy="They are CoDiff's: leave them out.",
             )
+        if settings.correct_poses and detector.spec.fusion == "none":
+            raise InputError(
+                f"{settings.model} sees what the ego sees: --correct-poses changes nothing",
+                remedy="Leave it out; of an entry of --compare say :poses=told.",
+            )
         choice = detector.choice
         if settings.score_threshold is not None:
             choice = replace(choice, score=settings.score_threshold)

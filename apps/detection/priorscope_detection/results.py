@@ -22,14 +22,21 @@ AT_THE_LIDAR = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0,
 def write_json(path: Path, frame: Frame, found: Detections, *, overwrite: bool = False) -> Path:
     """Write the boxes of a frame.
 
-    The file has ``frame``, ``agents`` (the ego first) and ``boxes``: each with ``centre`` x, y, z and ``size`` l, w, h
-    in metres, ``yaw`` in radians, ``score`` 0 to 1.
+    The file has ``frame``; ``agents`` (names, the ego first), ``points`` of each and how many more were left out since
+    they were ``not_finite``; and ``boxes``: each with ``centre`` x, y, z and ``size`` l, w, h in metres, ``yaw`` in
+    radians, ``score`` 0 to 1.
     """
     boxes = [
         {"centre": box[:3], "size": box[3:6], "yaw": box[6], "score": score}
         for box, score in zip(found.boxes.tolist(), found.scores.tolist(), strict=True)
     ]
-    content = {"frame": frame.name, "agents": [agent.name for agent in frame.agents], "boxes": boxes}
+    content = {
+        "frame": frame.name,
+        "agents": [agent.name for agent in frame.agents],
+        "points": [len(agent.points) for agent in frame.agents],
+        "not_finite": [agent.dropped for agent in frame.agents],
+        "boxes": boxes,
+    }
     return write_text(path, json.dumps(content, indent=1) + "\n", overwrite=overwrite)
 
 

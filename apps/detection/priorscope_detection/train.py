@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
@@ -21,16 +20,13 @@ from priorscope_detection.training.report import write_report
 from priorscope_detection.training.sources import (
     HELD_OUT_SEED,
     PERIOD,
+    check_source,
     simulate,
-    simulated_count,
     split_sequences,
     spread,
 )
 from priorscope_detection.training.start import start_detector
 from priorscope_detection.training.task import DetectionTask, HeldOut
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 _Part = tuple[Frames, list[int]]
 #: Held-out scenarios of simulated data.
@@ -47,9 +43,9 @@ def train(config: TrainConfig) -> FitResult:
         cannot be written.
     """
     conditions = _check(config)
+    count = check_source(config.data, config.layout, config.streets)
     accelerator = make_accelerator(config.loop)
     detector = start_detector(config)
-    count = simulated_count(config.data)
     frames = None if count else open_frames(config.data, layout=config.layout, labelled=True)
     delay_steps(config.max_delay, PERIOD if frames is None else frames.period)
     # made only now, so that a mistake above leaves nothing behind
@@ -57,7 +53,7 @@ def train(config: TrainConfig) -> FitResult:
         config.out, config, resume=config.loop.resume, may_differ=("out", *(f"loop.{name}" for name in MAY_DIFFER))
     )
     if frames is None:
-        learnt, held = _streets(config, run, count or 0, accelerator)
+        learnt, held = _streets(config, run, count or 0)
     else:
         indices, looked_at = split_sequences(frames, config.held_out)
         learnt, held = (frames, indices), (frames, looked_at)
@@ -91,24 +87,15 @@ def train(config: TrainConfig) -> FitResult:
     return result
 
 
-def _streets(config: TrainConfig, run: RunFolder, count: int, accelerator: Accelerator) -> tuple[_Part, _Part]:
-    """Simulated frames to learn from and to look at, each with their indices; the first process drives them."""
+def _streets(config: TrainConfig, run: RunFolder, count: int) -> tuple[_Part, _Part]:
+    """Simulated frames to learn from and to look at, each with their indices."""
     workers = max(config.loop.workers, 1)
-
-    def both() -> tuple[_Part, _Part]:
-        learnt = simulate(run.path / "streets", count, 0, config.streets, workers=workers)
-        if not config.held_out:
-            return (learnt, list(range(len(learnt)))), (learnt, [])
-        scenarios = min(_SCENARIOS, config.held_out)
-        held = simulate(run.path / "streets", scenarios, HELD_OUT_SEED, config.streets, workers=workers)
-        return (learnt, list(range(len(learnt)))), (held, spread(range(len(held)), config.held_out))
-
-    if accelerator.is_main_process:
-        found = both()
-        accelerator.wait_for_everyone()
-        return found
-    accelerator.wait_for_everyone()
-    return both()  # all is there
+    learnt = simulate(run.path / "streets", count, 0, config.streets, workers=workers)
+    if not config.held_out:
+        return (learnt, list(range(len(learnt)))), (learnt, [])
+    scenarios = min(_SCENARIOS, config.held_out)
+    held = simulate(run.path / "streets", scenarios, HELD_OUT_SEED, config.streets, workers=workers)
+    return (learnt, list(range(len(learnt)))), (held, spread(range(len(held)), config.held_out))
 
 
 def _check(config: TrainConfig) -> Conditions:

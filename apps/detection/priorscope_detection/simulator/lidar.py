@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from priorscope_detection.data.rigid import Array
 
-from .settings import LidarSettings
+from .settings import STEP, LidarSettings
 
 #: A surface of reflectivity 0.1, faced at the full reach, comes back with a chance of 1 - 1/e.
 _POWER = 10.0
-PERIOD = 0.1
 
 
 class Triangles:
@@ -105,7 +104,7 @@ def sweep(
     local = _directions(settings)
     columns = settings.columns
     # the last column is the newest; column k was measured (columns - 1 - k) / columns of a turn before the stamp
-    ago = (np.arange(columns) - (columns - 1)) / columns * PERIOD
+    ago = (np.arange(columns) - (columns - 1)) / columns * STEP
     c, s = np.cos(turning * ago)[:, None], np.sin(turning * ago)[:, None]
     swung = np.stack(
         [c * local[..., 0] - s * local[..., 1], s * local[..., 0] + c * local[..., 1], local[..., 2]], axis=-1

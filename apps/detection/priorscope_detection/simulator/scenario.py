@@ -18,8 +18,8 @@ from priorscope_detection.data.rigid import Array, box_of_matrix, inverse, pose_
 from .bodies import Bodies, draw_size
 from .lidar import Returns, Triangles, sweep
 from .roads import KERB, PAVEMENT, Layout, draw_layout
-from .settings import StreetSettings
-from .traffic import STEP, Traffic, drive
+from .settings import STEP, StreetSettings
+from .traffic import Traffic, drive
 
 UNIT = "-1"
 _UNIT_HEIGHT = 5.0
@@ -109,7 +109,7 @@ class Scenario:
 
     def frame(self, moment: int, *, delay: float = 0.0) -> Frame:
         """The moment as a frame, the ego first; the others as of `delay` milliseconds before (or the first moment)."""
-        steps = delay_steps(delay, 100.0)
+        steps = delay_steps(delay, 1000 * STEP)
         now = self.seen(moment)
         before = max(moment - steps, 0)
         late = {seen.name: seen for seen in self.seen(before, only=self.agents[1:])} if before < moment else {}
@@ -126,7 +126,7 @@ class Scenario:
             used = late.get(seen.name, seen)
             pose = pose_matrix(used.pose)
             kind: Any = "infrastructure" if seen.name == UNIT else "vehicle"
-            age = (moment - before) * 100.0 if used is not seen else 0.0
+            age = (moment - before) * (1000 * STEP) if used is not seen else 0.0
             agents.append(Agent(seen.name, used.returns.points, pose, pose, kind, age))
         return Frame(f"{self.name}/{moment:06d}", tuple(agents), Truth.of(rows))
 
@@ -259,7 +259,7 @@ class Streets:
         So many scenarios stay in memory.
     """
 
-    period = 100.0
+    period = 1000 * STEP
 
     def __init__(self, seeds: Sequence[int], settings: StreetSettings | None = None, *, keep: int = 4) -> None:
         self.seeds = [int(seed) for seed in seeds]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import Literal
-
-import numpy as np
 
 from priorscope.errors import InputError
 
 Kind = Literal["any", "crossing", "bend", "street"]
+#: Seconds from one moment of a scenario to the next, and that a LiDAR takes for a turn.
+STEP = 0.1
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,19 @@ class LidarSettings:
 
     def __post_init__(self) -> None:
         if self.beams < 1 or self.columns < 8 or self.beams * self.columns > 4_000_000:
-            raise InputError(f"a LiDAR of {self.beams} beams and {self.columns} columns cannot be simulated")
-        if not -90 < self.lowest <= self.highest < 90:
-            raise InputError(f"a LiDAR's beams from {self.lowest:g} to {self.highest:g} degrees")
-        if not (self.reach > 0 and self.range_noise >= 0 and 0 <= self.dropout < 1):
             raise InputError(
-                f"a LiDAR of reach {self.reach:g} m, range noise {self.range_noise:g} m, dropout {self.dropout:g}"
+                f"a LiDAR of {self.beams} beams and {self.columns} columns cannot be simulated",
+                remedy="Use 1 beam or more, 8 columns or more, 4 million rays a turn at most.",
+            )
+        if not -90 < self.lowest <= self.highest < 90:
+            raise InputError(
+                f"a LiDAR's beams from {self.lowest:g} to {self.highest:g} degrees",
+                remedy="Use lowest up to highest, between -90 and 90.",
+            )
+        if not (0 < self.reach < inf and 0 <= self.range_noise < inf and 0 <= self.dropout < 1):
+            raise InputError(
+                f"a LiDAR of reach {self.reach:g} m, range noise {self.range_noise:g} m, dropout {self.dropout:g}",
+                remedy="Use a reach above 0, noise of 0 or more, a dropout of 0 or more, below 1.",
             )
 
 
@@ -75,10 +83,19 @@ class StreetSettings:
         if self.kind not in ("any", "crossing", "bend", "street"):
             raise InputError(f"no street is of the kind {self.kind!r}", remedy="Choose any, crossing, bend, street.")
         if self.cars < 1 or self.cars > 16 or self.frames < 1 or self.listed_hits < 0:
-            raise InputError(f"a scenario of {self.cars} connected cars (1 to 16) and {self.frames} frames (1 or more)")
-        numbers = (self.spread, self.traffic, self.parked, self.tilt, self.extent)
-        if not np.isfinite(numbers).all() or min(numbers) < 0 or self.parked > 1 or self.traffic > 3:
-            raise InputError("spread, traffic (up to 3), parked (up to 1), tilt and extent are not negative")
+            raise InputError(
+                f"a scenario of {self.cars} connected cars and {self.frames} frames, vehicles listed from "
+                f"{self.listed_hits} hits",
+                remedy="Use 1 to 16 cars, 1 frame or more, 0 hits or more.",
+            )
+        for name, most in (("spread", inf), ("traffic", 3.0), ("parked", 1.0), ("tilt", inf), ("extent", inf)):
+            value = getattr(self, name)
+            if not (0 <= value <= most and isfinite(value)):
+                limit = "" if most == inf else f" and {most:g} at most"
+                raise InputError(
+                    f"{name} of a scenario is {value:g}, which is not a number of 0 or more{limit}",
+                    remedy=f"Mend --streets.{name}.",
+                )
         if self.extent < 60:
             raise InputError(f"streets of half length {self.extent:g} m", remedy="Give 60 m or more.")
 

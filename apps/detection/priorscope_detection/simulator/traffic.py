@@ -13,9 +13,8 @@ from priorscope_detection.data.rigid import Array
 
 from .bodies import VEHICLES, draw_size
 from .roads import LANE, Layout, Road
-from .settings import StreetSettings
+from .settings import STEP, StreetSettings
 
-STEP = 0.1
 _WARM_UP = 200
 _GREEN, _ALL_RED = 12.0, 3.5
 _ACCELERATION, _BRAKING, _HEADWAY, _GAP = 1.5, 2.0, 1.2, 2.0

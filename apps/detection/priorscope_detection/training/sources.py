@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from priorscope.errors import InputError
+from priorscope.evaluation.processes import gather_objects, process_index_and_count
 from priorscope_detection.data.frame import Frames
-from priorscope_detection.data.open import open_frames
-from priorscope_detection.simulator.settings import StreetSettings
+from priorscope_detection.data.open import Layout, open_frames
+from priorscope_detection.simulator.settings import STEP, StreetSettings
 
 #: Seeds from here on are never trained on.
 HELD_OUT_SEED = 1_000_000_000
 #: Milliseconds from one moment of a simulated street to the next.
-PERIOD = 100.0
+PERIOD = 1000 * STEP
 _PREFIX = "simulated:"
 
 
@@ -33,13 +34,37 @@ def simulated_count(data: str) -> int | None:
     return int(count)
 
 
+def check_source(data: str, layout: Layout, streets: StreetSettings) -> int | None:
+    """COUNT of ``simulated:COUNT``; None for a path.
+
+    Raises
+    ------
+    InputError
+        As :func:`simulated_count`; an option that such data have no use for.
+    """
+    count = simulated_count(data)
+    if count is None and streets != StreetSettings():
+        raise InputError(
+            f"--streets.* are of simulated streets, the data are {data}",
+            remedy=f"Leave them out, or say {_PREFIX}COUNT instead of a folder.",
+        )
+    if count is not None and layout != "auto":
+        raise InputError(f"--layout {layout}, but the streets are simulated", remedy="Leave it out.")
+    return count
+
+
 def simulate(folder: Path, count: int, first_seed: int, settings: StreetSettings, *, workers: int = 1) -> Frames:
-    """Drive ``count`` scenarios into ``folder``, or go on doing so, and open them."""
+    """Drive ``count`` scenarios into ``folder``, or go on doing so, and open them.
+
+    Of several processes of one run, which all have to call it, the first drives.
+    """
     from priorscope_detection.simulator.write import write_opv2v
 
     split = "train" if first_seed < HELD_OUT_SEED else "test"
-    seeds = range(first_seed, first_seed + count)
-    return open_frames(write_opv2v(folder, seeds, settings, split=split, workers=workers), layout="opv2v")
+    if process_index_and_count()[0] == 0:
+        write_opv2v(folder, range(first_seed, first_seed + count), settings, split=split, workers=workers)
+    gather_objects(None)  # the others wait
+    return open_frames(folder / split, layout="opv2v")
 
 
 def split_sequences(frames: Frames, held_out: int) -> tuple[list[int], list[int]]:
