@@ -142,7 +142,16 @@ def test_seen_from_another_and_out_of_reach(scene):
     expected = move_boxes(inverse(pose_matrix(OTHER)), CARS[9][None])[0]
     np.testing.assert_allclose(turned.truth.boxes[turned.truth.ids.index("9")][:6], expected[:6], atol=1e-9)
     np.testing.assert_array_equal(turned.points_in_boxes().sum(axis=0), frame.points_in_boxes().sum(axis=0))
-    assert [agent.name for agent in frame.within(10).agents] == ["1045", "-1"]
+    near = frame.within(10)
+    assert [agent.name for agent in near.agents] == ["1045", "-1"]
+    # 8 is in the ego's list too, 9 in none but that of the agent out of reach
+    assert dict(zip(frame.truth.ids, map(sorted, frame.truth.listed_by), strict=True)) == {
+        "7": ["-1", "1045"],
+        "8": ["1045", "650"],
+        "9": ["650"],
+    }
+    assert (near.truth.ids, len(near.truth.boxes)) == (("7", "8"), 2)
+    assert frame.within(100).truth.ids == frame.truth.ids
     with pytest.raises(InputError, match="no agent '3'"):
         frame.with_ego("3")
 

@@ -236,6 +236,7 @@ def test_files_read_back_as_the_frames_that_were_simulated(tmp_path):
             zip(made.truth.ids, made.truth.classes, strict=True)
         )
         order = [made.truth.ids.index(one) for one in read.truth.ids]
+        assert read.truth.listed_by == tuple(made.truth.listed_by[place] for place in order)
         np.testing.assert_allclose(read.truth.boxes, made.truth.boxes[order], atol=1e-6)
 
 

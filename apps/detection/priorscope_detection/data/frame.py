@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -57,17 +57,21 @@ class Truth:
         x, y, z of the centre, l, w, h (metres), yaw (radians).
     classes : tuple of str, length M
         The data set's word, lower case.
+    listed_by : tuple of frozenset of str, length M or 0
+        The agents in whose lists each is; empty where one list is of all agents.
     """
 
     ids: tuple[str, ...]
     boxes: Array
     classes: tuple[str, ...]
+    listed_by: tuple[frozenset[str], ...] = ()
 
     @staticmethod
-    def of(rows: Mapping[str, tuple[Array, str]]) -> Truth:
-        """From box and class by id."""
+    def of(rows: Mapping[str, tuple[Array, str]], listed_by: Mapping[str, Iterable[str]] | None = None) -> Truth:
+        """From box and class by id, and who lists it."""
         boxes = np.array([box for box, _ in rows.values()], dtype=np.float64).reshape(-1, 7)
-        return Truth(tuple(rows), boxes, tuple(name for _, name in rows.values()))
+        lists = () if listed_by is None else tuple(frozenset(listed_by[identity]) for identity in rows)
+        return Truth(tuple(rows), boxes, tuple(name for _, name in rows.values()), lists)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,7 +80,10 @@ class Truth:
         """Those of a mask, (M,)."""
         keep = np.flatnonzero(mask)
         return Truth(
-            tuple(self.ids[k] for k in keep), self.boxes[keep].reshape(-1, 7), tuple(self.classes[k] for k in keep)
+            tuple(self.ids[k] for k in keep),
+            self.boxes[keep].reshape(-1, 7),
+            tuple(self.classes[k] for k in keep),
+            tuple(self.listed_by[k] for k in keep) if self.listed_by else (),
         )
 
 
@@ -130,9 +137,17 @@ class Frame:
         return np.stack(rows)
 
     def within(self, reach: float) -> Frame:
-        """Without agents further from the ego than `reach` metres (clean poses, in the plane): out of radio range."""
+        """Without agents further from the ego than `reach` metres (clean poses, in the plane): out of radio range.
+
+        The truth is then without what only these list, as in OpenCOOD's evaluation.
+        """
         away = [np.hypot(*(agent.clean_pose[:2, 3] - self.ego.clean_pose[:2, 3])) for agent in self.agents]
-        return replace(self, agents=tuple(a for a, far in zip(self.agents, away, strict=True) if far <= reach))
+        near = tuple(agent for agent, far in zip(self.agents, away, strict=True) if far <= reach)
+        lost = {agent.name for agent in self.agents} - {agent.name for agent in near}
+        truth = self.truth
+        if lost and truth.listed_by:
+            truth = truth.select(np.array([not agents <= lost for agents in truth.listed_by], bool))
+        return replace(self, agents=near, truth=truth)
 
     def with_ego(self, name: str) -> Frame:
         """Seen from another agent: it comes first, and the truth is in its frame.

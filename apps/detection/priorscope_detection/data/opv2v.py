@@ -106,11 +106,11 @@ class OPV2V:
         position = times.index(timestamp)
         earlier = times[max(position - steps, 0)]
         agents: list[Agent] = []
-        seen: list[Annotation] = []
+        seen: list[tuple[str, Annotation]] = []
         for name, stems in files.items():
             if timestamp not in stems:
                 continue
-            seen.append(_annotation(stems[timestamp], name))
+            seen.append((name, _annotation(stems[timestamp], name)))
             when = timestamp if not agents else earlier
             if when not in stems:
                 continue
@@ -121,19 +121,22 @@ class OPV2V:
             agents.append(Agent(name, sweep.points, pose, pose, kind, age, sweep.dropped))
         return Frame(self.name(index), tuple(agents), self._truth(seen, agents[0]))
 
-    def _truth(self, seen: list[Annotation], ego: Agent) -> Truth:
+    def _truth(self, seen: list[tuple[str, Annotation]], ego: Agent) -> Truth:
         rows: dict[str, tuple[Array, str]] = {}
+        listed_by: dict[str, list[str]] = {}
         to_ego = inverse(ego.clean_pose)
-        for found in seen:
+        for agent, found in seen:
             lidar = self.boxes_in == "lidar" or (self.boxes_in is None and found.as_matrix)
             places = (to_ego @ found.pose if lidar else to_ego) @ found.places
             for identity, label, place, size in zip(found.ids, found.classes, places, found.sizes, strict=True):
                 # V2V4Real's objects have numbers of their own: its ego is called 0, and so may a box be
                 own = not lidar and identity == ego.name
-                if identity in rows or own or (self.classes is not None and label not in self.classes):
+                if own or (self.classes is not None and label not in self.classes):
                     continue
-                rows[identity] = (box_of_matrix(place, size), label)
-        return Truth.of(rows)
+                listed_by.setdefault(identity, []).append(agent)
+                if identity not in rows:
+                    rows[identity] = (box_of_matrix(place, size), label)
+        return Truth.of(rows, listed_by)
 
 
 def _annotation(stem: Path, agent: str) -> Annotation:

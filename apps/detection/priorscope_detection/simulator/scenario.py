@@ -116,10 +116,14 @@ class Scenario:
         boxes = self._boxes(moment)
         ego = pose_matrix(now[0].pose)
         rows: dict[str, tuple[Array, str]] = {}
+        listed_by: dict[str, list[str]] = {}
         for seen in now:
             for row in seen.listed:
                 identity = str(self.ids[row])
-                if identity != now[0].name and identity not in rows:
+                if identity == now[0].name:
+                    continue
+                listed_by.setdefault(identity, []).append(seen.name)
+                if identity not in rows:
                     rows[identity] = (_seen_from(ego, boxes[row]), self.kinds[row])
         agents = []
         for seen in now:
@@ -128,7 +132,7 @@ class Scenario:
             kind: Any = "infrastructure" if seen.name == UNIT else "vehicle"
             age = (moment - before) * (1000 * STEP) if used is not seen else 0.0
             agents.append(Agent(seen.name, used.returns.points, pose, pose, kind, age))
-        return Frame(f"{self.name}/{moment:06d}", tuple(agents), Truth.of(rows))
+        return Frame(f"{self.name}/{moment:06d}", tuple(agents), Truth.of(rows, listed_by))
 
     @property
     def name(self) -> str:
