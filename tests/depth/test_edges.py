@@ -181,8 +181,14 @@ def test_mistakes(predictor, tmp_path, capsys):
         ["--lr", "0"],
         ["--lora", "4"],
         ["--precision", "float16", "--device", "cpu"],
+        *(["--pairs", str(tmp_path), *idle] for idle in (["--scenes", "5"], ["--height", "256"], ["--data", "d"])),
     ):
         assert main(["depth", "train-edges", "--out", str(tmp_path / "none"), *words]) == 2
+        if "--pairs" in words:
+            assert f"{words[2]} with --pairs" in capsys.readouterr().err
+    for options in (["--overlap", "8"], ["--blend", "count"]):
+        assert main(["depth", "edges", str(tmp_path), "--tile", "0", *options]) == 2
+        assert f"{options[0]} with --tile 0" in capsys.readouterr().err
     assert main(["depth", "edges", str(tmp_path / "missing.png")]) == 2
     assert not (tmp_path / "none").exists()
     capsys.readouterr()

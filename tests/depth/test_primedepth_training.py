@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,6 +232,9 @@ def test_pretraining_may_end_between_two_rows_of_the_log(tmp_path):
         ({"width": -32}, "--width -32"),
         ({"height": 8192}, "16 to 4096"),
         ({"depth_scale": 0.0}, "--depth-scale 0"),
+        ({"depth_scale": float("inf")}, "--depth-scale inf"),
+        ({"depth_scale": 0.01}, "--depth-scale without --pairs"),
+        ({"pairs": Path("mine")}, "--scenes with --pairs"),
         ({"backbone": "primedepth"}, "has a decoder already"),
         ({"backbone": "depthpro"}, "no diffusion model"),
         ({"labelled": 9}, "--labelled 9 of 3"),

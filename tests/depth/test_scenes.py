@@ -38,6 +38,7 @@ from priorscope_depth.scenes import (
     StoredScenes,
     choose_kind,
     iterate_scenes,
+    kept,
     render_scene,
     write_scenes,
 )
@@ -539,3 +540,37 @@ def test_held_out_seeds_are_apart_from_training_seeds():
     assert HELD_OUT_SEED == 1_000_000_000
     held_out = render_scene(HELD_OUT_SEED, height=32, width=48, kind="room")
     assert not np.array_equal(held_out.depth, render_scene(0, height=32, width=48, kind="room").depth)
+
+
+def test_kept_scenes_are_drawn_once_and_by_each_process_its_share(tmp_path, monkeypatch):
+    drawn, titles, whole = [], [], kept.run_items
+
+    def watched(items, evaluate, *, progress, **options):
+        titles.append(progress)
+        return whole(items, evaluate, progress=False, **options)
+
+    def write(path, scene):
+        drawn.append((scene.seed, scene.kind))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def keep(seeds, write=write):
+        return kept.kept_scenes(tmp_path, seeds, ".npy", write, height=16, width=24)
+
+    monkeypatch.setattr(kept, "run_items", watched)
+    paths = keep(range(3))
+    assert [path.stem for path in paths] == ["0", "1", "2"]
+    assert drawn == [(0, "clutter"), (1, "room"), (2, "clutter")]
+    assert keep(range(3)) == paths
+    assert len(drawn) == 3
+    assert titles == ["drawing scenes", False]  # a bar where there is something to wait for
+    drawn.clear()
+    monkeypatch.setattr("priorscope.evaluation.suite.process_index_and_count", lambda: (1, 2))
+    keep(range(3, 7))
+    assert [seed for seed, _ in drawn] == [4, 6]
+
+    def full(path, scene):
+        raise InputError("no space is left", path=path)
+
+    with pytest.raises(InputError, match=r"scene 8 cannot be drawn: .*no space"):
+        keep(range(7, 9), full)

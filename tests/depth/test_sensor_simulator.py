@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -228,6 +229,10 @@ def test_hand_made_sensor_by_command(pairs, tmp_path, capsys):
     assert (one != two)[both].mean() > 0.1
     about = json.loads((tmp_path / "out/a_scan0_depth.json").read_text())
     assert (about["unit"], about["model"]) == ("m", "structured-light")
+    for options, word in ((["--steps", "9"], "--steps of the hand-made"), (["--device", "cuda"], "the CPU only")):
+        assert main([*words[:3], "--out", str(tmp_path / "none"), *options]) == 2
+        assert word in capsys.readouterr().err
+        assert not (tmp_path / "none").exists()
     assert main(words) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -250,6 +255,8 @@ def test_trained_by_command(tmp_path, capsys):
     assert main([*asked, "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/a_scan0_depth.png").exists()
     capsys.readouterr()
+    assert main([*asked, "--out", str(tmp_path / "none"), "--steps", "9"]) == 2
+    assert "--steps of run, a one-step model" in capsys.readouterr().err
 
 
 def test_a_folder_of_ones_own(tmp_path):
@@ -273,8 +280,12 @@ def test_mistakes(tmp_path, capsys):
         ["--steps", "0"],
         ["--lora", "4"],
         ["--precision", "float16", "--device", "cpu"],
+        ["--depth-scale", "0.01"],
+        *(["--pairs", str(tmp_path), *idle] for idle in (["--scenes", "5"], ["--width", "512"], ["--data", "d"])),
     ):
         assert main(["depth", "train-sensor", "--out", str(tmp_path / "none"), *words]) == 2
+        if "--depth-scale" in words or "--pairs" in words:
+            assert re.search(f"{words[-2]} with(out)? --pairs", capsys.readouterr().err)
     assert main(["depth", "sensor", str(tmp_path / "missing.npy")]) == 2
     assert not list(tmp_path.iterdir())
     capsys.readouterr()

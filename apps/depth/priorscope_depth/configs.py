@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from priorscope.errors import InputError
 from priorscope.training.settings import LoopConfig
 
 Device = str
@@ -15,6 +17,29 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Format = Literal["png", "npy", "npz", "colour", "ply"]
 DepthSet = Literal["nyuv2", "kitti", "eth3d", "scannet", "diode", "scenes"]
 NormalsSet = Literal["nyuv2", "scannet", "ibims", "sintel", "oasis"]
+
+
+def refuse_idle(config: Any, names: Sequence[str], reason: str) -> None:
+    """Refuse options that would change nothing (InputError), where they have another value than their default.
+
+    Parameters
+    ----------
+    config : dataclass instance
+        Options whose defaults are plain values.
+    names : sequence of str
+        Fields, as options are called with underscores.
+    reason : str
+        What the message says behind the option's name.
+    """
+    for name in names:
+        if getattr(config, name) != getattr(type(config), name):
+            raise InputError(f"--{name.replace('_', '-')} {reason}", remedy="Leave it out.")
+
+
+def check_depth_scale(scale: float) -> None:
+    """Raise :class:`InputError` unless ``scale`` is a positive number of metres a unit."""
+    if not 0 < scale < float("inf"):
+        raise InputError(f"--depth-scale {scale:g}", remedy="Give metres a unit: 0.001 for millimetres.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +71,8 @@ class ModelConfig:
     resolution: int | None = None
     """Longer side while processing, in pixels; 0: the image's own. Default: the model's (768 for published ones)."""
     official_geometry: bool = False
-    """The authors' own geometry (parity): no padding; with Lotus nearest-neighbour back to the image's size."""
+    """The authors' own geometry (parity), of Lotus, Marigold and PrimeDepth: no padding; with Lotus nearest-neighbour
+    back to the image's size."""
     tiled_vae: bool = False
     """Run the autoencoder in tiles: less memory on large images."""
     compile: bool = False
@@ -128,13 +154,13 @@ class EvaluateConfig:
     compat: Literal["priorscope", "lotus", "marigold"] = "priorscope"
     """Whose deviations from the plain protocol to reproduce."""
     alignments: tuple[Literal["depth", "disparity"], ...] = ("depth", "disparity")
-    """Spaces to align in; an affine-invariant prediction is defined in its own only."""
+    """Spaces to align in; an affine-invariant prediction is defined in its own only, a metric one in both."""
     kitti_region: Literal["eigen", "garg"] = "eigen"
     """Part of a KITTI image that counts."""
     baselines: bool = True
     """Also score the best constant and the best plane, both fitted to the truth."""
     compare: tuple[str, ...] = ()
-    """Further models whose rows stand beside this one's, each in its own space: depth-anything-v2-small, depthpro."""
+    """Further models whose rows stand beside this one's in the spaces they have: depth-anything-v2-small, depthpro."""
     limit: int = 0
     """Only the first so many images, for a quick look; 0: all. For scenes: how many (default 200)."""
     resume: bool = False

@@ -13,7 +13,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
 from priorscope_depth.augmentation import View
-from priorscope_depth.configs import TrainConfig
+from priorscope_depth.configs import TrainConfig, check_depth_scale, refuse_idle
 from priorscope_depth.pairs.folder import FolderPairs
 from priorscope_depth.pairs.hypersim import HypersimPairs, hypersim_view
 from priorscope_depth.pairs.mixture import Mixture
@@ -26,6 +26,7 @@ from priorscope_depth.scenes import HELD_OUT_SEED, render_scene
 from priorscope_depth.targets import NormType
 from priorscope_depth.training.feed import PairFeed
 from priorscope_depth.training.look import HeldOut
+from priorscope_depth.training.lotus import LotusTask
 from priorscope_depth.training.recipes import choose_recipe
 from priorscope_depth.training.report import write_report
 from priorscope_depth.training.start import start_from
@@ -55,6 +56,8 @@ def train(config: TrainConfig) -> FitResult:
     )
     predictor = start.predictor
     task_class = choose_recipe(config.recipe, predictor)
+    if task_class is not LotusTask:
+        refuse_idle(config, ("detail",), "of a recipe that has no detail preserver")
     if config.size:
         predictor.geometry = replace(predictor.geometry, resolution=config.size)
     if not config.size and predictor.geometry.resolution == 0:
@@ -179,8 +182,9 @@ def _check(config: TrainConfig) -> None:
     for name in ("held_out", "stream", "detail"):
         if getattr(config, name) < 0:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
-    if not config.depth_scale > 0:
-        raise InputError(f"--depth-scale {config.depth_scale}", remedy="Give metres a unit, for example 0.001.")
+    check_depth_scale(config.depth_scale)
+    if not config.pairs:
+        refuse_idle(config, ("depth_scale", "pairs_disparity", "pairs_normals_x"), "without --pairs, which it is about")
 
 
 def main(arguments: list[str] | None = None) -> Path:

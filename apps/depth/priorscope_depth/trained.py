@@ -1,4 +1,4 @@
-"""The model folders of `train-edges` and `train-sensor`."""
+"""What the models of `train-edges` and `train-sensor` have in common: their U-Net, and their folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from typing import Any
 
 from priorscope.backbones.loading import read_config
 from priorscope.errors import InputError
+
+#: The U-Net. DiffusionEdge's is 128 wide and sees the image through a Swin encoder; Stable-Sim2Real's is Stable
+#: Diffusion 2.1 with a ControlNet for the exact depth.
+SMALL_UNET: dict[str, Any] = {
+    "block_out_channels": (48, 64, 96),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    "norm_num_groups": 8,
+    "attention_head_dim": 16,
+}
 
 
 def read_trained(folder: Path, kind: str, *, what: str, command: str, unread: str = "") -> tuple[dict[str, Any], str]:

@@ -16,11 +16,9 @@ from priorscope.data.images import find_images, read_image
 from priorscope.diffusion.decoupled import LEAST_TIME
 from priorscope.errors import InputError
 from priorscope_depth.edges.truth import scene_edges
-from priorscope_depth.scenes import GENERATOR_VERSION, render_scene
+from priorscope_depth.scenes import Scene
+from priorscope_depth.scenes.kept import kept_scenes
 from priorscope_depth.training.crops import CropFeed
-
-#: Kinds of scenes that are drawn for edges, in turn: leaves and grass of the others are edges all over.
-KINDS = ("clutter", "room")
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,14 @@ def drawn_pairs(folder: Path, seeds: Sequence[int], *, height: int = 192, width:
     seeds : sequence of int
         From ``HELD_OUT_SEED`` on for scenes that are not trained on.
     """
-    pairs = []
-    for seed in seeds:
-        path = folder / f"v{GENERATOR_VERSION}-{height}x{width}" / f"{seed}.npz"
-        if not path.exists():
-            scene = render_scene(seed, height=height, width=width, kind=KINDS[seed % len(KINDS)], supersample=2)
-            write_npz(path, {"rgb": scene.rgb, "edges": scene_edges(scene)}, overwrite=True)
-        pairs.append(EdgePair(read_array(path, key="rgb"), read_array(path, key="edges"), f"scene-{seed}"))
-    return pairs
+
+    def write(path: Path, scene: Scene) -> None:
+        write_npz(path, {"rgb": scene.rgb, "edges": scene_edges(scene)}, overwrite=True)
+
+    paths = kept_scenes(folder, seeds, ".npz", write, height=height, width=width, supersample=2)
+    return [
+        EdgePair(read_array(path, key="rgb"), read_array(path, key="edges"), f"scene-{path.stem}") for path in paths
+    ]
 
 
 def folder_pairs(folder: Path) -> list[EdgePair]:

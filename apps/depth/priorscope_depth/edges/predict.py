@@ -13,6 +13,7 @@ from priorscope.data.files import refuse_existing, write_text
 from priorscope.data.images import ImageFile, find_images, read_image, write_png
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import conclude, run_items
+from priorscope_depth.configs import refuse_idle
 from priorscope_depth.edges.configs import EdgeFormat, EdgesConfig
 from priorscope_depth.edges.predictor import EdgePredictor
 from priorscope_depth.edges.thinning import suppress
@@ -31,6 +32,8 @@ def predict_edges(config: EdgesConfig) -> int:
     unknown = [name for name in config.formats if name not in get_args(EdgeFormat)]
     if unknown or not config.formats:
         raise InputError(f"formats {list(config.formats)}", remedy="Known: png, npy.")
+    if not config.tile:
+        refuse_idle(config, ("overlap", "blend"), "with --tile 0: there are no tiles")
     images = find_images(config.inputs)
     predictor = EdgePredictor.from_pretrained(config.model, device=config.device, precision=config.precision)
     if not predictor.generates:

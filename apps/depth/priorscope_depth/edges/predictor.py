@@ -25,7 +25,7 @@ from priorscope.diffusion.sampling import sample
 from priorscope.errors import InputError
 from priorscope.predictors.geometry import Geometry
 from priorscope.predictors.tiling import predict_tiled
-from priorscope_depth.trained import read_trained
+from priorscope_depth.trained import SMALL_UNET, read_trained
 
 #: The small autoencoder of edge maps, three levels (a quarter of the size) as published, but narrow.
 SMALL_VAE: dict[str, Any] = {
@@ -37,15 +37,6 @@ SMALL_VAE: dict[str, Any] = {
     "layers_per_block": 1,
     "norm_num_groups": 8,
     "mid_block_add_attention": False,
-}
-#: The small U-Net; the published one is 128 wide and sees the image through a Swin encoder.
-SMALL_UNET: dict[str, Any] = {
-    "block_out_channels": (48, 64, 96),
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-    "norm_num_groups": 8,
-    "attention_head_dim": 16,
 }
 _KIND = "diffusion-edge"
 #: The part that a model folder names where the other is not trained yet.

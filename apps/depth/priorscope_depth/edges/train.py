@@ -14,6 +14,7 @@ from priorscope.training.curves import add_curves
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER, LoopConfig
 from priorscope.training.task import Task
+from priorscope_depth.configs import refuse_idle
 from priorscope_depth.edges.configs import TrainEdgesConfig
 from priorscope_depth.edges.data import EdgeFeed, EdgePair, drawn_pairs, folder_pairs
 from priorscope_depth.edges.predictor import EdgePredictor
@@ -91,6 +92,8 @@ def _pairs(config: TrainEdgesConfig) -> tuple[list[EdgePair], list[EdgePair]]:
 def _check(config: TrainEdgesConfig) -> None:
     config.loop.check_new(checkpointing=True)
     check_crop(config.crop, config.height, config.width, drawn=config.pairs is None)
+    if config.pairs is not None:
+        refuse_idle(config, ("scenes", "height", "width", "data"), "with --pairs: no scenes are drawn")
     for name in ("scenes", "autoencoder_steps", "channels"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 1 or more.")

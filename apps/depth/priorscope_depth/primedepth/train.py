@@ -13,6 +13,7 @@ from priorscope.predictors.geometry import Geometry
 from priorscope.training.curves import add_curves
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
+from priorscope_depth.configs import check_depth_scale, refuse_idle
 from priorscope_depth.pairs.folder import FolderPairs
 from priorscope_depth.pairs.pair import PairSource, TrainingPair
 from priorscope_depth.pairs.scenes import StreamedScenes, scene_pair
@@ -66,9 +67,8 @@ def train_primedepth(config: TrainPrimeDepthConfig) -> FitResult:
         device=where,
     )
     source, held_out = _pictures(config)
+    _check_labelled(config, len(source))
     labelled = config.labelled or len(source)
-    if labelled > len(source):
-        raise InputError(f"--labelled {labelled} of {len(source)} pictures", remedy="Use fewer, or 0 for all.")
     feed = ViewFeed(
         source,
         labelled=labelled,
@@ -107,6 +107,11 @@ def _pictures(config: TrainPrimeDepthConfig) -> tuple[PairSource, list[TrainingP
     return StreamedScenes(config.scenes, height=height, width=width), held_out
 
 
+def _check_labelled(config: TrainPrimeDepthConfig, pictures: int) -> None:
+    if config.labelled > pictures:
+        raise InputError(f"--labelled {config.labelled} of {pictures} pictures", remedy="Use fewer, or 0 for all.")
+
+
 def _check(config: TrainPrimeDepthConfig) -> None:
     config.loop.check_new()
     for name in ("scenes", "views"):
@@ -120,10 +125,13 @@ def _check(config: TrainPrimeDepthConfig) -> None:
     for name in ("height", "width"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name} {getattr(config, name)}", remedy="Use pixels, 32 or more.")
+    check_depth_scale(config.depth_scale)
     if config.pairs is None:
         check_request(0, config.height, config.width, None, 1)
-    if not config.depth_scale > 0:
-        raise InputError(f"--depth-scale {config.depth_scale:g}", remedy="Give metres a unit, for example 0.001.")
+        refuse_idle(config, ("depth_scale",), "without --pairs: drawn scenes are in metres")
+        _check_labelled(config, config.scenes)
+    else:
+        refuse_idle(config, ("scenes",), "with --pairs: no scenes are drawn")
     if is_primedepth(config.backbone):
         raise InputError(
             f"{config.backbone} is a PrimeDepth model, which has a decoder already",

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-from priorscope.errors import InputError
 from priorscope.training.settings import LoopConfig
 
 SensorFormat = Literal["png", "npy", "npz", "colour"]
@@ -32,10 +31,10 @@ class SensorConfig:
     """Scans of each map, which differ by their noise."""
     depth_scale: float = 0.001
     """Metres a unit of integer maps."""
-    steps: int = 50
-    """Of a sampled model; one-step models take one."""
+    steps: int | None = None
+    """Of a sampled model; default: 50."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N."""
+    """auto, cpu, cuda, cuda:N; the hand-made model knows the CPU only."""
     seed: int = 0
     """Fixes every result; a scan's noise derives from it, the map's name and the scan's number."""
     overwrite: bool = False
@@ -70,9 +69,3 @@ class TrainSensorConfig:
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopConfig(steps=4000, batch_size=16, lr=1e-3)
     )
-
-
-def check_depth_scale(scale: float) -> None:
-    """Raise :class:`InputError` unless ``scale`` is a positive number of metres a unit."""
-    if not 0 < scale < float("inf"):
-        raise InputError(f"--depth-scale {scale:g}", remedy="Give metres a unit: 0.001 for millimetres.")

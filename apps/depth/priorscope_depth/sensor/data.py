@@ -16,13 +16,11 @@ from priorscope.data.images import find_images
 from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope_depth.pairs.maps import MAP_SUFFIXES, read_depth
-from priorscope_depth.scenes import GENERATOR_VERSION, render_scene
+from priorscope_depth.scenes import Scene
+from priorscope_depth.scenes.kept import kept_scenes
 from priorscope_depth.sensor.codec import LogDepth, is_residual
 from priorscope_depth.sensor.structured_light import StructuredLight
 from priorscope_depth.training.crops import CropFeed
-
-#: Kinds of scenes within a sensor's range, in turn.
-KINDS = ("clutter", "room")
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,12 @@ def drawn_scans(
     scan : int
         Number of the scan: others have other noise.
     """
+
+    def write(path: Path, scene: Scene) -> None:
+        write_npy(path, scene.depth, overwrite=True)
+
     pairs = []
-    for seed in seeds:
-        path = folder / f"v{GENERATOR_VERSION}-{height}x{width}" / f"{seed}.npy"
-        if not path.exists():
-            scene = render_scene(seed, height=height, width=width, kind=KINDS[seed % len(KINDS)])
-            write_npy(path, scene.depth, overwrite=True)
+    for seed, path in zip(seeds, kept_scenes(folder, seeds, ".npy", write, height=height, width=width), strict=True):
         clean = read_array(path)
         pairs.append(SensorPair(clean, sensor.scan(clean, item_seed(seed, scan)), f"scene-{seed}"))
     return pairs

@@ -13,9 +13,10 @@ from priorscope.data.images import ImageFile, find_images
 from priorscope.diffusion.noise import item_seed
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import conclude, run_items
+from priorscope_depth.configs import check_depth_scale, refuse_idle
 from priorscope_depth.output import Meaning, result_names, write_result
 from priorscope_depth.pairs.maps import MAP_SUFFIXES, read_depth
-from priorscope_depth.sensor.configs import SensorConfig, SensorFormat, check_depth_scale
+from priorscope_depth.sensor.configs import SensorConfig, SensorFormat
 from priorscope_depth.sensor.structured_light import StructuredLight
 
 #: The name that results bear where no learned model made them.
@@ -32,8 +33,10 @@ def simulate_scans(config: SensorConfig) -> int:
     """
     if not config.inputs:
         raise InputError("no input", remedy="Give depth maps or folders: priorscope depth sensor depth.npy")
-    if config.count < 1 or config.steps < 1:
-        raise InputError(f"--count {config.count} --steps {config.steps}", remedy="Use 1 or more.")
+    for name in ("count", "steps"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}", remedy="Use 1 or more.")
     check_depth_scale(config.depth_scale)
     unknown = [name for name in config.formats if name not in get_args(SensorFormat)]
     if unknown or not config.formats:
@@ -76,12 +79,18 @@ def simulate_scans(config: SensorConfig) -> int:
 def _sensor(config: SensorConfig) -> tuple[Callable[[np.ndarray, int], np.ndarray], str]:
     """A function of exact depth and a seed, and its name."""
     if config.model is None:
+        refuse_idle(config, ("steps",), "of the hand-made sensor, which takes none")
+        if config.device not in ("auto", "cpu"):
+            raise InputError(f"--device {config.device} of the hand-made sensor", remedy="It knows the CPU only.")
         return StructuredLight().scan, HAND_MADE
-    from priorscope_depth.sensor.simulator import SensorSimulator
+    from priorscope_depth.sensor.simulator import DEFAULT_STEPS, SensorSimulator
 
     simulator = SensorSimulator.from_pretrained(config.model, device=config.device)
+    if simulator.method != "sampled":
+        refuse_idle(config, ("steps",), f"of {simulator.name}, a {simulator.method} model: it takes one")
+    steps = DEFAULT_STEPS if config.steps is None else config.steps
 
     def scan(depth: np.ndarray, seed: int) -> np.ndarray:
-        return simulator(depth, seed=seed, steps=config.steps)[0]
+        return simulator(depth, seed=seed, steps=steps)[0]
 
     return scan, simulator.name

@@ -26,17 +26,8 @@ from priorscope.predictors.geometry import Geometry
 from priorscope_depth.sensor.codec import LogDepth, is_residual
 from priorscope_depth.sensor.configs import Method
 from priorscope_depth.sensor.structured_light import checked_depth
-from priorscope_depth.trained import read_trained
+from priorscope_depth.trained import SMALL_UNET, read_trained
 
-#: The small network; the published one is Stable Diffusion 2.1 with a ControlNet for the exact depth.
-SMALL_UNET: dict[str, Any] = {
-    "block_out_channels": (48, 64, 96),
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-    "norm_num_groups": 8,
-    "attention_head_dim": 16,
-}
 PATCH = 4
 #: A scan has two channels: the residual, and whether anything was measured.
 SCAN = PatchSpace(PATCH, 2)
@@ -45,6 +36,8 @@ CLEAN = PatchSpace(PATCH, 3)
 #: Changes of the code from pixel to pixel are small numbers: enlarged so much, and bounded by tanh.
 _SLOPE = 50.0
 _KIND = "sensor-residual"
+#: Of DDIM, as published.
+DEFAULT_STEPS = 50
 
 
 class SensorNetwork:
@@ -159,7 +152,7 @@ class SensorSimulator:
         depth = self.codec.apply(residual * self.scale, clean)
         return torch.where((measured > 0) & self.codec.is_valid(clean), depth, 0.0)
 
-    def generate(self, clean: torch.Tensor, noise: Noise, *, steps: int = 50) -> torch.Tensor:
+    def generate(self, clean: torch.Tensor, noise: Noise, *, steps: int = DEFAULT_STEPS) -> torch.Tensor:
         """Scans in metres of exact depth (B, 1, H, W), sides multiples of 16."""
         condition = self.condition(clean)
         size = clean.shape[-2] // PATCH, clean.shape[-1] // PATCH
@@ -174,7 +167,7 @@ class SensorSimulator:
         *,
         seed: int = 0,
         items: Sequence[int | str] | None = None,
-        steps: int = 50,
+        steps: int = DEFAULT_STEPS,
     ) -> list[NDArray[np.float32]]:
         """What the sensor reports for exact depth maps.
 

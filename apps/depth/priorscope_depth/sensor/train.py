@@ -11,9 +11,10 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.curves import add_curves
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
+from priorscope_depth.configs import check_depth_scale, refuse_idle
 from priorscope_depth.scenes import HELD_OUT_SEED
 from priorscope_depth.sensor.codec import LogDepth
-from priorscope_depth.sensor.configs import TrainSensorConfig, check_depth_scale
+from priorscope_depth.sensor.configs import TrainSensorConfig
 from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, folder_scans, residual_spread
 from priorscope_depth.sensor.simulator import SensorSimulator
 from priorscope_depth.sensor.structured_light import StructuredLight
@@ -34,6 +35,10 @@ def train_sensor(config: TrainSensorConfig) -> FitResult:
     """
     config.loop.check_new(checkpointing=True)
     check_depth_scale(config.depth_scale)
+    if config.pairs is None:
+        refuse_idle(config, ("depth_scale",), "without --pairs: drawn scenes are in metres")
+    else:
+        refuse_idle(config, ("scenes", "height", "width", "data"), "with --pairs: no scenes are drawn")
     if config.scenes < 1 or config.held_out < 0:
         raise InputError(f"--scenes {config.scenes} --held-out {config.held_out}", remedy="Use 1 or more, and 0.")
     check_crop(config.crop, config.height, config.width, drawn=config.pairs is None)
