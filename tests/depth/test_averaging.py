@@ -29,6 +29,9 @@ class Fixed(ImagePredictor):
     def predict(self, rgb, *, seed=0, items=(0,), ensemble=1):
         return [Prediction(torch.from_numpy(self.values.astype(np.float32))[None]) for _ in rgb]
 
+    def predict_tiled(self, rgb, *, tile, seed, items):
+        return self.predict(rgb)[0]._replace(notes={"tiles": tile})
+
 
 def unit(values):
     return (values - values.min()) / np.ptp(values)
@@ -71,6 +74,18 @@ def test_results_name_both_models_and_the_space():
     assert result.notes["ensemble"]["inliers"] == 1
     assert result.uncertainty.shape == (24, 32)
     np.testing.assert_allclose(result.uncertainty, 0, atol=1e-6)
+
+
+def test_tiles_of_two_models_say_as_much():
+    both = AveragedPredictor(Fixed("a", unit(TRUTH)), Fixed("b", 2 - unit(TRUTH) ** 2, bounded=False))
+    with pytest.raises(InputError, match="b contradicts a"):
+        both(np.zeros((24, 40, 3), np.uint8), tile=32)
+    first = Fixed("a", np.random.default_rng(2).uniform(0, 1, (24, 40)))
+    both = AveragedPredictor(first, Fixed("b", first.values**2 + 1, bounded=False))
+    whole, tiled = both(np.zeros((24, 40, 3), np.uint8)), both(np.zeros((24, 40, 3), np.uint8), tile=32)
+    np.testing.assert_array_equal(tiled.values, whole.values)
+    assert tiled.notes == {"tiles": 32, **whole.notes}
+    np.testing.assert_array_equal(tiled.uncertainty, whole.uncertainty)
 
 
 def test_values_beyond_the_unit_range_are_rescaled_not_cut():

@@ -76,6 +76,19 @@ def test_evaluate_says_what_is_missing(untrained, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_evaluate_refuses_what_has_no_effect(untrained, tmp_path, capsys):
+    model = ["--model", str(untrained), "--out", str(tmp_path / "run")]
+    for words, option in (
+        (["scenes", "--data", str(tmp_path)], "--data"),
+        (["scenes", "--list-file", str(tmp_path / "list.txt")], "--list-file"),
+        (["scenes", "--kitti-region", "garg"], "--kitti-region"),
+        (["nyuv2", "--data", str(tmp_path), "--kitti-region", "garg"], "--kitti-region"),
+    ):
+        assert main(["depth", "evaluate", *words, *model]) == 2
+        assert f"{option} of {words[0]}" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
 def test_evaluate_normals(tiny_model, tmp_path, capsys):
     """A miniature of the archive's layout, whose truth is the model's own prediction turned to x left: no error."""
     from PIL import Image

@@ -235,6 +235,33 @@ def test_a_prediction_is_aligned_in_its_own_space_only():
         assert not official.undefined
 
 
+class Metres:
+    """A metric model that is right but for a factor; the pictures tell it the depth."""
+
+    scale = "metric"
+
+    def __init__(self, samples, space):
+        self.space = space
+        self.depth = {sample.rgb.tobytes(): torch.from_numpy(sample.depth) for sample in samples}
+
+    def __call__(self, rgb):
+        pictures = (rgb * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        depth = torch.stack([self.depth[picture.tobytes()] for picture in pictures]).clamp(min=1e-3)
+        return 3 * depth if self.space == "depth" else 1 / (3 * depth)
+
+
+@pytest.mark.parametrize("space", ["depth", "disparity"])
+@pytest.mark.parametrize("compat", ["priorscope", "lotus"])
+def test_a_metric_prediction_is_aligned_in_both_spaces(space, compat):
+    samples = make_samples()
+    found = run(Metres(samples, space), samples, compat=compat)
+    assert found.alignments() == ["depth", "disparity"]
+    assert not found.undefined
+    for alignment in found.alignments():
+        assert found.means(alignment)["abs_rel"] < 1e-4
+    assert run(Metres(samples, space), samples, alignments=["disparity"]).alignments() == ["disparity"]
+
+
 def test_scores_of_different_conditions_are_not_compared():
     ours, official = run(), run(compat="lotus")
     table = compare([ours.score("depth", label="a"), run(noise_predictor()).score("depth", label="b")])

@@ -13,6 +13,9 @@ from safetensors.torch import load_file, save_file
 from priorscope.cli import main
 from priorscope.data import read_image, read_video, write_video
 from priorscope.errors import InputError
+from priorscope.predictors.geometry import Geometry
+from priorscope_depth.configs import ModelConfig
+from priorscope_depth.predict import load_predictor
 from priorscope_depth.predictor import DepthPredictor
 
 
@@ -216,6 +219,22 @@ def test_official_geometry(run, tmp_path, capsys):
     assert "smaller than one latent pixel" in errors(capsys)[0]
 
 
+def test_official_geometry_is_each_familys_own(tiny_model):
+    """Marigold goes back bilinearly, unlike Lotus; where the authors' code was not read, nothing is guessed."""
+
+    def geometry(family, name):
+        folder = str(tiny_model(family, name))
+        return load_predictor(ModelConfig(folder, official_geometry=True, resolution=64, device="cpu")).geometry
+
+    marigold = geometry("marigold", "marigold-depth-v1-1")
+    assert (marigold.back, marigold.back_antialias, marigold.multiple) == ("bilinear", True, 1)
+    assert marigold.processing_size(47, 20) == Geometry.lotus(64).processing_size(47, 20)
+    assert geometry("lotus-d", "lotus-depth-d-v2-0-disparity") == Geometry.lotus(64)
+    for family, name in (("e2e-ft", "marigold-e2e-ft-depth"), ("genpercept", "genpercept-models")):
+        with pytest.raises(InputError, match=f"--official-geometry of {family}.*was not read"):
+            geometry(family, name)
+
+
 @pytest.mark.parametrize("resolution", [0, 24, 100])
 def test_resolutions(run, tmp_path, resolution):
     picture = save(tmp_path / "photo.png")
@@ -281,6 +300,15 @@ def test_no_input(run, tmp_path, capsys):
         (["--family", "marigold"], "in_channels"),
         (["--near", "5", "--far", "2", "--formats", "ply"], "2"),
         (["--fov", "200", "--formats", "ply"], "200"),
+        (["--intrinsics", "0", "0", "28", "20", "--formats", "ply"], "positive focal lengths"),
+        (["--fov", "90"], "--fov without a point cloud"),
+        (["--near", "2"], "--near without a point cloud"),
+        (["--far", "5"], "--far without a point cloud"),
+        (["--intrinsics", "50", "50", "28", "20"], "--intrinsics without a point cloud"),
+        (["--intrinsics", "50", "50", "28", "20", "--fov", "90", "--formats", "ply"], "--fov with --intrinsics"),
+        (["--max-depth", "30"], "--max-depth of a prediction that is not in metres"),
+        (["--caption-model", "mine"], "--caption-model without --caption blip2"),
+        (["--revision", "v2"], "on this machine, not on the hub"),
     ],
 )
 def test_senseless_options(lotus_d, tmp_path, capsys, options, word):

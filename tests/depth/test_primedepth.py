@@ -412,6 +412,16 @@ def test_captions_of_names_with_dots():
     assert captions.of(rgb, items) == ["a dog", "a cat", "else", "a bird", "a bird"]
 
 
+def test_frames_have_their_videos_caption():
+    captions = Captions("else", {"clip.mp4": "a street", "clip/2": "a dog"})
+    assert captions.of(torch.zeros(4, 3, 8, 8), ["clip", "clip/0", "clip/2", "other/0"]) == [
+        "a street",
+        "a street",
+        "a dog",
+        "else",
+    ]
+
+
 def test_states_are_kept(checkpoint, words, monkeypatch, tmp_path):
     monkeypatch.setenv("PRIORSCOPE_CACHE", str(tmp_path))
     first = TextStates(checkpoint, lambda: read_text_encoder(checkpoint, SIZES_SMALL))
@@ -435,12 +445,16 @@ def test_caption_mistakes_are_one_line(checkpoint, words, tmp_path, monkeypatch)
         ("a.json", "{", "JSON"),
         ("a.json", "[1]", "JSON object"),
         ("a.txt", "a dog", "no tab"),
+        ("a.json", "{}", "holds no caption"),
+        ("a.txt", "\n", "holds no caption"),
     ):
         (tmp_path / name).write_text(content)
         with pytest.raises(InputError, match=word):
             Captions.from_file(tmp_path / name)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         Captions.from_file(tmp_path / "none.json")
+    with pytest.raises(InputError, match="is a folder"):
+        Captions.from_file(tmp_path)
 
 
 def test_without_tokenizer_and_without_caption_model(checkpoint, monkeypatch, tmp_path):
@@ -465,6 +479,19 @@ def test_predict_and_evaluate_by_command(checkpoint, tmp_path, capsys):
     assert np.load(tmp_path / "out" / "photo_disparity.npy").shape == (72, 100)
     side = json.loads((tmp_path / "out" / "photo_disparity.json").read_text())
     assert (side["space"], side["scale"], side["caption"]) == ("disparity", "affine-invariant", "empty")
+    tiled = ["--tile", "64", "--formats", "npy", "--out", str(tmp_path / "tiled")]
+    assert main(["depth", "predict", str(tmp_path / "photo.png"), *common[:-1], *tiled]) == 0
+    assert json.loads((tmp_path / "tiled" / "photo_disparity.json").read_text())["caption"] == "empty"
+    # captions that are all of other pictures: none of them would be told
+    (tmp_path / "captions.json").write_text(json.dumps({"foto.png": ""}))
+    captioned = ["--caption-file", str(tmp_path / "captions.json"), *common, str(tmp_path / "none")]
+    capsys.readouterr()
+    for words in (["predict", str(tmp_path / "photo.png")], ["evaluate", "scenes", "--limit", "1"]):
+        assert main(["depth", *words, *captioned]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "captions.json: names none of the 1 pictures" in error
+        assert "foto.png" in error
+        assert not (tmp_path / "none").exists()
     out = tmp_path / "evaluated"
     assert main(["depth", "evaluate", "scenes", "--limit", "2", *common, str(out), "--resolution", "64"]) == 0
     metrics = json.loads((out / "metrics.json").read_text())

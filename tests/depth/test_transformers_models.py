@@ -179,6 +179,15 @@ def test_predict_evaluate_and_average(relative, depthpro, tmp_path, capsys):
         side = json.loads(file.read_text())
         assert (side["focal_length_px"], side["focal_length"]) == (50, "given")
     capsys.readouterr()
+    for options, word in (
+        (["--intrinsics", "0", "50", "30", "22", "--formats", "npy"], "positive focal lengths"),
+        (["--fov", "90", "--formats", "ply"], "which estimates it"),
+        (["--near", "2", "--formats", "ply"], "--near of a prediction in metres"),
+    ):
+        assert main([*words, "--model", str(depthpro), "--out", str(tmp_path / "refused"), *options]) == 2
+        (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert word in error
+    assert not (tmp_path / "refused").exists()
     twice = ["depth", "evaluate", "scenes", "--limit", "1", "--device", "cpu", "--out", str(tmp_path / "twice")]
     assert main([*twice, "--compare", str(relative), f"{relative}/."]) == 2
     assert "is compared twice" in capsys.readouterr().err
@@ -188,12 +197,15 @@ def test_predict_evaluate_and_average(relative, depthpro, tmp_path, capsys):
     assert main([*measured, "--model", str(relative), "--compare", str(depthpro)]) == 0
     printed = capsys.readouterr().out
     tables = dict(re.findall(r"images, aligned in (\w+):\n(.*?)(?=\n\n|\Z)", printed, re.DOTALL))
-    assert "DepthPro" in tables["depth"]
-    assert "DepthPro" not in tables["disparity"]
-    assert "Tiny-hf" in tables["disparity"]
+    for space in ("depth", "disparity"):  # metres have both
+        assert "DepthPro" in tables[space]
+        assert ("Tiny-hf" in tables[space]) == (space == "disparity")
+    assert "DepthPro" not in printed.partition("Not aligned")[2]
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert set(metrics["compared"]) == {str(depthpro)}
-    assert "prediction/depth" in metrics["compared"][str(depthpro)]["means"]
+    assert {"prediction/depth", "prediction/disparity"} <= metrics["compared"][str(depthpro)]["means"].keys()
+    alone = ["depth", "evaluate", "scenes", "--limit", "1", "--device", "cpu", "--out", str(tmp_path / "alone")]
+    assert main([*alone, "--model", str(depthpro), "--alignments", "disparity", "--no-baselines"]) == 0
     assert "DepthPro-hf" in (tmp_path / "run/report.html").read_text()
 
 

@@ -161,6 +161,7 @@ def test_command(tmp_path, clip, tiny_model, capsys):
         ([*words[:3], *deterministic, "--frames", "previous"], "changes nothing for"),
         ([*words, "--frame-level", "499"], "--frame-level without --frames previous"),
         ([*words, "--frames", "previous", "--frame-level", "1200"], "level 1200"),
+        ([*words, "--frames", "previous", "--ensemble-with", str(model)], "of two models"),
         ([*words, "--distances", "1,1,2", "3,3,4"], "not to a video"),
         ([*words[:2], str(picture), *words[3:], "--align-frames"], "are for videos"),
     ):

@@ -17,8 +17,9 @@ from priorscope.diffusion.denoiser import Denoiser
 from priorscope.diffusion.schedule import VPSchedule
 from priorscope.diffusion.spacing import spaced_times
 from priorscope.errors import InputError
+from priorscope.predictors.geometry import Geometry
 from priorscope.predictors.latent import LatentPredictor
-from priorscope_depth.families import Recipe
+from priorscope_depth.families import Family, Recipe
 
 
 def build_predictor(
@@ -73,6 +74,25 @@ def build_predictor(
     denoiser = Denoiser(UNetNetwork(unet, family.inputs), schedule, family.prediction_type, time_label=family.label)
     shared = Condition(condition, shared=condition).to(device, dtype)
     return LatentPredictor(denoiser, latents, shared, times, posterior=posterior)
+
+
+def official_geometry(family: Family, resolution: int = 768) -> Geometry:
+    """How the authors' own code brings pictures to size and predictions back (parity): without padding.
+
+    Marigold's sizes are Lotus', its way back is bilinear (prs-eth/Marigold; diffusers' pipeline pads).
+
+    Raises
+    ------
+    InputError
+        A family whose code was not read.
+    """
+    if family.official_geometry == "lotus":
+        return Geometry.lotus(resolution)
+    if family.official_geometry == "marigold":
+        return Geometry(resolution, multiple=1, float_factor=True)
+    raise InputError(
+        f"--official-geometry of {family.name}, whose authors' code was not read for it", remedy="Leave it out."
+    )
 
 
 def refuse_patches(model: str, latents: LatentSpace) -> None:

@@ -120,6 +120,9 @@ class AveragedPredictor(ImagePredictor):
         second = self.second.with_geometry(self.second.benchmark_geometry)
         return AveragedPredictor(self.first.with_geometry(geometry), second, self.aligned_in)
 
+    def check_items(self, items: Sequence[int | str]) -> None:
+        self.first.check_items(items)  # the second is told nothing by name
+
     def check_request(self, *, ensemble: int = 1, tile: int = 0, batch_size: int = 1) -> None:
         self.first.check_request(ensemble=ensemble, tile=tile, batch_size=batch_size)
 
@@ -130,10 +133,10 @@ class AveragedPredictor(ImagePredictor):
         seconds = self.second.predict(rgb, seed=seed, items=items)
         return [self._average(one, other) for one, other in zip(firsts, seconds, strict=True)]
 
-    def predict_tiled(self, rgb: torch.Tensor, *, tile: int, seed: int, items: Sequence[int | str]) -> torch.Tensor:
+    def predict_tiled(self, rgb: torch.Tensor, *, tile: int, seed: int, items: Sequence[int | str]) -> Prediction:
         tiled = self.first.predict_tiled(rgb, tile=tile, seed=seed, items=items)
         [other] = self.second.predict(rgb, seed=seed, items=items)
-        return self._average(Prediction(tiled), other).values
+        return self._average(tiled, other)
 
     def _average(self, one: Prediction, other: Prediction) -> Prediction:
         first = self._to_space(one.values, self.first)

@@ -79,8 +79,8 @@ class ImagePredictor:
         """A prediction for each of a batch of pictures (B, 3, H, W) in [0, 1]; names give their noise."""
         raise NotImplementedError
 
-    def predict_tiled(self, rgb: torch.Tensor, *, tile: int, seed: int, items: Sequence[int | str]) -> torch.Tensor:
-        """Values (K, H, W) of one large picture (1, 3, H, W) in tiles of its own resolution."""
+    def predict_tiled(self, rgb: torch.Tensor, *, tile: int, seed: int, items: Sequence[int | str]) -> Prediction:
+        """A prediction for one large picture (1, 3, H, W) in tiles of its own resolution."""
         raise NotImplementedError
 
     def with_geometry(self, geometry: Geometry) -> ImagePredictor:
@@ -135,7 +135,7 @@ class ImagePredictor:
             predictions: list[Prediction]
             if tile and max(rgb.shape[-2:]) > tile:
                 predictions = [
-                    Prediction(self.predict_tiled(rgb[i : i + 1], tile=tile, seed=seed, items=[seeds[i]]))
+                    self.predict_tiled(rgb[i : i + 1], tile=tile, seed=seed, items=[seeds[i]])
                     for i in range(len(batch))
                 ]
             else:
@@ -143,6 +143,9 @@ class ImagePredictor:
             for (index, _), prediction in zip(batch, predictions, strict=True):
                 results[index] = self.result(*prediction)
         return results
+
+    def check_items(self, items: Sequence[int | str]) -> None:
+        """Raise an :class:`InputError` where what this model was told by name is of none of these images."""
 
     def check_request(self, *, ensemble: int = 1, tile: int = 0, batch_size: int = 1) -> None:
         """Raise an :class:`InputError` for what this model cannot be asked, whatever the images."""

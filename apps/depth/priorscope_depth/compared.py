@@ -25,7 +25,7 @@ def load_compared(config: EvaluateConfig) -> dict[str, ImagePredictor]:
         if predictor.task != "depth":
             raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="Leave it out of --compare.")
         anyway = get_compat(config.compat).name != "priorscope"  # official conventions fit any prediction in any space
-        if predictor.space not in config.alignments and not anyway:
+        if predictor.space not in config.alignments and predictor.scale != "metric" and not anyway:
             raise InputError(
                 f"{predictor.name} predicts {predictor.space}, which --alignments does not name",
                 remedy=f"Add {predictor.space}, or leave the model out.",

@@ -75,7 +75,9 @@ def demo(config: DemoConfig) -> int:
     )
     report.table(
         tables[other],
-        f"The baselines fitted in {other} space. The prediction is affine-invariant {space}: it has no fit here.",
+        f"Fitted in {other} space, for which the metric prediction was inverted."
+        if predictor.scale == "metric"
+        else f"The baselines fitted in {other} space. The prediction is affine-invariant {space}: it has no fit here.",
     )
     report.heading("Seen").figure(picture, "Photograph, truth, aligned prediction, relative error.")
     # the fit's farthest reach would make the cloud a needle: show up to just beyond the farthest truth

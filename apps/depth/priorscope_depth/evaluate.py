@@ -6,6 +6,7 @@ prediction is brought back to the image's own size before it is aligned. The pre
 An affine-invariant prediction is aligned in its own space only. If p = s d + t with unknown s and t, then 1/p is
 not affine in 1/d, so a depth prediction has no aligned disparity, nor the reverse. The official evaluations fit it
 all the same: "least_square_disparity" fits whatever p is to 1/d. ``compat="lotus"`` or "marigold" does so too.
+A metric prediction is known in both spaces: it is inverted for the other one, then aligned as all others are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
-from priorscope_depth.alignment import SPACES, Space, check_space, fit_affine
+from priorscope_depth.alignment import SMALLEST_DEPTH, SPACES, Space, check_space, fit_affine
 from priorscope_depth.archives import DepthSample
 from priorscope_depth.baselines import BASELINES, oracle_baseline
 from priorscope_depth.metrics import depth_metrics
@@ -39,6 +40,8 @@ class EvaluatedPredictor(TypingProtocol):
     ----------
     space : {"depth", "disparity"}
         Which of the two the prediction is affine in.
+
+    Where it also says ``scale = "metric"``, its values are metres (or 1/m).
     """
 
     @property
@@ -84,7 +87,8 @@ def evaluate_depth(
         A :class:`~priorscope_depth.archives.DepthArchive`, or any sequence of objects with ``key`` and ``load()``.
     protocol : DepthProtocol
     alignments : sequence of {"depth", "disparity"}
-        Spaces to align in. By default those of the two that the prediction has: its own. See the module's notes.
+        Spaces to align in. By default those of the two that the prediction has: its own, or both where it is metric.
+        See the module's notes.
     compat : {"priorscope", "lotus", "marigold"} or Compat
         Whose deviations to reproduce; "priorscope" has none.
     batch_size : int
@@ -125,7 +129,7 @@ def evaluate_depth(
     undefined: dict[str, str] = {
         space: f"the prediction is affine-invariant {predictor.space}, which cannot be turned into {space}"
         for space in alignments
-        if space != predictor.space and not options.any_space
+        if space != predictor.space and not (is_metric(predictor) or options.any_space)
     }
     spaces = [space for space in alignments if space not in undefined]
     if not spaces and not baselines:
@@ -147,7 +151,12 @@ def evaluate_depth(
         for sample, prediction in zip(loaded, predictions, strict=True):
             results: dict[str, dict[str, float]] = {}
             if prediction is not None:
-                results = {f"prediction/{s}": score_image(prediction, sample, protocol, s, options) for s in spaces}
+                results = {
+                    f"prediction/{space}": score_image(
+                        in_space(prediction, predictor, space), sample, protocol, space, options
+                    )
+                    for space in spaces
+                }
             if baselines:
                 results |= {f"{b}/{s}": _score_baseline(b, sample, protocol, s) for b in BASELINES for s in alignments}
             rows.append({**conditions, "valid_pixels": int(sample.valid.sum()), "results": results})
@@ -165,6 +174,18 @@ def evaluate_depth(
                 remedy="Choose another run folder.",
             )
     return DepthEvaluation(protocol, options, predictor.space, result.rows, result.failures, undefined)
+
+
+def is_metric(predictor: EvaluatedPredictor) -> bool:
+    """Whether its values are metres (or 1/m), so that it has depth and disparity."""
+    return getattr(predictor, "scale", "affine-invariant") == "metric"
+
+
+def in_space(prediction: NDArray[np.float32], predictor: EvaluatedPredictor, space: Space) -> NDArray[np.float32]:
+    """A prediction as it is aligned in ``space``: a metric one of the other space inverted, others as they are."""
+    if space == predictor.space or not is_metric(predictor):
+        return prediction
+    return np.reciprocal(np.maximum(prediction, np.float32(SMALLEST_DEPTH)))
 
 
 def score_image(

@@ -43,6 +43,8 @@ class Family:
         Where the x axis of this family's normals points; results are always given with x to the right.
     clamp_channels : bool
         The three decoded channels of a depth map are clamped before they are averaged (Lotus) or after.
+    official_geometry : {"lotus", "marigold"} or None
+        How the authors' code brings pictures to size and predictions back; None where it was not read.
 
     Source: specs of each, ``apps/depth/README.md``.
     """
@@ -59,6 +61,7 @@ class Family:
     prompt: Literal["none", "max_length"] = "none"
     normals_x: Literal["right", "left"] = "right"
     clamp_channels: bool = False
+    official_geometry: Literal["lotus", "marigold"] | None = None
 
 
 FAMILIES: dict[str, Family] = {
@@ -75,6 +78,7 @@ FAMILIES: dict[str, Family] = {
             official_posterior="sample",
             normals_x="left",
             clamp_channels=True,
+            official_geometry="lotus",
         ),
         Family(
             "lotus-d",
@@ -87,8 +91,16 @@ FAMILIES: dict[str, Family] = {
             official_posterior="sample",
             normals_x="left",
             clamp_channels=True,
+            official_geometry="lotus",
         ),
-        Family("marigold", ("image", "x"), generative=True, prediction_type="v", steps=4),
+        Family(
+            "marigold",
+            ("image", "x"),
+            generative=True,
+            prediction_type="v",
+            steps=4,
+            official_geometry="marigold",
+        ),
         Family("e2e-ft", ("image", "x"), generative=False, prediction_type="v", prompt="max_length"),
         Family("e2e-ft-sd", ("image",), generative=False, prediction_type="v", prompt="max_length"),
         Family("genpercept", ("image",), generative=False, prediction_type="v", label=1, schedule="zero"),

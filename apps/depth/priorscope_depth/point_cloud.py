@@ -70,6 +70,14 @@ def intrinsics_from_fov(height: int, width: int, fov: float) -> NDArray[np.float
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
+def check_intrinsics(intrinsics: NDArray[Any]) -> None:
+    """Raise an :class:`InputError` unless it is a pinhole camera's matrix [3, 3]."""
+    if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all() or intrinsics[[0, 1], [0, 1]].min() <= 0:
+        raise InputError(
+            "intrinsics are a finite [3, 3] matrix with positive focal lengths", remedy="Give fx fy cx cy in pixels."
+        )
+
+
 def point_cloud(
     depth: NDArray[Any],
     intrinsics: NDArray[Any],
@@ -99,8 +107,7 @@ def point_cloud(
     depth, intrinsics = np.asarray(depth, np.float64), np.asarray(intrinsics, np.float64)
     if depth.ndim != 2:
         raise InputError(f"a depth map is [H, W], not {list(depth.shape)}")
-    if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all() or intrinsics[[0, 1], [0, 1]].min() <= 0:
-        raise InputError("intrinsics are a finite [3, 3] matrix with positive focal lengths")
+    check_intrinsics(intrinsics)
     for name, other in (("picture", rgb), ("mask", valid)):
         if other is not None and np.shape(other)[:2] != depth.shape:
             raise InputError(f"the {name} has shape {list(np.shape(other))}, the depth map {list(depth.shape)}")

@@ -11,21 +11,22 @@ from typing import Any, Literal
 import numpy as np
 
 from priorscope.backbones.loading import model_folder
+from priorscope.backbones.table import find_published
 from priorscope.data.files import refuse_existing
 from priorscope.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ImageFile, find_images, is_video, read_image
 from priorscope.data.video import VideoFrame, VideoWriter, read_video, read_video_info
 from priorscope.device import resolve_device
 from priorscope.errors import InputError
 from priorscope.evaluation.suite import Failure, conclude, run_items
-from priorscope_depth.assemble import PARTS, on_patches, refuse_patches
+from priorscope_depth.assemble import PARTS, official_geometry, on_patches, refuse_patches
 from priorscope_depth.averaging import AveragedPredictor
 from priorscope_depth.base import ImagePredictor, Result
-from priorscope_depth.configs import ModelConfig, PredictConfig
-from priorscope_depth.families import MODELS
+from priorscope_depth.configs import ModelConfig, PredictConfig, refuse_idle
+from priorscope_depth.families import MODELS, recognise
 from priorscope_depth.known_points import KnownPoints, parse_distances, points_file, read_points
 from priorscope_depth.metric_scale import to_metric, within
 from priorscope_depth.output import Format, Meaning, result_names, write_result
-from priorscope_depth.point_cloud import DepthRange, intrinsics_from_fov
+from priorscope_depth.point_cloud import DepthRange, check_intrinsics, intrinsics_from_fov
 from priorscope_depth.predictor import DepthPredictor
 from priorscope_depth.primedepth.command import load_primedepth
 from priorscope_depth.primedepth.source import is_primedepth
@@ -36,12 +37,15 @@ from priorscope_depth.video import FrameColours, FrameOptions, FramePredictor
 
 def load_predictor(settings: ModelConfig) -> ImagePredictor:
     """The predictor that the command line's model options describe."""
-    from priorscope.predictors.geometry import Geometry
-
     if settings.ensemble_with is not None:
         return _load_average(settings, settings.ensemble_with)
     if settings.ensemble_space is not None:
         raise InputError("--ensemble-space without a second model", remedy="Name it: --ensemble-with MODEL.")
+    row = find_published(settings.model, MODELS)
+    if row.bundled if row is not None else Path(settings.model).expanduser().exists():
+        refuse_idle(settings, ("revision",), f"of {settings.model}, which is on this machine, not on the hub")
+    if settings.caption != "blip2":
+        refuse_idle(settings, ("caption_model",), "without --caption blip2, which asks it")
     if is_primedepth(settings.model):
         return load_primedepth(settings)
     if settings.caption or settings.caption_file or settings.deterministic:
@@ -50,7 +54,10 @@ def load_predictor(settings: ModelConfig) -> ImagePredictor:
         return _load_transformers(settings)
     geometry = None
     if settings.official_geometry:
-        geometry = Geometry.lotus(768 if settings.resolution is None else settings.resolution)
+        folder = model_folder(settings.model, PARTS, MODELS, revision=settings.revision)
+        stated = {"family": settings.family, "task": settings.task, "space": settings.space}
+        family = recognise(folder, name=settings.model, **stated).family
+        geometry = official_geometry(family, 768 if settings.resolution is None else settings.resolution)
     predictor = DepthPredictor.from_pretrained(
         settings.model,
         family=settings.family,
@@ -104,20 +111,8 @@ def _load_average(settings: ModelConfig, other: str) -> ImagePredictor:
 
 
 def _load_transformers(settings: ModelConfig) -> ImagePredictor:
-    senseless = {
-        "family": None,
-        "task": None,
-        "space": None,
-        "steps": None,
-        "posterior": "mode",
-        "official_geometry": False,
-        "tiled_vae": False,
-    }
-    for name, default in senseless.items():
-        if getattr(settings, name) != default:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} means nothing to {settings.model}, which is no diffusion model of this app's",
-                             remedy="Leave it out.")  # fmt: skip
+    senseless = ("family", "task", "space", "steps", "posterior", "official_geometry", "tiled_vae")
+    refuse_idle(settings, senseless, f"means nothing to {settings.model}, which is no diffusion model of this app's")
     return load_transformers_model(
         settings.model,
         resolution=settings.resolution,
@@ -156,12 +151,11 @@ def predict(config: PredictConfig) -> int:
     clips = [file for file in found if is_video(file.path)] + (find_images(videos) if videos else [])
     points = _known_points(config, images, clips)
     predictor = load_predictor(config.settings)
-    if config.intrinsics is not None:
-        models = (predictor.first, predictor.second) if isinstance(predictor, AveragedPredictor) else (predictor,)
-        for model in models:
-            if isinstance(model, DepthPro):
-                model.focal_length = config.intrinsics[0]
     _check_request(predictor, config, videos=bool(clips))
+    _check_points(predictor, config)
+    for model in _depthpro(predictor):
+        model.focal_length = None if config.intrinsics is None else config.intrinsics[0]
+    predictor.check_items([file.stem for file in (*images, *clips)])
     if not config.overwrite:
         refuse_existing([target for image in images for target in _image_targets(image, predictor, config)])
         refuse_existing([target for clip in clips for target in _video_targets(clip, predictor, config)])
@@ -214,8 +208,34 @@ def _check_request(predictor: ImagePredictor, config: PredictConfig, *, videos: 
         raise InputError("no format was named", remedy="For example --formats png npy.")
     if predictor.task == "normals" and "ply" in config.formats:
         raise InputError("normals alone make no point cloud", remedy="Ask for ply with a model of depth or disparity.")
+
+
+def _check_points(predictor: ImagePredictor, config: PredictConfig) -> None:
+    """The options of point clouds and of metres: their values, and whether anything asks for them."""
     DepthRange(config.near, config.far)
     intrinsics_from_fov(1, 1, config.fov)
+    intrinsics = _intrinsics(config)
+    if intrinsics is not None:
+        check_intrinsics(intrinsics)
+    metric = _label(predictor, config)[0] == "_metric"
+    if not metric:
+        refuse_idle(config, ("max_depth",), f"of a prediction that is not in metres ({predictor.name}'s)")
+    if "ply" not in config.formats:
+        refuse_idle(config, ("near", "far", "fov"), "without a point cloud (--formats ply)")
+        if not _depthpro(predictor):
+            refuse_idle(config, ("intrinsics",), "without a point cloud (--formats ply)")
+    if metric:
+        refuse_idle(config, ("near", "far"), "of a prediction in metres")
+    if config.intrinsics is not None:
+        refuse_idle(config, ("fov",), "with --intrinsics, which tell it")
+    elif _depthpro(predictor) and metric and not config.lidar and not config.distances:
+        refuse_idle(config, ("fov",), f"of {predictor.name}, which estimates it; --intrinsics replace that")
+
+
+def _depthpro(predictor: ImagePredictor) -> list[DepthPro]:
+    """The models that take a focal length, of one or two."""
+    models = (predictor.first, predictor.second) if isinstance(predictor, AveragedPredictor) else (predictor,)
+    return [model for model in models if isinstance(model, DepthPro)]
 
 
 def _intrinsics(config: PredictConfig) -> np.ndarray | None:

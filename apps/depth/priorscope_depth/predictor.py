@@ -272,7 +272,7 @@ class DepthPredictor(ImagePredictor):
         overlap: int | None = None,
         seed: int = 0,
         items: Sequence[int | str] = (0,),
-    ) -> torch.Tensor:
+    ) -> Prediction:
         """Predict one large image in tiles at its own resolution, each aligned to a prediction of the whole.
 
         Parameters
@@ -283,7 +283,8 @@ class DepthPredictor(ImagePredictor):
 
         Returns
         -------
-        Tensor (K, H, W)
+        Prediction
+            Without uncertainty.
         """
         whole = self.predict(rgb, seed=seed, items=items)[0][0][None]
         native = self.with_geometry(self.geometry.native())
@@ -301,7 +302,7 @@ class DepthPredictor(ImagePredictor):
             overlap=tile // 4 if overlap is None else overlap,
             reference=whole if self.task == "depth" else None,
         )[0]
-        return self._unit(blended) if self.task == "normals" else blended
+        return Prediction(self._unit(blended) if self.task == "normals" else blended)
 
     def _unit(self, values: torch.Tensor, dim: int = 0) -> torch.Tensor:
         if self.task == "depth":
@@ -335,7 +336,7 @@ class NativePredictor:
         self.geometry = geometry or predictor.benchmark_geometry
         self.predictor = predictor.with_geometry(self.geometry)
         self.device = predictor.device
-        self.space = predictor.space
+        self.space, self.scale = predictor.space, predictor.scale
         self.seed = seed
         self.ensemble = ensemble
         self.cost = None if run is None else CostLog(run, predictor.network, predictor.device)

@@ -17,8 +17,8 @@ from priorscope_depth.archives import DepthArchive, DepthSample
 from priorscope_depth.base import ImagePredictor
 from priorscope_depth.baselines import BASELINES
 from priorscope_depth.compared import evaluate_compared, load_compared
-from priorscope_depth.configs import EvaluateConfig, EvaluateNormalsConfig, ModelConfig
-from priorscope_depth.evaluate import evaluate_depth, predict_at_own_size
+from priorscope_depth.configs import EvaluateConfig, EvaluateNormalsConfig, ModelConfig, refuse_idle
+from priorscope_depth.evaluate import evaluate_depth, in_space, predict_at_own_size
 from priorscope_depth.evaluate_normals import evaluate_normals
 from priorscope_depth.held_out import SCENES_PROTOCOL, HeldOutScenes
 from priorscope_depth.metrics import DEPTH_METRICS
@@ -45,6 +45,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     predictor = load_predictor(config.settings)
     if predictor.task != "depth":
         raise InputError(f"{predictor.name} predicts {predictor.task}", remedy="Use `evaluate-normals`.")
+    predictor.check_items([sample.key for sample in samples])
     native = _native(predictor, config.settings)
     others = load_compared(config)
     run = RunFolder.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
@@ -195,7 +196,10 @@ def _published(
 
 def _depth_samples(config: EvaluateConfig) -> tuple[DepthProtocol, Sequence[Any]]:
     _check_limit(config.limit)
+    if config.dataset != "kitti":
+        refuse_idle(config, ("kitti_region",), f"of {config.dataset}")
     if config.dataset == "scenes":
+        refuse_idle(config, ("data", "list_file"), "of scenes, which are drawn here")
         return SCENES_PROTOCOL, HeldOutScenes(config.limit or SCENES_PROTOCOL.images)
     protocol = depth_protocol(config.dataset, kitti_region=config.kitti_region)
     if config.data is None:
@@ -219,7 +223,8 @@ def _add_pictures(
         sample = by_key[row["key"]].load()
         [prediction] = predict_at_own_size(predictor, [sample], evaluation.protocol, evaluation.compat)
         fit = AffineFit(space, row["scale"], row["shift"], row["fit_pixels"])  # the one that was scored
-        figure = side_by_side(aligned_panels(sample, np.asarray(prediction), evaluation.protocol, space, fit))
+        shown = in_space(prediction, predictor, space)
+        figure = side_by_side(aligned_panels(sample, shown, evaluation.protocol, space, fit))
         report.figure(figure_to_image(figure), f"{word}: {row['key']}, AbsRel {row['abs_rel']:.3f}")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from priorscope.errors import InputError
 from priorscope.predictors.latent import LatentMemory
+from priorscope_depth.averaging import AveragedPredictor
 from priorscope_depth.base import ImagePredictor, Result, to_tensor
 from priorscope_depth.metric_scale import within
 from priorscope_depth.output import Meaning, to_colours
@@ -51,6 +52,11 @@ class FrameOptions:
         if self.level is not None and self.noise != "previous":
             raise InputError("--frame-level without --frames previous", remedy="Add it, or leave the level out.")
         if self.noise == "previous":
+            if isinstance(predictor, AveragedPredictor):
+                raise InputError(
+                    f"--frames previous of two models ({predictor.name})",
+                    remedy="Leave out --ensemble-with, or use --align-frames.",
+                )
             if not isinstance(predictor, DepthPredictor) or not predictor.stochastic:
                 raise InputError(
                     f"--frames previous changes nothing for {predictor.name}, whose answer does not start from noise",

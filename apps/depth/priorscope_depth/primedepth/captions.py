@@ -34,19 +34,25 @@ class Captions:
     text : str
         For every picture that has no caption of its own.
     by_name : dict of str to str
-        By an item's name, or the last part of it, with or without suffix.
+        By an item's name, or the last part of it, with or without suffix; a video's is that of its frames (clip/3).
     model : str or Path, optional
         A BLIP-2 model that describes the pictures; a folder, or a hub id that is in the local cache.
+    source : Path, optional
+        The file of ``by_name``, for messages.
     """
 
     text: str = ""
     by_name: dict[str, str] = field(default_factory=dict)
     model: str | Path | None = None
+    source: Path | None = None
     _captioner: Callable[[torch.Tensor], list[str]] | None = None
 
     @classmethod
     def from_file(cls, path: Path, text: str = "") -> Captions:
         """Captions of a JSON object ``{"photo.jpg": "a street", ...}``, or of lines ``photo.jpg<TAB>a street``."""
+        if not path.is_file():
+            fact = "is a folder" if path.is_dir() else "no such file"
+            raise InputError(fact, path=path, remedy="Give a JSON object of names and captions, or lines of both.")
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -58,7 +64,7 @@ class Captions:
                 raise InputError(f"is not valid JSON ({error})", path=path) from None
             if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
                 raise InputError("holds no JSON object of names and captions", path=path)
-            return cls(text, entries)
+            return cls._named(text, entries, path)
         entries = {}
         for number, line in enumerate(content.splitlines(), 1):
             if not line.strip():
@@ -67,7 +73,13 @@ class Captions:
             if not found:
                 raise InputError(f"line {number} has no tab", path=path, remedy="Write NAME, a tab, the caption.")
             entries[name] = caption.strip()
-        return cls(text, entries)
+        return cls._named(text, entries, path)
+
+    @classmethod
+    def _named(cls, text: str, entries: dict[str, str], path: Path) -> Captions:
+        if not entries:
+            raise InputError("holds no caption", path=path, remedy="Leave out --caption-file for the empty prompt.")
+        return cls(text, entries, source=path)
 
     @property
     def known(self) -> list[str]:
@@ -81,6 +93,16 @@ class Captions:
         default = self.text or "empty"
         return f"from a file, else {default}" if self.by_name else default
 
+    def check_items(self, items: Sequence[int | str]) -> None:
+        """Refuse captions by name that are all of other pictures (InputError): none of them would be told."""
+        if self.source is not None and all(self._own(str(item)) is None for item in items):
+            names = ", ".join(list(self.by_name)[:3]) or "nothing"
+            raise InputError(
+                f"names none of the {len(items)} pictures, the first of which is {items[0]}; it names {names}",
+                path=self.source,
+                remedy="Name captions by the pictures' files.",
+            )
+
     def load(self, device: torch.device) -> None:
         """Load the model that looks at pictures, where there is one: its absence is then known before work begins."""
         if self.model is not None and self._captioner is None:
@@ -92,15 +114,19 @@ class Captions:
             self.load(rgb.device)
             assert self._captioner is not None
             return self._captioner(rgb)
-        return [self._named(str(item)) for item in items]
+        own = (self._own(str(item)) for item in items)
+        return [self.text if caption is None else caption for caption in own]
 
     @cached_property
     def _by_stem(self) -> dict[str, str]:
         return {_stem(name): caption for name, caption in self.by_name.items()}
 
-    def _named(self, item: str) -> str:
+    def _own(self, item: str) -> str | None:
         exact = next((name for name in (item, Path(item).name) if name in self.by_name), None)
-        return self._by_stem.get(_stem(item), self.text) if exact is None else self.by_name[exact]
+        if exact is not None:
+            return self.by_name[exact]
+        clip = str(Path(item).parent)  # of a frame
+        return next((self._by_stem[stem] for stem in (_stem(item), _stem(clip)) if stem in self._by_stem), None)
 
 
 def _stem(name: str) -> str:

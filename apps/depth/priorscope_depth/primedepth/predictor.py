@@ -193,6 +193,9 @@ class PrimeDepthPredictor(ImagePredictor):
         other.geometry = geometry
         return other
 
+    def check_items(self, items: Sequence[int | str]) -> None:
+        self.captions.check_items(items)
+
     def predict(
         self, rgb: torch.Tensor, *, seed: int = 0, items: Sequence[int | str] = (0,), ensemble: int = 1
     ) -> list[Prediction]:
@@ -211,9 +214,9 @@ class PrimeDepthPredictor(ImagePredictor):
         seed: int = 0,
         items: Sequence[int | str] = (0,),
         overlap: int | None = None,
-    ) -> torch.Tensor:
+    ) -> Prediction:
         told = self.told(rgb, items)  # of the whole picture: a tile of sky is still part of a street
-        whole = self._predict(rgb, *told, seed=seed, items=items)[0].values[None]
+        [whole] = self._predict(rgb, *told, seed=seed, items=items)
         native = self.with_geometry(self.geometry.native())
         number = count(1)
 
@@ -223,9 +226,9 @@ class PrimeDepthPredictor(ImagePredictor):
 
         overlap = tile // 4 if overlap is None else overlap
         blended = predict_tiled(
-            rgb.to(self.device, torch.float32), predict, tile=tile, overlap=overlap, reference=whole
+            rgb.to(self.device, torch.float32), predict, tile=tile, overlap=overlap, reference=whole.values[None]
         )
-        return _stretched(blended[0])
+        return Prediction(_stretched(blended[0]), notes=whole.notes)
 
     def told(self, rgb: torch.Tensor, items: Sequence[int | str]) -> tuple[list[str], torch.Tensor]:
         """The pictures' captions, and their states (B, tokens, width)."""
