@@ -208,6 +208,14 @@ def test_a_sweep_of_nuscenes_is_the_same_by_itself(untrained, shared_data, tmp_p
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
+def test_results_tell_how_old_messages_were(streets, untrained, tmp_path):
+    """At the beginning of a sequence none is as old as asked."""
+    words = ("--model", untrained("none"), "--out", tmp_path / "out", "--delay", 100, "--formats", "json")
+    assert predict(streets, *words) == 0
+    ages = [json.loads(path.read_text())["ages"] for path in sorted((tmp_path / "out").iterdir())]
+    assert ages == [[0.0, 0.0, 0.0], [0.0, 100.0, 100.0]]
+
+
 def test_points_that_are_not_finite_are_told(untrained, tmp_path, box_surface):
     points = box_surface([3.0, 1.0, -1.0, 4.0, 1.8, 1.5, 0.3], 200)
     points[:60, 1] = np.nan

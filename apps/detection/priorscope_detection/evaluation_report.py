@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from priorscope.evaluation.report import Report
@@ -106,8 +107,9 @@ def _parts(each: Outcome, parts: Sequence[Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"model": each.model}
     for part in parts:
         unit = "m" if part.by == "range" else "points"
-        row[f"{part.low:g} to {part.high:g} {unit}"] = each.figures[f"ap_bev_0.5_{part.name}"]
-        row[f"true boxes {part.low:g} to {part.high:g}"] = each.figures[f"truths_{part.name}"]
+        limits = f"{part.low:g} to {part.high:g}" if isfinite(part.high) else f"{part.low:g} or more"
+        row[f"{limits} {unit}"] = each.figures[f"ap_bev_0.5_{part.name}"]
+        row[f"true boxes {limits}"] = int(each.figures[f"truths_{part.name}"] or 0)
     return row
 
 

@@ -22,9 +22,9 @@ AT_THE_LIDAR = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0,
 def write_json(path: Path, frame: Frame, found: Detections, *, overwrite: bool = False) -> Path:
     """Write the boxes of a frame.
 
-    The file has ``frame``; ``agents`` (names, the ego first), ``points`` of each and how many more were left out since
-    they were ``not_finite``; and ``boxes``: each with ``centre`` x, y, z and ``size`` l, w, h in metres, ``yaw`` in
-    radians, ``score`` 0 to 1.
+    The file has ``frame``; ``agents`` (names, the ego first), the ``ages`` of what they sent in milliseconds, how many
+    ``points`` each has and how many more were left out since they were ``not_finite``; and ``boxes``: each with
+    ``centre`` x, y, z and ``size`` l, w, h in metres, ``yaw`` in radians, ``score`` 0 to 1.
     """
     boxes = [
         {"centre": box[:3], "size": box[3:6], "yaw": box[6], "score": score}
@@ -33,6 +33,7 @@ def write_json(path: Path, frame: Frame, found: Detections, *, overwrite: bool =
     content = {
         "frame": frame.name,
         "agents": [agent.name for agent in frame.agents],
+        "ages": [agent.delay for agent in frame.agents],
         "points": [len(agent.points) for agent in frame.agents],
         "not_finite": [agent.dropped for agent in frame.agents],
         "boxes": boxes,
