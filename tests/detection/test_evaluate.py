@@ -22,9 +22,10 @@ from priorscope_detection.configs import EvaluateConfig, ModelConfig
 from priorscope_detection.data.frame import Frame
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.rigid import inverse, move_boxes
-from priorscope_detection.evaluation.conditions import Reader, conditions_of, models_of
+from priorscope_detection.evaluation.conditions import Condition, Reader, conditions_of, models_of
 from priorscope_detection.network.detector import CollaborativeDetector
 from priorscope_detection.network.spec import SIZES
+from priorscope_detection.noise import Disturbance
 from priorscope_detection.post_processing import Detections, PostProcessing
 from priorscope_detection.predictor import Found
 from priorscope_detection.simulator.settings import LidarSettings, StreetSettings
@@ -199,6 +200,39 @@ def test_conditions_are_each_measured_once():
     assert names[:2] == ["0.4m 0.4deg 200ms seed 0", "0.4m 0.4deg 200ms seed 1"]
     # 0, 0.2, 0.6 at 200 ms (0 once), and five other delays
     assert len(names) == 2 + (1 + 2 * 2) + 5 * 2
+
+
+def test_disturbances_are_those_of_the_command():
+    options = {"pose_noise": 0.1, "yaw_noise": 0.2, "laplace": True, "noisy_ego": False, "delay": 100.0}
+    config = EvaluateConfig("x", drop_agents=0.3, noise_seeds=(7,), robustness=True, **options)
+    base, *others = conditions_of(config)
+    assert base == Condition(Disturbance(0.1, 0.2, "laplace", ego=False, delay=100.0, drop=0.3), 7)
+    assert len(others) == 4 + 5  # four strengths, five other delays
+    for other in others:
+        how = other.how
+        assert (how.distribution, how.ego, how.drop, other.seed) == ("laplace", False, 0.3, 7)
+        assert how.position == how.yaw if how.delay == 100.0 else (how.position, how.yaw) == (0.1, 0.2)
+
+
+def test_bytes_are_those_of_the_command(streets, untrained, tmp_path):
+    sent = {}
+    for name, changes in (
+        ("usual", {}),
+        ("half", {"bytes_per_value": 2}),
+        ("packed", {"compression": 4.0}),
+        ("alone", {"reach": 0.1}),
+    ):
+        config = EvaluateConfig(
+            str(streets), out=tmp_path / name, settings=ModelConfig(str(untrained)), pictures=0, limit=1, **changes
+        )
+        assert evaluate.run_evaluation(config) == 0
+        (outcome,) = json.loads((tmp_path / name / "metrics.json").read_text())["outcomes"]
+        sent[name] = outcome["bytes_per_agent"]
+    assert sent["usual"] > 1000
+    # a pose takes 24 bytes in every case
+    assert sent["half"] - 24 == (sent["usual"] - 24) / 2
+    assert sent["packed"] - 24 == (sent["usual"] - 24) / 4
+    assert sent["alone"] is None
 
 
 def test_models_are_asked_as_told():

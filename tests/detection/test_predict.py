@@ -132,6 +132,34 @@ def test_predictions_are_those_of_the_frame_and_the_seed(streets, untrained):
     assert len(once) != len(other) or not torch.equal(once.scores, other.scores)
 
 
+def test_boxes_are_chosen_as_the_command_says(streets, untrained):
+    model = str(untrained("attention"))
+    usual = Predictor.load(ModelConfig(model, device="cpu"))
+    asked = Predictor.load(
+        ModelConfig(
+            model, device="cpu", score_threshold=0.45, nms=0.6, published_frames=True, correct_poses=True, seed=9
+        )
+    )
+    assert (usual.choice.score, usual.choice.nms, usual.published, usual.correct_poses) == (0.3, 0.15, False, False)
+    assert (asked.choice.score, asked.choice.nms, asked.published, asked.correct_poses) == (0.45, 0.6, True, True)
+    assert (usual.seed, asked.seed) == (0, 9)
+    frame = open_frames(streets).read(0)
+    few = Predictor.load(ModelConfig(model, device="cpu", score_threshold=0.5))(frame).boxes
+    many = Predictor.load(ModelConfig(model, device="cpu", nms=0.6))(frame).boxes
+    own = Predictor.load(ModelConfig(model, device="cpu", published_frames=True))(frame).boxes
+    boxes = usual(frame).boxes
+    assert 0 < len(few) < len(boxes) < len(many)
+    assert float(few.scores.min()) > 0.5
+    assert not torch.equal(own.scores[:5], boxes.scores[:5])
+
+
+def test_who_is_out_of_reach_is_not_heard(streets, untrained, tmp_path):
+    words = ("--model", untrained("attention"), "--out", tmp_path / "out", "--limit", 1, "--formats", "json")
+    assert predict(streets, *words, "--reach", 0.1) == 0
+    (path,) = (tmp_path / "out").iterdir()
+    assert json.loads(path.read_text())["agents"] == [open_frames(streets).read(0).ego.name]
+
+
 def test_no_step_is_no_diffusion(streets, untrained):
     frame = open_frames(streets).read(0)
     settings = ModelConfig(str(untrained("codiff")), device="cpu", steps=0)

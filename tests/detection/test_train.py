@@ -22,7 +22,7 @@ from priorscope_detection.network.spec import SIZES
 from priorscope_detection.noise import Disturbance
 from priorscope_detection.simulator.settings import LidarSettings, StreetSettings
 from priorscope_detection.simulator.write import write_opv2v
-from priorscope_detection.train import train
+from priorscope_detection.train import _check, train
 from priorscope_detection.training.augmentation import Augmentation, transformed
 from priorscope_detection.training.feed import Conditions, FrameFeed
 from priorscope_detection.training.sources import simulated_count, split_sequences
@@ -144,6 +144,42 @@ def test_batches_are_fixed_by_seed_and_step(frames):
     assert second["key"] == once["key"][1:]
     assert torch.equal(second["agents"].to_ego, once["agents"].to_ego[once["agents"].agents[0] :])
     assert torch.equal(second["targets"][0].codes, once["targets"][1].codes)
+
+
+def test_what_happens_to_examples_is_what_the_command_says(streets, tmp_path):
+    usual = _check(config_of(streets, tmp_path, max_delay=0.0))
+    assert usual == Conditions(Disturbance(0.4, 0.4, drop=0.1), True, Augmentation(True, 45.0, 0.05), 70.0, False)
+    options = {"pose_noise": 0.1, "yaw_noise": 0.2, "laplace": True, "noisy_ego": False, "max_delay": 300.0}
+    options |= {"drop_agents": 0.3, "vary_noise": False, "flip": False, "rotation": 5.0, "scaling": 0.01}
+    found = _check(config_of(streets, tmp_path, reach=30.0, published_frames=True, **options))
+    how = Disturbance(0.1, 0.2, "laplace", ego=False, delay=300.0, drop=0.3)
+    assert found == Conditions(how, False, Augmentation(False, 5.0, 0.01), 30.0, True)
+
+
+def test_examples_follow_their_conditions(frames):
+    def sweeps(**changes):
+        disturbance = {"position": 2.0, "yaw": 0.0, "ego": False} | changes.pop("how", {})
+        feed = feed_of(frames, conditions=Conditions(Disturbance(**disturbance), **changes))
+        return feed.example(Place(0, 0)).sweeps
+
+    right = sweeps(how={"position": 0.0})
+    whole = sweeps()
+    offset = [(a.to_ego - b.to_ego)[:2, 3].norm() for a, b in zip(whole, right, strict=True)]
+    assert offset[0] == 0
+    assert min(offset[1:]) > 0.3
+    # with --vary-noise a part of the same draw, one for all agents
+    shares = [
+        float((a.to_ego - b.to_ego)[:2, 3].norm() / far)
+        for a, b, far in zip(sweeps(vary=True)[1:], right[1:], offset[1:], strict=True)
+    ]
+    assert 0 < shares[0] < 1
+    assert shares == pytest.approx([shares[0]] * 2)
+    assert len(sweeps(reach=0.1)) == 1
+    assert len(sweeps(how={"drop": 1.0})) == 1
+    levelled, own = sweeps(how={"yaw": 0.0, "position": 0.0}), sweeps(how={"position": 0.0}, published=True)
+    unit = next(name for name, sweep in enumerate(own) if sweep.kind)
+    # the unit's LiDAR is on a pole: in its own frame the ground lies far below
+    assert float(own[unit].points[:, 2].median()) < float(levelled[unit].points[:, 2].median()) - 2
 
 
 def test_the_clean_side_has_right_poses_and_no_delay(frames):
