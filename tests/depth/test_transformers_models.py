@@ -206,6 +206,12 @@ def test_predict_evaluate_and_average(relative, depthpro, tmp_path, capsys):
     assert {"prediction/depth", "prediction/disparity"} <= metrics["compared"][str(depthpro)]["means"].keys()
     alone = ["depth", "evaluate", "scenes", "--limit", "1", "--device", "cpu", "--out", str(tmp_path / "alone")]
     assert main([*alone, "--model", str(depthpro), "--alignments", "disparity", "--no-baselines"]) == 0
+    # a space that only a compared model has is shown without baselines, too
+    capsys.readouterr()
+    plain = [*alone[:-1], str(tmp_path / "plain"), "--model", str(relative), "--compare", str(depthpro)]
+    assert main([*plain, "--no-baselines"]) == 0
+    assert re.search(r"aligned in depth:\n.*\n *\S*DepthPro", capsys.readouterr().out)
+    assert "Aligned in depth" in (tmp_path / "plain/report.html").read_text()
     assert "DepthPro-hf" in (tmp_path / "run/report.html").read_text()
 
 

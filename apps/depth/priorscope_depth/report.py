@@ -69,9 +69,10 @@ def run_evaluation(config: EvaluateConfig) -> int:
     run.write_metrics(summary)
     tables = {
         space: _with_compared(table_of(evaluation, space, predictor.name), compared, space, evaluation.images)
-        for space in _spaces(evaluation, config.alignments)
+        for space in config.alignments
     }
-    for space in _spaces(evaluation, config.alignments):
+    tables = {space: rows for space, rows in tables.items() if rows}
+    for space in tables:
         print(f"\n{protocol.title}, {evaluation.images} images, aligned in {space}:")
         print_table(tables[space], ".4g")
         published = _published(evaluation, native, space, tables[space])
@@ -91,7 +92,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
         f"{predictor.name} on {protocol.title}",
         f"{evaluation.images} images, protocol {evaluation.compat.name}, processing resolution {processed}",
     )
-    for space in _spaces(evaluation, config.alignments):
+    for space in tables:
         report.heading(f"Aligned in {space}")
         report.table(
             tables[space],
@@ -160,11 +161,6 @@ def _with_compared(
     ]
     own = [row for row in rows if row["method"] not in _LABELS.values()]
     return [*own, *others, *rows[len(own) :]]
-
-
-def _spaces(evaluation: DepthEvaluation, asked: Sequence[Space]) -> list[Space]:
-    methods = ("prediction", *BASELINES)
-    return [space for space in asked if any(space in evaluation.alignments(method) for method in methods)]  # type: ignore[arg-type]
 
 
 def _native(predictor: ImagePredictor, settings: ModelConfig, run: RunFolder | None = None) -> NativePredictor:
