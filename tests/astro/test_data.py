@@ -671,7 +671,15 @@ def test_catalogues_that_are_wrong(tmp_path):
         with pytest.raises(InputError, match=said):
             read_catalogue(tmp_path / name)
     (tmp_path / "empty.csv").touch()
-    for name, said in [("empty.csv", "0 bytes"), ("none.csv", "no such file"), ("x.txt", "by its suffix")]:
+    (tmp_path / "x.txt").touch()
+    (tmp_path / "folder.csv").mkdir()
+    for name, said in [
+        ("empty.csv", "0 bytes"),
+        ("none.csv", "no such file"),
+        ("none", "no such file"),
+        ("folder.csv", "is a folder, and a table is needed"),
+        ("x.txt", "by its suffix"),
+    ]:
         with pytest.raises(InputError, match=said):
             read_catalogue(tmp_path / name)
 

@@ -21,7 +21,7 @@ from priorscope_astro.data.anything import holds_flux
 from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
 from priorscope_astro.data.splits import make_splits
 from priorscope_astro.data.stamps import write_stamps
-from priorscope_astro.evaluate import _alike, check_inputs, read_splits
+from priorscope_astro.evaluate import _alike, _note_scale, check_inputs, read_splits
 from priorscope_astro.evaluation import classifying
 from priorscope_astro.evaluation.distances import OVERALL, distances, equal_rows, own_features
 from priorscope_astro.evaluation.look import look_from, look_of, pictures_of, values_of
@@ -460,7 +460,11 @@ def test_flux_with_classifiers_trained_on_the_spot(drawn, simulated_survey, tmp_
         (["--classifier", "nowhere"], "priorscope.json"),
         (["--compare", "focal=nowhere"], "priorscope.json"),
         (["--classifier", "nowhere", "--compare", "given=nowhere"], "two classifiers 'given'"),
-        (["--prevalence", "quasar=0.1"], "names the class 'quasar'"),
+        (["--prevalence", "quasar=0.1", "--train-classifiers"], "names the class 'quasar'"),
+        (["--prevalence", "ring=0.1"], "--prevalence without a classifier"),
+        (["--best", "7"], "--best without a classifier"),
+        (["--classifier-steps", "7"], "--classifier-steps goes with --train-classifiers"),
+        (["--side", "32"], "--side 32 with flux"),
         (["--features", "os:nothing"], "has no attribute 'nothing'"),
         (["--accepted-only"], "no catalogue"),
         (["--class-column", "gz2_class"], "stamps have their own"),
@@ -529,6 +533,19 @@ def test_flux_of_another_unit_or_other_bands_is_not_compared(simulated_survey, t
     described = {"bands": bands, "unit": unit, "sky_sigma": (0.01,) * 3}
     with pytest.raises(InputError, match="is flux in nmgy"):
         Gate(AcceptConfig(training=simulated_survey), described)
+
+
+def test_pixels_of_another_scale_are_noted(simulated_survey):
+    config = EvaluateConfig(simulated_survey, simulated_survey)
+    generated, _ = read_generated(config)
+    assert generated.survey.pixel_scale == read_real(config, generated).survey.pixel_scale == 0.396
+    findings = SimpleNamespace(notes=[])
+    for other in (None, 0.3961, 0.528):
+        _note_scale(findings, 0.396, other)
+    assert findings.notes == [
+        "A pixel of the real galaxies is 0.396 arcsec, of the generated ones 0.528: sizes, sharpness and noise cannot "
+        "be compared."
+    ]
 
 
 def test_generated_flux_may_be_of_any_layout_that_real_flux_has(simulated_survey, tmp_path):

@@ -123,6 +123,7 @@ def test_errors_of_questions_by_hand():
         (["--side", "50"], "a multiple of 4 with these --widths"),
         (["--side", "96"], "The model takes 96 or more"),
         (["--loss", "focal"], "votes have no classes"),
+        (["--gamma", "3"], "gamma 3.0 with the loss cross-entropy"),
         (["--class-column", "gz2_class"], "--class-column with --head votes"),
         (["--classes", "gz2"], "--classes with --head votes"),
         (["--cuts", "willett13"], "--cuts with --head votes"),

@@ -342,6 +342,7 @@ def test_other_splits_are_refused(trained, planned, tmp_path, capsys):
         (["--guidance", "nan"], "--guidance nan"),
         (["--solver", "eulr"], "--solver eulr"),
         (["--pool", "."], "--pool with a model of ours"),
+        (["--fits", "cube"], "--fits cube with a model of pictures"),
         (["--start", "moments"], "--start with a model of ours"),
         (["--rescale", "rms"], "--rescale with a model of ours"),
         (["--accept.agreement", "0.9"], "--accept.agreement without --accept.classifier"),
@@ -426,6 +427,8 @@ def test_flux_comes_as_fits(simulated_survey, planned, tmp_path):
     from astropy.io import fits
 
     from priorscope_astro.data.stamps import read_stamps
+    from priorscope_astro.evaluation.sample import read_generated
+    from priorscope_astro.evaluation_config import EvaluateConfig
     from priorscope_astro.imaging.fits import read_stamp_fits
 
     assert train(simulated_survey, tmp_path / "run", mode="flux", steps=40) == 0
@@ -448,11 +451,23 @@ def test_flux_comes_as_fits(simulated_survey, planned, tmp_path):
         row = plan.rows[int(name.rpartition("-")[2].removesuffix(".fits"))]
         assert stamp.flux.shape == (3, 16, 16)
         assert stamp.flux.dtype == np.float32
+        assert len(fits.info(out / name, output=False)) == 5  # what it is, three bands, PSF
         assert (stamp.unit, stamp.bands, stamp.pixel_scale) == (stamps.unit, stamps.bands, stamps.pixel_scale)
         np.testing.assert_allclose(stamp.psf.sum((1, 2)), 1, atol=1e-5)
         assert stamp.provenance.seed == row.seed
         assert stamp.provenance.prompt == row.prompt
         assert any(plan.plan_id in line for line in stamp.provenance.history)
+    drawn, _ = read_generated(EvaluateConfig(out, simulated_survey))
+    assert drawn.survey.pixel_scale == pytest.approx(stamps.pixel_scale)
+    assert generate(planned, tmp_path / "run", tmp_path / "cubes", "--fits", "cube", "--limit", "1") == 0
+    (name,) = (str(name) for name in read_catalogue(tmp_path / "cubes/catalogue.ecsv")["image"])
+    with fits.open(tmp_path / "cubes" / name, checksum=True) as units:
+        assert [unit.name for unit in units] == ["PRIMARY", "PSF"]
+        assert units[0].header["BUNIT"] == stamps.unit
+        assert [units[0].header[f"BAND{place}"] for place in (1, 2, 3)] == list(stamps.bands)
+    cube, planes = read_stamp_fits(tmp_path / "cubes" / name), read_stamp_fits(out / name)
+    np.testing.assert_allclose(cube.flux, planes.flux, atol=1e-5 * np.abs(planes.flux).max())  # in other batches
+    assert cube.provenance == planes.provenance
 
 
 def test_flux_survives_the_networks_values(simulated_survey):

@@ -104,6 +104,8 @@ class GenerateConfig:
     """From 2 on: only every so many steps is computed in full, the rest reuses features (DeepCache)."""
     catalogue: tuple[CatalogueFormat, ...] = ("ecsv",)
     """Formats of the catalogue."""
+    fits: Literal["bands", "cube"] = "bands"
+    """Of flux: an HDU for each band, or all in one cube."""
     batch_size: int = 4
     """Images a batch. Memory grows with it; results hardly depend on it."""
     limit: int = 0

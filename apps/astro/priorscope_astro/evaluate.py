@@ -194,6 +194,7 @@ def evaluate(
         pictures_of(beside, look),
     )
     _note_learnt(findings, splits, learnt)
+    _note_scale(findings, real.survey.pixel_scale, generated.survey.pixel_scale)
     _shapes(config, findings, real)
     if look is not None:
         skies = tuple(measure_sky(sample.images, look.sky_sigma) for sample in (beside, generated))
@@ -223,6 +224,14 @@ def _note_learnt(findings: Findings, splits: Splits | None, learnt: Learnt | Non
         )
     elif splits is None and (learnt is None or not learnt.complete):
         findings.notes.append("Without splits real galaxies that the model was trained on may be among the compared.")
+
+
+def _note_scale(findings: Findings, real: float | None, generated: float | None) -> None:
+    if real is not None and generated is not None and not np.isclose(real, generated, rtol=0.01):
+        findings.notes.append(
+            f"A pixel of the real galaxies is {real:g} arcsec, of the generated ones {generated:g}: sizes, sharpness "
+            "and noise cannot be compared."
+        )
 
 
 def _rows_of_splits(

@@ -78,7 +78,7 @@ class EvaluateConfig:
     """auto, cpu, cuda, cuda:N."""
 
     def check(self) -> None:
-        """Refuse numbers that make no sense.
+        """Refuse numbers that make no sense, and options that change nothing.
 
         Raises
         ------
@@ -97,6 +97,15 @@ class EvaluateConfig:
         shares(self.prevalence)
         if self.features == "classifier" and self.classifier is None and not self.train_classifiers:
             raise InputError("--features classifier without a classifier", remedy="Give --classifier.")
+        if self.classifier_steps != EvaluateConfig.classifier_steps and not self.train_classifiers:
+            raise InputError("--classifier-steps goes with --train-classifiers")
+        searches = self.train_classifiers or self.classifier is not None or self.compare
+        for name in ("prevalence", "purity", "best"):
+            if not searches and getattr(self, name) != getattr(EvaluateConfig, name):
+                raise InputError(
+                    f"--{name} without a classifier",
+                    remedy="Give --classifier, --compare or --train-classifiers: nothing is searched for without.",
+                )
 
 
 def shares(words: tuple[str, ...]) -> dict[str, float]:

@@ -47,6 +47,8 @@ def generate(config: GenerateConfig) -> int:
     plan = Plan.read(config.plan, splits=splits)
     rows = plan.rows[: config.limit or None]
     sampler = make_sampler(config, plan, splits)
+    if sampler.mode == "display" and config.fits != GenerateConfig.fits:
+        raise InputError(f"--fits {config.fits} with a model of pictures", remedy="Leave it out: pictures are PNG.")
     gate = _gate(config, sampler, splits)
     if config.resume:
         _refuse_others(config.out, plan, sampler)
@@ -64,7 +66,7 @@ def generate(config: GenerateConfig) -> int:
             if sampler.mode == "display":
                 write_display(path, image, about)
             else:
-                write_flux(path, image, about, sampler.survey)
+                write_flux(path, image, about, sampler.survey, cube=config.fits == "cube")
             weights = sampler.facts["model_sha256"]
             found.append({"image": f"images/{path.name}", "reference_id": reference, "model_sha256": weights})
         return found
@@ -189,7 +191,14 @@ def write_display(path: Path, image: NDArray[np.uint8], about: Mapping[str, Any]
         Image.fromarray(np.ascontiguousarray(image)).save(temporary, format="PNG", pnginfo=info)
 
 
-def write_flux(path: Path, image: NDArray[np.float32], about: Mapping[str, Any], survey: Mapping[str, Any]) -> None:
+def write_flux(
+    path: Path,
+    image: NDArray[np.float32],
+    about: Mapping[str, Any],
+    survey: Mapping[str, Any],
+    *,
+    cube: bool = False,
+) -> None:
     """Write flux (bands, side, side) as FITS: unit, point spread function, provenance, checksums; one is replaced.
 
     Parameters
@@ -201,6 +210,8 @@ def write_flux(path: Path, image: NDArray[np.float32], about: Mapping[str, Any],
     survey : mapping
         ``bands``, ``unit``, ``psf``, ``pixel_scale`` and ``sky_sigma`` of the model's training images. There are no
         world coordinates: the galaxy is nowhere on the sky.
+    cube : bool
+        All bands in one HDU rather than one each.
     """
     from priorscope_astro.imaging.fits import Provenance, write_stamp_fits
 
@@ -219,7 +230,7 @@ def write_flux(path: Path, image: NDArray[np.float32], about: Mapping[str, Any],
             f"Started from {about['start']}",
         ),
     )
-    write_stamp_fits(path, image, provenance=where, overwrite=True, **survey)
+    write_stamp_fits(path, image, provenance=where, cube=cube, overwrite=True, **survey)
 
 
 def _check(config: GenerateConfig) -> None:

@@ -58,5 +58,7 @@ class ClassifierConfig:
             raise InputError(f"gamma {self.gamma}", remedy="Use 0 or more.")
         if not self.widths or any(width < 8 or width % 8 for width in self.widths):
             raise InputError(f"widths {list(self.widths)}", remedy="Use multiples of 8, at least one.")
+        if self.loss != "focal" and self.gamma != ClassifierConfig.gamma:
+            raise InputError(f"gamma {self.gamma} with the loss {self.loss}", remedy="It is of the focal loss.")
         if self.head == "votes" and (self.sampling == "balanced" or self.loss == "focal"):
             raise InputError("votes have no classes to balance or to focus on", remedy="Use head classes, or neither.")

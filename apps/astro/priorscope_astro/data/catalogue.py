@@ -79,9 +79,11 @@ def read_catalogue(path: str | PathLike[str], *, columns: Sequence[str] | None =
     from astropy.table import QTable, Table
 
     path = Path(path)
-    kind = catalogue_format(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError("no such file", path=path, remedy="Check the path.")
+    if path.is_dir():
+        raise InputError("is a folder, and a table is needed", path=path, remedy="Name the file.")
+    kind = catalogue_format(path)
     if path.stat().st_size == 0:
         raise InputError("is empty (0 bytes)", path=path, remedy="Copy or download it again.")
     columns = None if columns is None else list(dict.fromkeys(columns))

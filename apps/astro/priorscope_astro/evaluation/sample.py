@@ -36,6 +36,8 @@ class Survey:
     """(bands,)"""
     psf: NDArray[np.float64] | None = None
     """(bands, h, w), mean over stamps."""
+    pixel_scale: float | None = None
+    """Arcsec a pixel, where known."""
 
     def refuse_other(self, other: Survey, what: str, *, path: Path) -> None:
         """Raise where the flux of another survey cannot be compared with this one's.
@@ -185,7 +187,7 @@ def _from_catalogue(table: Any, file: Path, config: EvaluateConfig) -> Sample:
         from priorscope_astro.imaging.fits import read_stamp_fits
 
         first = read_stamp_fits(files[0])
-        survey = Survey(first.bands, first.unit)
+        survey = Survey(first.bands, first.unit, pixel_scale=first.pixel_scale)
     return Sample(
         tuple(str(name) for name in table["object_id"]),
         tuple(str(name) for name in table["class_name"]),
@@ -251,8 +253,7 @@ def read_real(config: EvaluateConfig, generated: Sample) -> Real:
     Raises
     ------
     InputError
-        Another mode, nothing that says classes, other bands, another unit, or an option about classes that changes
-        nothing.
+        Another mode, nothing that says classes, other bands, another unit, or an option that changes nothing.
     """
     galaxies, survey = _labelled(config.real, generated.mode, config)
     if galaxies.mode != generated.mode:
@@ -263,6 +264,8 @@ def read_real(config: EvaluateConfig, generated: Sample) -> Real:
         )
     if galaxies.images is None:
         raise InputError("has no images", path=config.real)
+    if generated.mode == "flux" and config.side:
+        raise InputError(f"--side {config.side} with flux", remedy="Leave it out: flux is never resized.")
     survey.refuse_other(generated.survey, "the generated galaxies are", path=config.real)
     refuse_unused(galaxies, class_settings(config.real, config), ("cuts", "agreement"))
     return Real(galaxies, survey, generated.side)
@@ -293,4 +296,4 @@ def _labelled(path: Path, mode: Mode, config: EvaluateConfig) -> tuple[GalaxySet
 
 def survey_of(stamps: Stamps) -> Survey:
     """What stamps have in common: the median noise and the mean PSF."""
-    return Survey(stamps.bands, stamps.unit, stamps.common_sky, stamps.common_psf)
+    return Survey(stamps.bands, stamps.unit, stamps.common_sky, stamps.common_psf, stamps.pixel_scale)
