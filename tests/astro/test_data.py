@@ -243,6 +243,11 @@ def test_galaxy_datasets_with_pictures_inside(zoobot, tmp_path):
     galaxies = read_galaxy_datasets(path)
     assert abs(int(galaxies.image(2)[8, 8, 0]) - 20) < 4
     assert len(read_galaxy_datasets(tmp_path, "train")) == 3
+    pictures[1]["bytes"] = b"\xff\xd8 cut"
+    path = tmp_path / "cut.parquet"
+    parquet.write_table(table.append_column("image", pyarrow.array(pictures)), path)
+    with pytest.raises(InputError, match=r"cut\.parquet: the picture of row 2 "):
+        read_galaxy_datasets(path).select([1]).image(0)
 
 
 @pytest.fixture

@@ -410,7 +410,7 @@ def test_bad_captions(pairs, diffusers_folder, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_plan_is_drawn_with_its_references(diffusers_folder, pool, tmp_path):
+def test_a_plan_is_drawn_with_its_references(diffusers_folder, pool, tmp_path, capsys):
     """The command draws 424 x 424, and tells which galaxy each picture started from, and by which weights."""
     plan_id = "00000000000000aa"
     rows = tuple(
@@ -420,6 +420,9 @@ def test_a_plan_is_drawn_with_its_references(diffusers_folder, pool, tmp_path):
     Plan(plan_id, rows, "none").write(tmp_path / "plan.ecsv")
     words = ["astro", "generate", str(tmp_path / "plan.ecsv"), "--model", str(diffusers_folder), "--device", "cpu"]
     words += ["--pool", str(pool.members.path), "--steps", "2", "--cache", "2", "--batch-size", "1"]
+    assert main([*words, "--out", str(tmp_path / "one"), "--steps", "1"]) == 2
+    assert "1 steps. Use 2 to 1000" in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     table = read_catalogue(tmp_path / "out/catalogue.ecsv")
     assert [str(name) for name in table["reference_id"]] == ["object-0", "object-1"]

@@ -115,11 +115,13 @@ class _GalaxySD:
     side: int = 0
 
     def __init__(self, config: GenerateConfig, plan: Plan, splits: Splits | None) -> None:
-        from priorscope_astro.galaxysd.levels import GUIDANCE, SOLVER, STEPS
+        from priorscope_astro.galaxysd.levels import GUIDANCE, SOLVER, STEPS, noise_levels
         from priorscope_astro.galaxysd.loading import refuse_other_folder
         from priorscope_astro.galaxysd.model import GalaxySD
 
         refuse_other_folder(config.model)
+        self.options = _options(config, STEPS, GUIDANCE, SOLVER)
+        noise_levels(self.options["steps"])  # refuses a single one, before the model is read
         if config.start == "noise" and config.pool is not None:
             raise InputError("--pool with --start noise", remedy="Leave it out: no galaxy is looked at.")
         self.start = config.start
@@ -135,7 +137,6 @@ class _GalaxySD:
         self.learnt = self.model.parts.learnt
         for prompt in dict.fromkeys(row.prompt for row in plan.rows):
             self.model.prompts.tokens(prompt)  # one that is too long is refused before work begins
-        self.options = _options(config, STEPS, GUIDANCE, SOLVER)
         self.cache = _cache(config.cache)
         self.facts = _facts(config.model, self.model.parts.files, self.options, config.cache, config.start)
         self.facts["rescale"] = config.rescale

@@ -70,12 +70,18 @@ class EncodedPictures:
     """Pictures as encoded bytes in memory, as Hugging Face's parquet files have them: uint8 [H, W, 3]."""
 
     data: tuple[bytes, ...]
+    path: Path | None = None
+    """Where they come from, for messages."""
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return read_image(io.BytesIO(self.data[index]))
+        try:
+            return read_image(io.BytesIO(self.data[index]))
+        except InputError as error:
+            where = f"the picture of row {index + 1} {error.fact}"
+            raise InputError(where, path=self.path, remedy=error.remedy) from None
 
 
 @contextmanager

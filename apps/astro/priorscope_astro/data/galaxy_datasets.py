@@ -170,7 +170,7 @@ def _encoded(table: object, path: Path) -> EncodedPictures:
     if len(pictures) != len(data):
         row = next(row for row, value in enumerate(data) if not isinstance(value, bytes))
         raise InputError(f"row {row + 1} has no picture in its column 'image'", path=path)
-    return EncodedPictures(tuple(pictures))
+    return EncodedPictures(tuple(pictures), path)
 
 
 def _files(table: object, folder: Path) -> MemberPictures:
