@@ -457,6 +457,73 @@ def test_caption_mistakes_are_one_line(checkpoint, words, tmp_path, monkeypatch)
         Captions.from_file(tmp_path)
 
 
+@pytest.fixture
+def blip2(tmp_path):
+    """A tiny BLIP-2 folder in the published layout that always says the one word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import Blip2Config, Blip2ForConditionalGeneration, PreTrainedTokenizerFast
+
+    small = {"hidden_size": 16, "num_attention_heads": 2}
+    config = Blip2Config(
+        vision_config={
+            **small,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        qformer_config={
+            **small,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "encoder_hidden_size": 16,
+            "vocab_size": 64,
+        },
+        text_config={
+            **small,
+            "model_type": "opt",
+            "vocab_size": 64,
+            "num_hidden_layers": 1,
+            "ffn_dim": 32,
+            "word_embed_proj_dim": 16,
+            "max_position_embeddings": 64,
+        },
+        num_query_tokens=4,
+        image_token_index=63,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Blip2ForConditionalGeneration(config)
+    decoder = network.language_model.model.decoder
+    with torch.no_grad():
+        decoder.final_layer_norm.weight.zero_()
+        decoder.final_layer_norm.bias.fill_(1)
+        network.get_output_embeddings().weight[5] = 10
+    folder = tmp_path / "blip2"
+    network.save_pretrained(folder)
+    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "dog": 5, "<image>": 63}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends).save_pretrained(folder)
+    image = {"image_processor_type": "BlipImageProcessor", "size": {"height": 28, "width": 28}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(image | {"processor_class": "Blip2Processor"}))
+    (folder / "processor_config.json").write_text(
+        json.dumps({"processor_class": "Blip2Processor", "num_query_tokens": 4})
+    )
+    return folder
+
+
+def test_blip2_describes_the_pictures(checkpoint, blip2, words, predictor):
+    told = PrimeDepthPredictor.load(checkpoint, device="cpu", captions=Captions(model=blip2))
+    results = told([PHOTO, PHOTO[::-1]], items=["a", "b"], batch_size=2)
+    said = " ".join(["dog"] * 20)
+    assert [result.notes["caption"] for result in results] == [said, said]
+    by_hand = PrimeDepthPredictor.load(checkpoint, device="cpu", captions=Captions(said))
+    np.testing.assert_allclose(by_hand(PHOTO, items=["a"]).values, results[0].values, atol=2e-5)
+    assert np.abs(predictor(PHOTO, items=["a"]).values - results[0].values).max() > 1e-4
+
+
 def test_without_tokenizer_and_without_caption_model(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="need CLIP's tokenizer"):

@@ -23,6 +23,8 @@ from priorscope.errors import InputError
 START, END, PADDING = 49406, 49407, 0
 #: Published models whose ``tokenizer`` folder is Stable Diffusion 2's; a local copy of either will do.
 _TOKENIZERS = ("stabilityai/stable-diffusion-2-1", "jingheya/lotus-depth-d-v2-0-disparity")
+#: Tokens of a description, as transformers had it by default when PrimeDepth was published.
+_LONGEST = 20
 
 
 @dataclass
@@ -247,7 +249,7 @@ def load_captioner(model: str | Path, device: torch.device) -> Callable[[torch.T
     def describe(rgb: torch.Tensor) -> list[str]:
         pictures = list((rgb * 255).round().to(torch.uint8).cpu())
         inputs = processor(images=pictures, return_tensors="pt").to(device, dtype)
-        texts = processor.batch_decode(network.generate(**inputs), skip_special_tokens=True)
+        texts = processor.batch_decode(network.generate(**inputs, max_new_tokens=_LONGEST), skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
     return describe
