@@ -19,8 +19,12 @@ from priorscope.evaluation.run_folder import read_jsonl
 from priorscope_detection import evaluate
 from priorscope_detection.checkpoints import Detector, save_detector
 from priorscope_detection.configs import EvaluateConfig, ModelConfig
+from priorscope_detection.data.dair import DairV2X
 from priorscope_detection.data.frame import Frame
+from priorscope_detection.data.kitti import Kitti
+from priorscope_detection.data.nuscenes import NuScenes, NuScenesInfo
 from priorscope_detection.data.open import open_frames
+from priorscope_detection.data.opv2v import OPV2V
 from priorscope_detection.data.rigid import inverse, move_boxes
 from priorscope_detection.evaluation.conditions import Condition, Reader, conditions_of, models_of
 from priorscope_detection.network.detector import CollaborativeDetector
@@ -28,6 +32,7 @@ from priorscope_detection.network.spec import SIZES
 from priorscope_detection.noise import Disturbance
 from priorscope_detection.post_processing import Detections, PostProcessing
 from priorscope_detection.predictor import Found
+from priorscope_detection.simulator.scenario import Streets
 from priorscope_detection.simulator.settings import LidarSettings, StreetSettings
 from priorscope_detection.simulator.write import write_opv2v
 
@@ -212,6 +217,18 @@ def test_disturbances_are_those_of_the_command():
         how = other.how
         assert (how.distribution, how.ego, how.drop, other.seed) == ("laplace", False, 0.3, 7)
         assert how.position == how.yaw if how.delay == 100.0 else (how.position, how.yaw) == (0.1, 0.2)
+
+
+@pytest.mark.parametrize("changes", [{"delay": 100.0}, {"pose_noise": 0.1}, {"drop_agents": 0.1}, {"robustness": True}])
+def test_frames_of_one_agent_cannot_be_disturbed(streets, oracle, tmp_path, monkeypatch, changes):
+    """The curves would be flat, as if the model stood everything."""
+    assert [kind.single for kind in (Kitti, NuScenes, NuScenesInfo, OPV2V, DairV2X, Streets)] == [True] * 3 + [
+        False
+    ] * 3
+    monkeypatch.setattr(OPV2V, "single", True)
+    with pytest.raises(InputError, match=r"a disturbance of .*, but each frame of train has one agent"):
+        evaluate.run_evaluation(asked(streets, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
 
 
 def test_bytes_are_those_of_the_command(streets, untrained, tmp_path):

@@ -85,7 +85,8 @@ class PredictConfig:
     reach: float = 70.0
     """Agents further from the ego than this, in metres, are not heard."""
     pose_noise: float = 0.0
-    """Standard deviation of the noise that is added to x and y of all poses, in metres."""
+    """Standard deviation of the noise that is added to x and y of all poses, in metres. Of data sets, as the next two:
+    a sweep by itself is of one agent."""
     yaw_noise: float = 0.0
     """The same of the yaw, in degrees."""
     delay: float = 0.0
@@ -182,15 +183,15 @@ class EvaluateConfig:
     robustness: bool = False
     """Measure the curves over --sigmas and --delays too."""
     sigmas: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6)
-    """Pose noise of the curve, in metres and degrees; the delay stays at --delay."""
+    """With --robustness: pose noise of the curve, in metres and degrees; the delay stays at --delay."""
     delays: tuple[float, ...] = (0.0, 100.0, 200.0, 300.0, 400.0, 500.0)
-    """Delays of the curve, in milliseconds; the pose noise stays at --pose-noise and --yaw-noise."""
+    """With --robustness: delays of the curve, in milliseconds; the pose noise stays at --pose-noise and --yaw-noise."""
     noise_seeds: tuple[int, ...] = (0,)
     """Each disturbance is drawn once for each of these; figures are their means."""
     reach: float = 70.0
     """Agents further from the ego than this, in metres, are not heard."""
     compression: float = 1.0
-    """For the count of bytes: features are compressed by this factor before they are sent."""
+    """For the count of bytes: as if features were compressed by this factor before they are sent."""
     bytes_per_value: int = 4
     """For the count of bytes: of a feature's value."""
     limit: int = 0

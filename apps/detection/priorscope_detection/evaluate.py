@@ -23,7 +23,14 @@ from priorscope_detection.data.frame import Frames
 from priorscope_detection.data.open import open_frames
 from priorscope_detection.data.rigid import Array
 from priorscope_detection.evaluation.ap import RANGES, VISIBILITIES, measure_frame, summary
-from priorscope_detection.evaluation.conditions import Condition, Reader, check_delays, conditions_of, models_of
+from priorscope_detection.evaluation.conditions import (
+    Condition,
+    Reader,
+    check_delays,
+    check_heard,
+    conditions_of,
+    models_of,
+)
 from priorscope_detection.geometry.boxes import corners, corners_inside
 from priorscope_detection.messages import in_range
 from priorscope_detection.predictor import Predictor
@@ -74,6 +81,7 @@ def run_evaluation(config: EvaluateConfig) -> int:
     # made only after this, so that a mistake leaves nothing behind
     check_delays(conditions, PERIOD if frames is None else frames.period)
     if frames is not None:
+        check_heard(conditions, frames)
         chosen_frames(frames, config)
     elif config.skip >= config.streets.frames:
         raise _nothing_left(config.skip, config.streets.frames)

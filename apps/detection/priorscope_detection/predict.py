@@ -70,9 +70,8 @@ def predict(config: PredictConfig) -> int:
     if not config.formats:
         raise InputError("no --formats", remedy=f"Name some of {', '.join(_SUFFIXES)}.")
     how = Disturbance(config.pose_noise, config.yaw_noise, delay=config.delay)
-    if _is_sweep(*config.inputs):
-        _refuse_of_sweeps(config)
     items = list(_items(config))
+    _refuse_unheard(config, items)
     stems = [item.stem for item in items]
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
@@ -115,7 +114,7 @@ def _items(config: PredictConfig) -> Iterator[_Item]:
     if not config.inputs:
         raise InputError("no inputs", remedy="Name sweeps (.pcd, .bin), scenarios or data sets.")
     for path in config.inputs:
-        if _is_sweep(path):
+        if path.suffix.lower() in (".pcd", ".bin"):
             if not path.exists():
                 raise InputError("no such file", path=path, remedy="Check the path.")
             yield _Item(str(path), path.stem, path)
@@ -127,27 +126,22 @@ def _items(config: PredictConfig) -> Iterator[_Item]:
             yield _Item(f"{path}:{name}", name.replace("/", "_"), path, frames, index)
 
 
-def _is_sweep(*paths: Path) -> bool:
-    """Whether all are single sweeps, by their names."""
-    return bool(paths) and all(path.suffix.lower() in (".pcd", ".bin") for path in paths)
-
-
-def _refuse_of_sweeps(config: PredictConfig) -> None:
-    """What is asked of several agents, or of data sets, would go unheard (InputError)."""
-    asked = {
+def _refuse_unheard(config: PredictConfig, items: list[_Item]) -> None:
+    """Refuse options that are of several agents, or of data sets, where there are none (InputError)."""
+    of_several = {
         "--pose-noise": config.pose_noise,
         "--yaw-noise": config.yaw_noise,
         "--delay": config.delay,
         "--correct-poses": config.settings.correct_poses,
-        "--limit": config.limit,
-        "--layout": config.layout != PredictConfig.layout,
     }
-    for option, given in asked.items():
-        if given:
-            raise InputError(
-                f"{option}, but single sweeps are of one agent and of no data set",
-                remedy=f"Leave it out, or name a data set instead of {config.inputs[0].name}.",
-            )
+    of_data_sets = {"--limit": config.limit, "--layout": config.layout != PredictConfig.layout}
+    for options, unheard, fact in (
+        (of_several, all(item.frames is None or item.frames.single for item in items), "each frame has one agent"),
+        (of_data_sets, all(item.frames is None for item in items), "there are single sweeps only"),
+    ):
+        for option, given in options.items():
+            if given and unheard:
+                raise InputError(f"{option}, but {fact}", path=config.inputs[0], remedy="Leave it out.")
 
 
 def _path(out: Path, item: _Item, form: str) -> Path:

@@ -51,6 +51,7 @@ class DairV2X:
     """
 
     period = 100.0
+    single = False
 
     def __init__(
         self,

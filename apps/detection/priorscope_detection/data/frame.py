@@ -178,10 +178,13 @@ class Frames(Protocol):
     title : str
     period : float
         Milliseconds from one frame of a sequence to the next.
+    single : bool
+        Whether each frame has one agent: noise of poses and delays then change nothing.
     """
 
     title: str
     period: float
+    single: bool
 
     def __len__(self) -> int: ...
 

@@ -67,6 +67,7 @@ class Kitti:
     """
 
     period = 100.0
+    single = True
 
     def __init__(self, path: str | PathLike[str], *, classes: Sequence[str] = CLASSES, in_view: bool = False) -> None:
         self.path = Path(path)

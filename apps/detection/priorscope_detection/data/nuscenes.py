@@ -60,6 +60,7 @@ class NuScenes:
     """
 
     period = 500.0
+    single = True
 
     def __init__(
         self, path: str | PathLike[str], *, version: str | None = None, classes: Sequence[str] | None = None
@@ -171,6 +172,7 @@ class NuScenesInfo:
     """
 
     period = 500.0
+    single = True
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)

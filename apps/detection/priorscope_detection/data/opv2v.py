@@ -47,6 +47,8 @@ class OPV2V:
     no earlier one.
     """
 
+    single = False
+
     def __init__(
         self,
         path: str | PathLike[str],

@@ -158,6 +158,16 @@ class Reader:
         return disturb(self.read(index, condition.how.delay), condition.how, seed=condition.seed)
 
 
+def check_heard(conditions: Sequence[Condition], frames: Frames) -> None:
+    """Refuse disturbances of frames that have one agent each: the figures would say that they harm nothing."""
+    disturbed = [each for each in conditions if each.how.position or each.how.yaw or each.how.delay or each.how.drop]
+    if frames.single and disturbed:
+        raise InputError(
+            f"a disturbance of {disturbed[0].setting}, but each frame of {frames.title} has one agent",
+            remedy="Leave out pose noise, delay, loss of agents and --robustness.",
+        )
+
+
 def check_delays(conditions: Sequence[Condition], period: float) -> None:
     """Refuse delays between two frames, which are ``period`` milliseconds apart (InputError)."""
     for condition in conditions:

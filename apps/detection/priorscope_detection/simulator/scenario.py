@@ -264,6 +264,7 @@ class Streets:
     """
 
     period = 1000 * STEP
+    single = False
 
     def __init__(self, seeds: Sequence[int], settings: StreetSettings | None = None, *, keep: int = 4) -> None:
         self.seeds = [int(seed) for seed in seeds]
