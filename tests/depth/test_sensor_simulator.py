@@ -15,9 +15,11 @@ from priorscope.cli import main
 from priorscope.data.arrays import write_npy
 from priorscope.data.images import write_png
 from priorscope.diffusion import Denoiser
-from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, folder_scans, residual_spread
+from priorscope_depth.sensor.codec import LogDepth
+from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, folder_scans
 from priorscope_depth.sensor.judge import compare_scans, fitted_sigma, gaussian_scans
 from priorscope_depth.sensor.simulator import SensorSimulator
+from priorscope_depth.sensor.spread import Spread, fitted_spread
 from priorscope_depth.sensor.structured_light import StructuredLight
 from priorscope_depth.sensor.task import SensorTask, counting, energy_loss
 
@@ -34,7 +36,7 @@ def batch(pairs):
 
 def test_targets_there_and_back(pairs):
     """A scan becomes residual and holes, and these the scan; what is too far to be valid is not measured."""
-    simulator = SensorSimulator.new("sampled", residual_spread(pairs, SensorSimulator.new("sampled", 1.0).codec))
+    simulator = SensorSimulator.new("sampled", fitted_spread(pairs, LogDepth()))
     clean, scan = (torch.from_numpy(values)[None, None].double() for values in (pairs[0].clean, pairs[0].scan))
     target = simulator.target(scan, clean)
     assert target.shape == (1, 32, 16, 24)
@@ -47,7 +49,7 @@ def test_targets_there_and_back(pairs):
 
 
 def test_what_counts(pairs):
-    simulator = SensorSimulator.new("sampled", 0.01)
+    simulator = SensorSimulator.new("sampled", Spread(0.01))
     clean = torch.tensor([[1.0, 1.0, 1.0, 0.0], [2.0, 2.0, 2.0, 6.0]]).repeat(2, 1)[None, None]
     scan = torch.tensor([[1.1, 0.0, 1.6, 1.0], [2.4, 2.6, 0.0, 4.0]]).repeat(2, 1)[None, None]
     residual, hole = torch.nn.functional.pixel_shuffle(counting(simulator, scan, clean).float(), 4)[0, :, :2]
@@ -59,10 +61,11 @@ def test_outliers_set_no_scale_and_are_not_shown():
     """What does not count in the loss is neither part of the deviation nor of what the network is given."""
     clean = np.full((16, 16), 2.0, np.float32)
     scan = clean * np.where(np.arange(256).reshape(16, 16) % 2, 1.01, 0.99).astype(np.float32)
-    codec = SensorSimulator.new("sampled", 1.0).codec
-    plain = residual_spread([SensorPair(clean, scan, "a")], codec)
+    codec = LogDepth()
+    plain = fitted_spread([SensorPair(clean, scan, "a")], codec)
     scan[0], clean[1] = 3.5, 0  # another surface; a wall that only the scan has
-    assert residual_spread([SensorPair(clean, scan, "a")], codec) == pytest.approx(plain, rel=1e-3)
+    again = fitted_spread([SensorPair(clean, scan, "a")], codec)
+    assert (again.at_metre, again.power) == (pytest.approx(plain.at_metre, rel=1e-3), 0)
     simulator = SensorSimulator.new("sampled", plain)
     target = simulator.target(*(torch.from_numpy(values)[None, None] for values in (scan, clean)))
     residual, measured = torch.nn.functional.pixel_shuffle(target, 4)[0]
@@ -71,9 +74,30 @@ def test_outliers_set_no_scale_and_are_not_shown():
     assert (measured == 1).all()
 
 
+@pytest.mark.parametrize("power", [-0.5, 0.0, 1.0, 2.0])
+def test_the_spread_of_a_known_law_is_found(power):
+    """Gaussian residuals whose deviation is a power of depth; the network sees unit noise at all depths."""
+    draw, codec = np.random.default_rng(3), LogDepth()
+    clean = draw.uniform(0.4, 4.0, (256, 256)).astype(np.float32)
+    residual = 0.0005 * clean**power * draw.standard_normal(clean.shape)
+    scan = codec.apply(residual, clean).astype(np.float32)
+    spread = fitted_spread([SensorPair(clean, scan, "a")], codec)
+    assert (spread.at_metre, spread.power) == (pytest.approx(0.0005, rel=0.03), pytest.approx(power, abs=0.03))
+    simulator = SensorSimulator.new("sampled", spread)
+    target = simulator.target(*(torch.from_numpy(values)[None, None] for values in (scan, clean)))
+    seen = torch.nn.functional.pixel_shuffle(target, 4)[0, 0].numpy()
+    for low, high in ((0.4, 1.0), (1.0, 2.0), (2.0, 4.0)):
+        assert seen[(clean >= low) & (clean < high)].std() == pytest.approx(1, abs=0.05)
+
+
+def test_light_errs_with_the_square_of_depth(pairs):
+    """In logarithmic depth with its first power."""
+    assert fitted_spread(pairs, LogDepth()).power == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.parametrize("method", ["sampled", "one-step"])
 def test_a_network_that_knows_gives_the_scan(pairs, method):
-    simulator = SensorSimulator.new(method, 0.01)
+    simulator = SensorSimulator.new(method, Spread(0.01))
     clean, scan = (torch.from_numpy(values)[None, None] for values in (pairs[1].clean, pairs[1].scan))
     target = simulator.target(scan, clean)
     simulator.denoiser = Denoiser(lambda x, label, clean: target, simulator.denoiser.schedule, "sample")
@@ -89,7 +113,7 @@ def test_energy_score_prefers_the_right_spread():
     truth = torch.randn(count, 32, 1, 1, generator=draw)
     noise = torch.randn(2 * count, 32, 1, 1, generator=draw)
     counts = torch.ones_like(truth, dtype=torch.bool)
-    simulator = SensorSimulator.new("one-step", 1.0)
+    simulator = SensorSimulator.new("one-step", Spread(1.0))
     empty = simulator.condition(torch.ones(count, 1, 4, 4))
     scores = {}
     for spread in (0.0, 0.5, 1.0, 1.5):
@@ -106,7 +130,7 @@ def test_energy_score_prefers_the_right_spread():
 @pytest.mark.parametrize("method", ["sampled", "one-step", "one-step-mean"])
 def test_the_loss_falls_when_the_network_learns(batch, pairs, method):
     """Forty steps on one batch."""
-    simulator = SensorSimulator.new(method, residual_spread(pairs, SensorSimulator.new(method, 1.0).codec), seed=1)
+    simulator = SensorSimulator.new(method, fitted_spread(pairs, LogDepth()), seed=1)
     task = SensorTask(simulator)
     optimizer = torch.optim.AdamW(simulator.unet.parameters(), lr=2e-3)
     losses = []
@@ -120,10 +144,10 @@ def test_the_loss_falls_when_the_network_learns(batch, pairs, method):
 
 
 def test_saved_and_loaded_again(pairs, tmp_path):
-    simulator = SensorSimulator.new("one-step", 0.02)
+    simulator = SensorSimulator.new("one-step", Spread(0.02, 1.5))
     simulator.save(tmp_path / "model")
     again = SensorSimulator.from_pretrained(tmp_path / "model", device="cpu")
-    assert (again.method, again.scale) == ("one-step", 0.02)
+    assert (again.method, again.spread) == ("one-step", Spread(0.02, 1.5))
     depth = pairs[0].clean[:50, :70]
     one, two = simulator(depth, items=["a"])[0], again([depth, depth], items=["b", "a"])[1]
     assert one.shape == (50, 70)
@@ -135,7 +159,7 @@ def test_saved_and_loaded_again(pairs, tmp_path):
 
 def test_named_after_its_run(tmp_path, monkeypatch):
     """OUT/model is called OUT, also by a path that does not say so."""
-    SensorSimulator.new("sampled", 0.02).save(tmp_path / "kinect/model")
+    SensorSimulator.new("sampled", Spread(0.02)).save(tmp_path / "kinect/model")
     monkeypatch.chdir(tmp_path / "kinect")
     for folder in (tmp_path / "kinect/model", "model"):
         assert SensorSimulator.from_pretrained(folder, device="cpu").name == "kinect"
@@ -173,14 +197,20 @@ def test_a_sensor_of_another_range_is_trained(pairs, tmp_path):
 
     near = [type(pair)(pair.clean / 20, pair.scan / 20, pair.key) for pair in pairs]
     run = RunFolder.create(tmp_path / "run", {}, resume=False)
-    assert SensorTask(SensorSimulator.new("one-step", 0.02), near).validate(run, 0) == {}
+    assert SensorTask(SensorSimulator.new("one-step", Spread(0.02)), near).validate(run, 0) == {}
 
 
 @pytest.mark.parametrize(
-    "about", [{}, {"method": "sampled"}, {"method": "one-step", "scale": "x"}, {"method": 1, "scale": 1}]
+    "about",
+    [
+        {},
+        {"method": "sampled", "at_metre": 1},
+        {"method": "one-step", "at_metre": "x", "power": 0},
+        {"method": 1, "at_metre": 1, "power": 0},
+    ],
 )
 def test_damaged_description_is_one_line(tmp_path, about):
-    SensorSimulator.new("sampled", 0.02).save(tmp_path / "model")
+    SensorSimulator.new("sampled", Spread(0.02)).save(tmp_path / "model")
     (tmp_path / "model/priorscope.json").write_text(json.dumps({"kind": "sensor-residual", **about}))
     with pytest.raises(InputError, match=r"priorscope\.json: (does not state|method 1)"):
         SensorSimulator.from_pretrained(tmp_path / "model", device="cpu")
@@ -268,7 +298,7 @@ def test_a_folder_of_ones_own(tmp_path):
     (found,) = folder_scans(tmp_path)
     np.testing.assert_allclose(found.scan - found.clean, 0.01, rtol=1e-4)
     with pytest.raises(InputError, match="exactly"):
-        residual_spread([type(found)(found.clean, found.clean, "a")], SensorSimulator.new("sampled", 1.0).codec)
+        fitted_spread([type(found)(found.clean, found.clean, "a")], LogDepth())
 
 
 def test_mistakes(tmp_path, capsys):
@@ -290,7 +320,9 @@ def test_mistakes(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
     capsys.readouterr()
     with pytest.raises(InputError, match="2 item names"):
-        SensorSimulator.new("one-step", 1.0)(np.ones((16, 16), np.float32), items=["a", "b"])
-    for method, scale in (("guess", 1.0), ("sampled", 0.0)):
-        with pytest.raises(InputError):
-            SensorSimulator(SensorSimulator.new("sampled", 1.0).unet, method, scale)
+        SensorSimulator.new("one-step", Spread(1.0))(np.ones((16, 16), np.float32), items=["a", "b"])
+    with pytest.raises(InputError, match="guess"):
+        SensorSimulator(SensorSimulator.new("sampled", Spread(1.0)).unet, "guess", Spread(1.0))
+    for wrong in ((0.0, 0.0), (-1.0, 0.0), (float("nan"), 0.0), (1.0, float("inf"))):
+        with pytest.raises(InputError, match="deviation"):
+            Spread(*wrong)

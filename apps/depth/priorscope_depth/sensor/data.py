@@ -18,7 +18,6 @@ from priorscope.errors import InputError
 from priorscope_depth.pairs.maps import MAP_SUFFIXES, read_depth
 from priorscope_depth.scenes import Scene
 from priorscope_depth.scenes.kept import kept_scenes
-from priorscope_depth.sensor.codec import LogDepth, is_residual
 from priorscope_depth.sensor.structured_light import StructuredLight
 from priorscope_depth.training.crops import CropFeed
 
@@ -81,25 +80,6 @@ def folder_scans(folder: Path, *, scale: float = 0.001) -> list[SensorPair]:
             raise InputError(f"has {scan.shape} pixels, the exact map {clean.shape}", path=path)
         pairs.append(SensorPair(clean, scan, file.stem))
     return pairs
-
-
-def residual_spread(pairs: Sequence[SensorPair], codec: LogDepth) -> float:
-    """Root mean square of the residuals that are trained on: of measured pixels, without outliers.
-
-    Raises
-    ------
-    InputError
-        If no pixel is measured, or every one exactly.
-    """
-    squares = []
-    for pair in pairs:
-        here = is_residual(codec, pair.scan, pair.clean)
-        squares.append(np.square(codec.residual(pair.scan[here], pair.clean[here]), dtype=np.float64))
-    every = np.concatenate(squares)
-    spread = float(np.sqrt(every.mean())) if len(every) else 0.0
-    if not spread > 0:
-        raise InputError("the scans measure nothing, or everything exactly", remedy="Give scans of a real sensor.")
-    return spread
 
 
 class SensorFeed(CropFeed[SensorPair]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +26,7 @@ from priorscope.errors import InputError
 from priorscope.predictors.geometry import Geometry
 from priorscope_depth.sensor.codec import LogDepth, is_residual
 from priorscope_depth.sensor.configs import Method
+from priorscope_depth.sensor.spread import Spread
 from priorscope_depth.sensor.structured_light import checked_depth
 from priorscope_depth.trained import SMALL_UNET, read_trained
 
@@ -58,8 +60,8 @@ class SensorSimulator:
     unet : UNet2DModel
     method : {"sampled", "one-step", "one-step-mean"}
         How it is asked: by DDIM from noise, or in one call on noise.
-    scale : float
-        Standard deviation of the residuals it was trained on; the network works on residuals divided by it.
+    spread : Spread
+        Of the residuals it was trained on; the network works on residuals divided by it.
     name : str
     device : torch.device
     """
@@ -68,18 +70,16 @@ class SensorSimulator:
         self,
         unet: Any,
         method: Method,
-        scale: float,
+        spread: Spread,
         *,
         name: str = "new",
         device: torch.device | str = "cpu",
     ) -> None:
         if method not in get_args(Method):
             raise InputError(f"method {method!r}", remedy=f"Use one of {', '.join(get_args(Method))}.")
-        if not 0 < scale < float("inf"):
-            raise InputError(f"residuals of deviation {scale}", remedy="It must be above 0.")
         self.unet = unet
         self.method: Method = method
-        self.scale = float(scale)
+        self.spread = spread
         self.codec = LogDepth()
         self.name = name
         self.device = torch.device(device)
@@ -87,14 +87,14 @@ class SensorSimulator:
         self.geometry = Geometry(0, multiple=PATCH * 2 ** (len(unet.config.block_out_channels) - 1))
 
     @classmethod
-    def new(cls, method: Method, scale: float, *, seed: int = 0) -> SensorSimulator:
+    def new(cls, method: Method, spread: Spread, *, seed: int = 0) -> SensorSimulator:
         """A small one with random weights."""
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             unet = UNet2DModel(in_channels=SCAN.channels + CLEAN.channels, out_channels=SCAN.channels, **SMALL_UNET)
-        return cls(unet, method, scale)
+        return cls(unet, method, spread)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: str = "auto") -> SensorSimulator:
@@ -103,7 +103,7 @@ class SensorSimulator:
         Raises
         ------
         InputError
-            No such folder, one of another kind or with other weights, or without the method and the scale.
+            No such folder, one of another kind or with other weights, or without the method and the spread.
         """
         from diffusers.models.unets.unet_2d import UNet2DModel
 
@@ -114,15 +114,16 @@ class SensorSimulator:
         unet = load_component(UNet2DModel, folder / "unet", expect=wanted)
         unet.to(where, memory_format=inference_layout(where))
         try:
-            return cls(unet, about["method"], float(about["scale"]), name=name, device=where)
+            spread = Spread(float(about["at_metre"]), float(about["power"]))
+            return cls(unet, about["method"], spread, name=name, device=where)
         except (KeyError, TypeError, ValueError) as error:
-            fact = error.fact if isinstance(error, InputError) else "does not state method and scale"
+            fact = error.fact if isinstance(error, InputError) else "does not state method and spread"
             raise InputError(fact, path=folder / "priorscope.json", remedy="Train the model again.") from None
 
     def save(self, folder: Path) -> None:
         """Write the model folder, in float32; it must not exist."""
         folder.mkdir(parents=True)
-        about = {"kind": _KIND, "method": self.method, "scale": self.scale}
+        about = {"kind": _KIND, "method": self.method, **asdict(self.spread)}
         write_text(folder / "priorscope.json", json.dumps(about) + "\n")
         save_component(self.unet, folder / "unet")
 
@@ -137,19 +138,19 @@ class SensorSimulator:
     def target(self, scan: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """What the network generates for a scan (B, 1, H, W): (B, 32, H / 4, W / 4).
 
-        The residual over its deviation, and 1 or -1 for whether anything was measured. The residual is 0 where nothing
-        was, and where it does not count: a wall that the scan has and the exact depth has not would be many deviations
-        off, and nothing like it is met when scans are generated.
+        The residual over its deviation at that depth, and 1 or -1 for whether anything was measured. The residual is 0
+        where nothing was, and where it does not count: a wall that the scan has and the exact depth has not would be
+        many deviations off, and nothing like it is met when scans are generated.
         """
         measured = self.codec.is_valid(scan)
-        residual = self.codec.residual(scan, clean) / self.scale
+        residual = self.codec.residual(scan, clean) / self.spread(clean, self.codec)
         residual = torch.where(is_residual(self.codec, scan, clean), residual, 0.0)
         return SCAN.encode(torch.cat([residual, measured.float() * 2 - 1], dim=1))
 
     def scan_of(self, generated: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Undoes :meth:`target`: metres (B, 1, H, W), 0 where nothing is measured."""
         residual, measured = SCAN.decode(generated).chunk(2, dim=1)
-        depth = self.codec.apply(residual * self.scale, clean)
+        depth = self.codec.apply(residual * self.spread(clean, self.codec), clean)
         return torch.where((measured > 0) & self.codec.is_valid(clean), depth, 0.0)
 
     def generate(self, clean: torch.Tensor, noise: Noise, *, steps: int = DEFAULT_STEPS) -> torch.Tensor:

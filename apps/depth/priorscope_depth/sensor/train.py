@@ -15,8 +15,9 @@ from priorscope_depth.configs import check_depth_scale, refuse_idle
 from priorscope_depth.scenes import HELD_OUT_SEED
 from priorscope_depth.sensor.codec import LogDepth
 from priorscope_depth.sensor.configs import TrainSensorConfig
-from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, folder_scans, residual_spread
+from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, folder_scans
 from priorscope_depth.sensor.simulator import SensorSimulator
+from priorscope_depth.sensor.spread import Spread, fitted_spread
 from priorscope_depth.sensor.structured_light import StructuredLight
 from priorscope_depth.sensor.task import SensorTask
 from priorscope_depth.training.crops import check_crop
@@ -48,8 +49,8 @@ def train_sensor(config: TrainSensorConfig) -> FitResult:
     may_differ = ("out", "data", *(f"loop.{name}" for name in MAY_DIFFER))
     run = RunFolder.create(config.out, config, resume=config.loop.resume, may_differ=may_differ)
     accelerator.wait_for_everyone()
-    feed, scale, held_out = _sets(config) if sets is None else sets
-    simulator = SensorSimulator.new(config.method, scale, seed=item_seed(config.loop.seed, 0))
+    feed, spread, held_out = _sets(config) if sets is None else sets
+    simulator = SensorSimulator.new(config.method, spread, seed=item_seed(config.loop.seed, 0))
     simulator.device = accelerator.device
     result = fit(SensorTask(simulator, held_out), feed, config.loop, run, accelerator)
     if accelerator.is_main_process:
@@ -65,12 +66,12 @@ def train_sensor(config: TrainSensorConfig) -> FitResult:
     return result
 
 
-def _sets(config: TrainSensorConfig) -> tuple[SensorFeed, float, list[SensorPair]]:
+def _sets(config: TrainSensorConfig) -> tuple[SensorFeed, Spread, list[SensorPair]]:
     """What is trained on, how far its residuals spread, and what is looked at only."""
     train, held_out = _pairs(config)
-    scale = residual_spread(train, LogDepth())
+    spread = fitted_spread(train, LogDepth())
     feed = SensorFeed(train, crop=config.crop, batch_size=config.loop.batch_size, seed=config.loop.seed)
-    return feed, scale, held_out
+    return feed, spread, held_out
 
 
 def _pairs(config: TrainSensorConfig) -> tuple[list[SensorPair], list[SensorPair]]:
