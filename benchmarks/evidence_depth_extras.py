@@ -256,6 +256,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         "sensor": (
             "wasserstein_mm",
             "by_range_mm",
+            "neighbours_mm",
             "hole_rate",
             "sensor_hole_rate",
             "hole_overlap",

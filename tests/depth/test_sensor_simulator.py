@@ -177,7 +177,7 @@ def test_judge_by_hand():
     assert (found.hole_rate, found.sensor_hole_rate) == (0.25, 0)
     assert found.hole_overlap == 0
     same = compare_scans(its, its, exact)
-    assert (same.wasserstein_mm, same.by_range_mm, same.hole_overlap) == (0, 0, 1)
+    assert (same.wasserstein_mm, same.by_range_mm, same.neighbours_mm, same.hole_overlap) == (0, 0, 0, 1)
     with pytest.raises(InputError):
         compare_scans(mine, its, exact[:1])
     with pytest.raises(InputError, match="pixels"):
@@ -189,6 +189,19 @@ def test_judge_by_hand():
     apart = compare_scans([its[0], 0 * its[1]], [0 * its[0], its[1]], exact)
     assert math.isnan(apart.by_range_mm)
     assert apart.wasserstein_mm == pytest.approx(0, abs=1e-9)
+
+
+def test_errors_that_only_differ_in_where_they_are():
+    """As often 10 mm above the truth as below, here in stripes and there in halves: neighbours tell them apart."""
+    exact = np.full((10, 10), 1.5)
+    sign = np.where(np.arange(10) < 5, 1, -1)
+    halves, stripes = exact + 0.01 * sign, exact + 0.01 * np.where(np.arange(10) % 2, 1, -1)
+    found = compare_scans([stripes], [halves], [exact])
+    assert found.wasserstein_mm == pytest.approx(0, abs=1e-9)
+    # of 9 steps in a row 5 rise and 4 fall by 20 mm; of the halves' one falls: quantile by quantile 20 * (5 + 3) / 9
+    assert found.neighbours_mm == pytest.approx(20 * 8 / 9)
+    holes = exact * (np.arange(10) % 2)
+    assert math.isnan(compare_scans([holes], [halves], [exact]).neighbours_mm)
 
 
 def test_a_sensor_of_another_range_is_trained(pairs, tmp_path):

@@ -32,6 +32,9 @@ class ScanComparison:
     by_range_mm : float
         Its mean over ranges of exact depth (``RANGES``) in which both measure something, each with equal weight; NaN
         where there is none.
+    neighbours_mm : float
+        Wasserstein distance between what the errors of pixels side by side differ by, in millimetres; NaN where no two
+        such are measured. Noise of each pixel by itself is rougher than a sensor's, whose neighbours err together.
     hole_rate, sensor_hole_rate : float
         Share of the pixels with exact depth in range where nothing is measured.
     hole_overlap : float
@@ -41,6 +44,7 @@ class ScanComparison:
 
     wasserstein_mm: float
     by_range_mm: float
+    neighbours_mm: float
     hole_rate: float
     sensor_hole_rate: float
     hole_overlap: float
@@ -87,11 +91,13 @@ def compare_scans(
         here = (depth >= low) & (depth < high)
         if (mine[here] > 0).any() and (its[here] > 0).any():
             parts.append(_distance(mine[here], its[here], depth[here]))
+    rough = [_side_by_side(scans, exact, counted) for scans in (simulated, scanned)]
     holes, its_holes = ~(mine > 0), ~(its > 0)
     union = (holes | its_holes).sum()
     return ScanComparison(
         wasserstein_mm=_distance(mine, its, depth),
         by_range_mm=float(np.mean(parts)) if parts else float("nan"),
+        neighbours_mm=float(wasserstein(*rough)[0]) if all(map(len, rough)) else float("nan"),
         hole_rate=float(holes.mean()),
         sensor_hole_rate=float(its_holes.mean()),
         hole_overlap=float((holes & its_holes).sum() / union) if union else 1.0,
@@ -101,6 +107,20 @@ def compare_scans(
 def _distance(mine: NDArray[np.float64], its: NDArray[np.float64], depth: NDArray[np.float64]) -> float:
     errors = [(scan - depth)[scan > 0][:, None] * 1000 for scan in (mine, its)]
     return float(wasserstein(*errors)[0])
+
+
+def _side_by_side(
+    scans: Sequence[NDArray[np.floating]],
+    exact: Sequence[NDArray[np.floating]],
+    counted: Sequence[NDArray[np.bool_]],
+) -> NDArray[np.float64]:
+    """Differences (N, 1) in millimetres between errors of pixels that are measured and lie side by side in a row."""
+    found = []
+    for scan, truth, here in zip(scans, exact, counted, strict=True):
+        errors = np.where(here & (scan > 0), 1000 * (scan.astype(np.float64) - truth), np.nan)
+        steps = np.diff(errors, axis=1)
+        found.append(steps[np.isfinite(steps)])
+    return np.concatenate(found)[:, None]
 
 
 def gaussian_scans(
