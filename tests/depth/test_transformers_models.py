@@ -179,12 +179,14 @@ def test_predict_evaluate_and_average(relative, depthpro, tmp_path, capsys):
         side = json.loads(file.read_text())
         assert (side["focal_length_px"], side["focal_length"]) == (50, "given")
     capsys.readouterr()
-    for options, word in (
-        (["--intrinsics", "0", "50", "30", "22", "--formats", "npy"], "positive focal lengths"),
-        (["--fov", "90", "--formats", "ply"], "which estimates it"),
-        (["--near", "2", "--formats", "ply"], "--near of a prediction in metres"),
+    both = ["--ensemble-with", str(depthpro), "--distances", "1,1,2", "50,40,5"]
+    for model, options, word in (
+        (depthpro, ["--intrinsics", "0", "50", "30", "22", "--formats", "npy"], "positive focal lengths"),
+        (depthpro, ["--fov", "90", "--formats", "ply"], "which estimates it"),
+        (relative, [*both, "--fov", "90", "--formats", "ply"], "which estimates it"),
+        (depthpro, ["--near", "2", "--formats", "ply"], "--near of a prediction in metres"),
     ):
-        assert main([*words, "--model", str(depthpro), "--out", str(tmp_path / "refused"), *options]) == 2
+        assert main([*words, "--model", str(model), "--out", str(tmp_path / "refused"), *options]) == 2
         (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert word in error
     assert not (tmp_path / "refused").exists()

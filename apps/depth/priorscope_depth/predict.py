@@ -228,7 +228,7 @@ def _check_points(predictor: ImagePredictor, config: PredictConfig) -> None:
         refuse_idle(config, ("near", "far"), "of a prediction in metres")
     if config.intrinsics is not None:
         refuse_idle(config, ("fov",), "with --intrinsics, which tell it")
-    elif _depthpro(predictor) and metric and not config.lidar and not config.distances:
+    elif metric and _depthpro(predictor):
         refuse_idle(config, ("fov",), f"of {predictor.name}, which estimates it; --intrinsics replace that")
 
 
