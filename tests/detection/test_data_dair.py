@@ -118,6 +118,12 @@ def test_splits_and_other_labels(written, write_json):
     assert DairV2X(written, split="train").name(0) == "000100"
     with pytest.raises(InputError, match="no list of frame ids for val"):
         DairV2X(written, split="val")
+    whole = (written.parent / "cooperative-split-data.json").read_text()
+    for wrong in ([], {"cooperative_split": []}):
+        write_json(written.parent / "cooperative-split-data.json", wrong)
+        with pytest.raises(InputError, match="holds no table of splits"):
+            DairV2X(written, split="train")
+    (written.parent / "cooperative-split-data.json").write_text(whole)
     with pytest.raises(InputError, match="names none of its 2 frames"):
         DairV2X(written, split=write_json(written / "none.json", ["5"]))
     write_json(written / "cooperative/label_new/000100.json", [{"type": "van", "world_8_points": corners(BOXES[0])}])
@@ -138,7 +144,9 @@ def test_a_command_names_a_split_by_its_path(written, write_json):
         frames = open_frames(data)
         assert [frames.name(i) for i in range(len(frames))] == [name]
         assert frames.title == f"{written.name}/{data.name}"
-    assert len(open_frames(written)) == 2
+    whole = open_frames(written)
+    assert (len(whole), whole.splits) == (2, ("train", "val"))
+    assert open_frames(written / "val").splits == ("val",)
     with pytest.raises(InputError, match="no list of frame ids for test"):
         open_frames(written / "test")
     with pytest.raises(InputError, match=r"other\.json: no such file"):

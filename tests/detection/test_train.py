@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -344,6 +345,8 @@ def test_simulated_streets_are_driven_into_the_run_folder(tmp_path):
         ({"stage": "joint", "start": "CODEC", "fusion": "max"}, "--fusion max"),
         ({"stage": "codec", "start": "DETECTOR", "extent": (-6.4, -6.4, -3.0, 6.4, 6.4, 1.0)}, "--extent"),
         ({"stage": "joint", "start": "CODEC", "box_weight": 0.0}, "--box-weight 0"),
+        ({"stage": "joint", "start": "CODEC"}, "stage joint starts from a trained diffusion, the one there is as new"),
+        ({"stage": "finetune", "start": "CODEC"}, "Train --stage diffusion from it first"),
         ({"rotation": 200.0}, "--rotation"),
         ({"scaling": 1.0}, "--scaling"),
         ({"pose_noise": -1.0}, "position"),
@@ -363,6 +366,20 @@ def test_mistakes_are_one_line_and_leave_nothing(streets, detector_run, codec_ru
         train(config_of(changes.pop("data", streets), tmp_path / "run", **changes))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_nobody_learns_from_what_she_measures_by(streets, tmp_path):
+    for split in ("train", "validate"):
+        shutil.copytree(streets, tmp_path / "opv2v" / split)
+    assert len(open_frames(tmp_path / "opv2v")) == 8
+    with pytest.raises(
+        InputError, match=r"opv2v: holds several splits: train, validate; .*Name one, such as .*opv2v/train"
+    ):
+        train(config_of(tmp_path / "opv2v", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "opv2v/train").rename(tmp_path / "opv2v/town1")
+    (tmp_path / "opv2v/validate").rename(tmp_path / "opv2v/town2")
+    train(config_of(tmp_path / "opv2v", tmp_path / "run", steps=1))  # no splits by their names
 
 
 @pytest.mark.parametrize("data", ["simulated:", "simulated:0", "simulated:x", "simulated:-3"])

@@ -21,6 +21,7 @@ from priorscope_detection.training.sources import (
     HELD_OUT_SEED,
     PERIOD,
     check_source,
+    check_split,
     simulate,
     split_sequences,
     spread,
@@ -48,6 +49,8 @@ def train(config: TrainConfig) -> FitResult:
     detector = start_detector(config)
     frames = None if count else open_frames(config.data, layout=config.layout, labelled=True)
     delay_steps(config.max_delay, PERIOD if frames is None else frames.period)
+    if frames is not None:
+        check_split(frames, config.data)
     # made only now, so that a mistake above leaves nothing behind
     run = RunFolder.create(
         config.out, config, resume=config.loop.resume, may_differ=("out", *(f"loop.{name}" for name in MAY_DIFFER))

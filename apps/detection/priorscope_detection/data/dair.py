@@ -81,6 +81,8 @@ class DairV2X:
             raise InputError(f"the vehicle frame {double[0]} is listed twice", path=info, remedy="Remove one of them.")
         if split is not None:
             self.title += f"/{Path(split).name}"
+        #: where frames of several splits are read as one data set
+        self.splits = self._listed_splits() if split is None else (str(split),)
         chosen = set(identities) if split is None else self._split(split)
         self._rows = [row for row, one in zip(rows, identities, strict=True) if one in chosen]
         if not self._rows:
@@ -170,24 +172,31 @@ class DairV2X:
         nearest = next(number for number in after if f"{number:0{len(stem)}d}" in self._road)
         return f"{nearest:0{len(stem)}d}", (int(stem) - nearest) * self.period
 
+    def _listed_splits(self) -> tuple[str, ...]:
+        """The splits that a ``cooperative-split-data.json`` beside the data names, if there is one."""
+        path = self._split_file()
+        return () if path is None else tuple(sorted(_splits_of(path)))
+
+    def _split_file(self) -> Path | None:
+        for folder in (self.path, self.path.parent, self.path / "cooperative"):
+            if (folder / "cooperative-split-data.json").is_file():
+                return folder / "cooperative-split-data.json"
+        return None
+
     def _split(self, split: str | PathLike[str]) -> set[str]:
         path = Path(split)
-        content = None
         if path.suffix == ".json":
             content = read_json(path)
         else:
-            for folder in (self.path, self.path.parent, self.path / "cooperative"):
-                if (folder / "cooperative-split-data.json").is_file():
-                    path = folder / "cooperative-split-data.json"
-                    content = read_json(path)
-                    content = content.get("cooperative_split", content).get(str(split))
-                    break
-            else:
+            found = self._split_file()
+            if found is None:
                 raise InputError(
                     f"has no cooperative-split-data.json to look up {split!s} in",
                     path=self.path,
                     remedy="Copy it there, or give the path of a list of vehicle frame ids.",
                 )
+            path = found
+            content = _splits_of(path).get(str(split))
         if not isinstance(content, list):
             raise InputError(f"holds no list of frame ids for {split}", path=path)
         return {str(one) for one in content}
@@ -220,6 +229,14 @@ def box_of_corners(corners: Array) -> Array:
     ]
     heading = rear_to_front.sum(axis=0)
     return np.concatenate([corners.mean(axis=0), size, [np.arctan2(heading[1], heading[0])]])
+
+
+def _splits_of(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    splits = content.get("cooperative_split", content) if isinstance(content, dict) else None
+    if not isinstance(splits, dict):
+        raise InputError("holds no table of splits", path=path, remedy="Is it one of DAIR-V2X's files?")
+    return splits
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -69,6 +69,8 @@ class OPV2V:
                 path=path,
                 remedy="Give a folder of SCENARIO/AGENT/TIMESTAMP.yaml and .pcd.",
             )
+        #: where scenarios of several splits are read as one data set
+        self.splits = tuple(sorted({scenario.parent.name for scenario in scenarios}))
         #: by scenario: by agent: by timestamp: the file without its suffix
         self._files: list[dict[str, dict[int, Path]]] = []
         self._names: list[str] = []

@@ -53,6 +53,17 @@ def check_source(data: str, layout: Layout, streets: StreetSettings) -> int | No
     return count
 
 
+def check_split(frames: Frames, data: str) -> None:
+    """Refuse to learn from a data set with all its splits (InputError): nothing would be left to measure by."""
+    splits: tuple[str, ...] = getattr(frames, "splits", ())
+    if len(splits) > 1 and any(name.startswith(("val", "test")) for name in splits):
+        raise InputError(
+            f"holds several splits: {', '.join(splits)}; who learns from all has nothing left to measure by",
+            path=data,
+            remedy=f"Name one, such as {Path(data) / ('train' if 'train' in splits else splits[0])}.",
+        )
+
+
 def simulate(folder: Path, count: int, first_seed: int, settings: StreetSettings, *, workers: int = 1) -> Frames:
     """Drive ``count`` scenarios into ``folder``, or go on doing so, and open them.
 

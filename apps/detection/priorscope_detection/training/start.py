@@ -10,7 +10,7 @@ from priorscope.errors import InputError
 from priorscope_detection.checkpoints import Detector
 from priorscope_detection.configs import TrainConfig
 from priorscope_detection.network.detector import CollaborativeDetector
-from priorscope_detection.network.spec import SIZES, DetectorSpec
+from priorscope_detection.network.spec import RUN_STAGES, SIZES, DetectorSpec
 from priorscope_detection.predictor import find_detector
 
 
@@ -44,6 +44,12 @@ def start_detector(config: TrainConfig) -> Detector:
     detector = find_detector(config.start)
     _refuse_others(config, replace(detector.spec, fusion="attention"))
     if detector.spec.fusion == "codiff":
+        if config.stage in RUN_STAGES and not detector.network.codiff.network.out.weight.any():
+            raise InputError(
+                f"stage {config.stage} starts from a trained diffusion, the one there is as new",
+                path=config.start,
+                remedy="Train --stage diffusion from it first.",
+            )
         return detector
     if config.stage != "codec" or detector.spec.fusion != "attention":
         raise InputError(
