@@ -121,6 +121,9 @@ def test_scenes_command(tmp_path, capsys):
     assert len(StoredScenes(tmp_path / "s")) == 2
     assert main([*words[:-2], "--width", "80"]) == 2
     assert "another request" in capsys.readouterr().err
+    for option in ("--count", "--workers"):
+        assert main([*words[:4], option, "0"]) == 2
+        assert f"{option} 0" in capsys.readouterr().err
 
 
 def test_train_command(tmp_path, capsys):

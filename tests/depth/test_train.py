@@ -208,6 +208,7 @@ def test_stable_diffusion_becomes_a_depth_model(small, stable_diffusion, family)
         {"depth_scale": 0.01},
         {"pairs_disparity": True},
         {"detail": 0.0},
+        {"views": "published"},
         {"shares": (0.5, 0.5)},
         {"steps": 0},
         {"lr": -1.0},
@@ -223,6 +224,17 @@ def test_a_mistake_leaves_nothing_behind(small, changes):
     assert "\n" not in str(error.value)
     assert error.value.remedy or error.value.path
     assert not config.out.exists()
+
+
+def test_models_of_other_kinds_are_called_by_their_name(small, tmp_path):
+    for name, file, content, word in (
+        ("a", "primedepth.ckpt", "", "is a PrimeDepth model.*train-primedepth"),
+        ("b", "config.json", '{"model_type": "depth_pro"}', "no diffusion model of this app's.*not trained"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(content)
+        with pytest.raises(InputError, match=word):
+            train(small("run", model=str(tmp_path / name)))
 
 
 def test_a_norm_of_another_space_is_refused(small):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from priorscope.cli import parse_verbs
+from priorscope.errors import InputError
 from priorscope_depth.configs import (
     DemoConfig,
     EvaluateConfig,
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(config, ScenesConfig):
         from priorscope_depth.scenes import write_scenes
 
+        for name in ("count", "workers"):
+            if getattr(config, name) < 1:
+                raise InputError(f"--{name} {getattr(config, name)}", remedy="Use 1 or more.")
         seeds = range(config.first_seed, config.first_seed + config.count)
         write_scenes(config.out, seeds, height=config.height, width=config.width, workers=config.workers)
         return 0

@@ -22,6 +22,7 @@ from priorscope_depth.pairs.scenes import ScenePairs, StreamedScenes, scene_pair
 from priorscope_depth.pairs.split import hold_out
 from priorscope_depth.pairs.vkitti import VkittiPairs, vkitti_view
 from priorscope_depth.predictor import DepthPredictor
+from priorscope_depth.primedepth.source import is_primedepth
 from priorscope_depth.scenes import HELD_OUT_SEED, render_scene
 from priorscope_depth.targets import NormType
 from priorscope_depth.training.feed import PairFeed
@@ -30,6 +31,7 @@ from priorscope_depth.training.lotus import LotusTask
 from priorscope_depth.training.recipes import choose_recipe
 from priorscope_depth.training.report import write_report
 from priorscope_depth.training.start import start_from
+from priorscope_depth.transformers_models import is_transformers_model
 
 Transform = Callable[[TrainingPair, np.random.Generator], View]
 
@@ -182,7 +184,16 @@ def _check(config: TrainConfig) -> None:
     for name in ("held_out", "stream", "detail"):
         if getattr(config, name) < 0:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}", remedy="Use 0 or more.")
+    if is_primedepth(config.model):
+        raise InputError(f"{config.model} is a PrimeDepth model", remedy="Train one with train-primedepth.")
+    if is_transformers_model(config.model):
+        raise InputError(
+            f"{config.model} is no diffusion model of this app's: it can be asked (predict, evaluate), not trained",
+            remedy="Start from tiny-depth, a Lotus, Marigold or E2E-FT model, Stable Diffusion 2, or `new`.",
+        )
     check_depth_scale(config.depth_scale)
+    if config.views == "published" and config.hypersim is None and config.vkitti is None:
+        raise InputError("--views published without --hypersim or --vkitti, whose they are", remedy="Leave it out.")
     if not config.pairs:
         refuse_idle(config, ("depth_scale", "pairs_disparity", "pairs_normals_x"), "without --pairs, which it is about")
 
