@@ -68,10 +68,10 @@ def compare(out: Path, count: int, guidance: float, max_seconds: float) -> None:
     max_seconds : float
         After which no new piece begins; what is drawn is kept in ``out/samplers-GUIDANCE``; figures wait for the rest.
     """
-    for part in ("generator/model", "classifiers/judge/model"):
+    for part in ("generator-longer/model", "classifiers/judge/model"):
         if not (out / part).is_dir():
             raise InputError("is not there", path=out / part, remedy="First run evidence_astro.py.")
-    model = load_galaxy_model(out / "generator/model", device="cpu", precision="float32")
+    model = load_galaxy_model(out / "generator-longer/model", device="cpu", precision="float32")
     judge = GalaxyClassifier.load(out / "classifiers/judge/model")
     galaxies = read_pieces(sorted((out / "surveys").glob("reference-*")))
     order = np.random.default_rng(3).permutation(len(galaxies))

@@ -98,9 +98,9 @@ def _print_guidance(rows: Rows) -> None:
     own = [row for row in rows if row["kind"] == "guidance"]
     if own:
         print("\nGalaxies that a baseline takes for what was asked, x 100, by guidance\n")
-        columns = [name for name in own[0] if name not in ("kind", "guidance")]
-        cells = [[row["guidance"], *(f"{100 * row[name]:.1f}" for name in columns)] for row in own]
-        print_markdown(["guidance", *columns], cells)
+        columns = [name for name in own[0] if name not in ("kind", "generator", "guidance")]
+        cells = [[row["generator"], row["guidance"], *(f"{100 * row[name]:.1f}" for name in columns)] for row in own]
+        print_markdown(["generator", "guidance", *columns], cells)
 
 
 def _print_judgement(rows: Rows) -> None:
