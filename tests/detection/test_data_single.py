@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +80,11 @@ def test_broken_kitti(kitti):
         rows = f"DontCare -1 -1 -10 1 1 2 2 -1 -1 -1 0 0 0 0\nCar 0 0 0 1 1 2 2 {size} 0 5 1 0\n"
         (kitti / "label_2/000001.txt").write_text(rows)
         with pytest.raises(InputError, match=r"000001.txt: line 2: its height, width, length .* are not positive"):
+            open_frames(kitti).read(0)
+    whole = (kitti / "calib/000001.txt").read_text()
+    for key, wrong in (("Tr_velo_to_cam", "0 -1 0 nan 0 0 -1 0 1 0 0 0"), ("R0_rect", "1 0 0 0 1 0 0 0 -1")):
+        (kitti / "calib/000001.txt").write_text(re.sub(f"{key}: .*", f"{key}: {wrong}", whole))
+        with pytest.raises(InputError, match=rf"000001.txt: its {key} is no rigid motion"):
             open_frames(kitti).read(0)
     (kitti / "calib/000001.txt").write_text("R0_rect: 1 2 3\n")
     with pytest.raises(InputError, match="no Tr_velo_to_cam of 12 numbers"):

@@ -15,7 +15,7 @@ from priorscope.errors import InputError
 from priorscope_detection.data.frame import Agent, Frame, Truth, delay_steps
 from priorscope_detection.data.kitti_camera import USUAL_SIZE, Camera
 from priorscope_detection.data.points import read_points
-from priorscope_detection.data.rigid import Array, inverse
+from priorscope_detection.data.rigid import Array, inverse, is_rigid
 
 #: The labels whose boxes are real objects; DontCare marks parts of the image.
 CLASSES = ("car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc")
@@ -164,9 +164,9 @@ def read_calibration(path: str | PathLike[str]) -> Array:
             raise InputError(f"has no {key} of {3 * columns} numbers", path=path) from None
         step = np.eye(4)
         step[:3, :columns] = numbers
+        if not is_rigid(step):
+            raise InputError(f"its {key} is no rigid motion", path=path, remedy="Is it a file of KITTI's benchmark?")
         matrix = step @ matrix
-    if not np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-3):
-        raise InputError("its matrices are no rotations", path=path)
     return matrix
 
 
