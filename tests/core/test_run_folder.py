@@ -288,6 +288,8 @@ def test_resuming(tmp_path, config):
         ("data: x\nsteps: true\n", "steps is True"),
         ("data: x\nsteps: 1.5\n", "steps is 1.5"),
         ("data: 5\n", "data is 5, expected Path"),
+        (f"data: x\nrate: 1{400 * '0'}\n", "rate is larger than any"),
+        (f"data: x\nrate: 1{5000 * '0'}\n", "rate|YAML"),
         ("data: x\nmode: c\n", "mode is 'c'"),
         ("data: x\nkind: SLOW\n", "kind is 'SLOW'"),
         ("data: x\nsizes: [1, two]\n", r"sizes\[1\] is 'two'"),

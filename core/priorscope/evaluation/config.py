@@ -128,7 +128,10 @@ def _build(hint: Any, value: Any, where: str, path: Path | None) -> Any:
             raise wrong
         return hint(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InputError(f"{where} is larger than any floating-point number", path=path) from None
     if not isinstance(value, hint) or (isinstance(value, bool) and hint in (int, float)):
         raise wrong
     return value

@@ -250,7 +250,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError("no such file", path=path) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:  # a number of thousands of digits is a ValueError
         raise InputError(f"is not a YAML file that can be read ({error})", path=path) from error
     if not isinstance(value, dict):
         raise InputError("holds no configuration (a mapping of keys to values)", path=path)
