@@ -22,7 +22,7 @@ from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
 from priorscope_astro.data.splits import make_splits
 from priorscope_astro.data.stamps import write_stamps
 from priorscope_astro.evaluate import _alike, _note_scale, check_inputs, read_splits
-from priorscope_astro.evaluation import classifying
+from priorscope_astro.evaluation import arms, classifying
 from priorscope_astro.evaluation.distances import OVERALL, distances, equal_rows, own_features
 from priorscope_astro.evaluation.look import look_from, look_of, pictures_of, values_of
 from priorscope_astro.evaluation.sample import Sample, Survey, chosen_rows, conditions_of, read_generated, read_real
@@ -264,6 +264,15 @@ def test_at_most_so_many_of_each_class():
     assert len(chosen_rows(labels, 0, 0)) == 23
 
 
+def test_a_classifier_whose_training_was_stopped_is_not_compared(tmp_path, monkeypatch):
+    stopped = SimpleNamespace(finished=False, step=140, model=tmp_path)
+    monkeypatch.setattr(arms, "train_classifier", lambda *args, **options: stopped)
+    images = np.zeros((4, 16, 16, 3), np.uint8)
+    some = Sample(tuple("abcd"), ("ring", "spiral") * 2, images, "display")
+    with pytest.raises(InputError, match="classifier 'real' was stopped at step 140 of 200"):
+        arms.train_arms(some, some, None, None, tmp_path, steps=200, seed=0, device="cpu")
+
+
 def test_rows_of_different_length_on_one_sheet():
     one, two = np.full((3, 4, 4, 3), 10, np.uint8), np.full((2, 4, 4, 3), 20, np.uint8)
     sheet = contact_sheet([one, two], width=40, gap=2)
@@ -466,6 +475,7 @@ def test_flux_with_classifiers_trained_on_the_spot(drawn, simulated_survey, tmp_
         (["--classifier-steps", "7"], "--classifier-steps goes with --train-classifiers"),
         (["--side", "32"], "--side 32 with flux"),
         (["--features", "os:nothing"], "has no attribute 'nothing'"),
+        (["--features", "os:sep"], "os:sep is a str, no function"),
         (["--accepted-only"], "no catalogue"),
         (["--class-column", "gz2_class"], "stamps have their own"),
         (["--id-column", "objid"], "stamps have their own"),

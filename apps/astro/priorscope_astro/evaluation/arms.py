@@ -63,6 +63,11 @@ def train_arms(
     -------
     dict
         Name -> model folder.
+
+    Raises
+    ------
+    InputError
+        Fewer than two classes, a side that does not fit, or a training that a signal has stopped.
     """
     classes = tuple(sorted({label for label in train.labels if label}))
     if len(classes) < 2:
@@ -95,5 +100,13 @@ def train_arms(
     models = {}
     for name, (examples, how) in arms.items():
         folder = out / name.replace(" + ", "-and-").replace(", ", "-")
-        models[name] = train_classifier(examples, how, folder, held_out=held_out if len(held_out) else None).model
+        result = train_classifier(examples, how, folder, held_out=held_out if len(held_out) else None)
+        if not result.finished:
+            raise InputError(
+                f"the training of the classifier {name!r} was stopped at step {result.step} of {steps}: nothing is "
+                "compared with it",
+                path=folder,
+                remedy="Give the same command with another --out.",
+            )
+        models[name] = result.model
     return models

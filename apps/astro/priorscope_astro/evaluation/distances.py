@@ -41,6 +41,8 @@ def own_function(place: str) -> Callable[[NDArray[np.uint8]], Any]:
         ask: Callable[[NDArray[np.uint8]], Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"--features {place}: {error}", remedy="Is the module on the Python path?") from None
+    if not callable(ask):
+        raise InputError(f"--features {place} is a {type(ask).__name__}, no function", remedy="Use MODULE:FUNCTION.")
     return ask
 
 
