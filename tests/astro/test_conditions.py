@@ -16,7 +16,16 @@ from priorscope_astro.conditions.condition import CONDITION_SIZE, Condition
 from priorscope_astro.conditions.cuts import Cuts
 from priorscope_astro.conditions.emphasis import emphasis_runs
 from priorscope_astro.conditions.galaxy10 import CLASSES, galaxy10_condition
-from priorscope_astro.conditions.tree import ANSWER, ANSWERS, ANSWERS_OF, ASKED_AFTER, QUESTIONS, SLICES, path_to
+from priorscope_astro.conditions.tree import (
+    ANSWER,
+    ANSWERS,
+    ANSWERS_OF,
+    ASKED_AFTER,
+    QUESTIONS,
+    SLICES,
+    nearest,
+    path_to,
+)
 from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
 
 SMOOTH, FEATURES, STAR = ANSWERS_OF["t01_smooth_or_features"]
@@ -296,6 +305,12 @@ def test_cuts_are_data(tmp_path):
 def test_votes_that_do_not_sum(change, said):
     with pytest.raises(InputError, match=said):
         Condition.from_votes(SPIRAL | change)
+
+
+def test_a_message_lists_a_few_words():
+    assert nearest("bra", ("bar", "ring")) == "Did you mean 'bar'?"
+    assert nearest("x", ("bar", "ring")) == "Known: bar, ring."
+    assert nearest("x", [f"column{row}" for row in range(228)]).endswith("column19 and 208 more.")
 
 
 def test_a_missing_column_is_named_with_the_nearest():

@@ -153,6 +153,7 @@ def test_data_without_votes_or_pictures(simulated_survey, tmp_path, capsys):
         (simulated_survey / "stamps.npz", ["--mode", "display"], "Use --mode flux"),
         (tmp_path / "nowhere", [], "no such file"),
         (simulated_survey / "images", [], "holds no flux. Pictures are learnt with --mode display"),
+        (simulated_survey / "truth.csv", [], "holds no flux. Pictures are learnt with --mode display"),
     ):
         assert train(data, tmp_path / "run", "--side", "16", *options) == 2
         assert words in capsys.readouterr().err

@@ -119,6 +119,16 @@ def test_bad_training_options(simulated_survey, tmp_path, capsys, options, words
     assert not (tmp_path / "run").exists()
 
 
+def test_flux_of_pictures_is_refused(simulated_survey, tmp_path, capsys):
+    import h5py
+
+    with h5py.File(tmp_path / "Galaxy10_DECals.h5", "w") as file:
+        file["images"], file["ans"] = np.zeros((12, 16, 16, 3), np.uint8), np.arange(12) % 10
+    for data in (tmp_path / "Galaxy10_DECals.h5", simulated_survey / "gz2_hart16.csv"):
+        assert train(data, tmp_path / "run", mode="flux") == 2
+        assert f"{data}: holds no flux. Pictures are learnt with --mode display." in capsys.readouterr().err
+
+
 def test_a_start_is_not_silently_of_another_size(trained, simulated_survey, tmp_path, capsys):
     """--size and --patch describe a new network: what says something else than --start is refused."""
     out, start = tmp_path / "run", ["--start", str(trained)]

@@ -14,7 +14,7 @@ from priorscope.evaluation.run_folder import RunFolder
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER
 from priorscope_astro.configs import TrainConfig
-from priorscope_astro.data.anything import read_galaxies, stamps_file
+from priorscope_astro.data.anything import holds_flux, read_galaxies, stamps_file
 from priorscope_astro.data.galaxies import GalaxySet
 from priorscope_astro.data.learnt import learnt_from
 from priorscope_astro.data.splits import Splits
@@ -118,6 +118,8 @@ def divided(galaxies: GalaxySet, table: Path | None, seed: int, source: Path) ->
 
 
 def _stamps_file(path: Path) -> Path:
+    if path.is_file() and not holds_flux(path):
+        raise InputError("holds no flux", path=path, remedy="Pictures are learnt with --mode display.")
     file = stamps_file(path) if path.is_dir() else path
     if file is None:
         raise InputError(

@@ -56,7 +56,7 @@ def train(config: TrainClassifierConfig) -> FitResult:
 
 def _read(config: TrainClassifierConfig) -> tuple[GalaxySet, Survey]:
     if config.mode == "flux":
-        if config.data.is_dir() and not holds_flux(config.data):
+        if config.data.exists() and not holds_flux(config.data):
             raise InputError("holds no flux", path=config.data, remedy="Pictures are learnt with --mode display.")
         refuse_columns(config.data, "stamps", config.class_column, config.id_column)
         stamps = read_flux(config.data)

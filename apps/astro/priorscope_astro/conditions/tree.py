@@ -115,8 +115,15 @@ def checked_answer(name: str) -> str:
     return name
 
 
+#: Words that a message lists.
+_LISTED = 20
+
+
 def nearest(word: str, words: tuple[str, ...] | list[str]) -> str:
-    """A sentence that suggests the nearest of some words, or lists them where none is near."""
+    """A sentence that suggests the nearest of some words, or lists them (the first 20) where none is near."""
     by_lower = {other.lower(): other for other in words}
     close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
-    return f"Did you mean {by_lower[close[0]]!r}?" if close else f"Known: {', '.join(words)}."
+    if close:
+        return f"Did you mean {by_lower[close[0]]!r}?"
+    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
+    return f"Known: {', '.join(words[:_LISTED])}{more}."

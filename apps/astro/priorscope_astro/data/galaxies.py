@@ -311,6 +311,10 @@ class GalaxySet:
         vectors = np.zeros((len(self), CONDITION_SIZE), np.float32)
         for row, caption in enumerate(self.captions):
             if caption not in seen:
-                seen[caption] = Condition.from_tags(caption).to_vector()
+                try:
+                    seen[caption] = Condition.from_tags(caption).to_vector()
+                except InputError as error:
+                    fact = f"the caption of {self.ids[row]}: {error.fact}"
+                    raise InputError(fact, remedy=error.remedy) from None
             vectors[row] = seen[caption]
         return vectors
