@@ -15,6 +15,7 @@ from priorscope.cli import main
 from priorscope.data.arrays import write_npy
 from priorscope.data.images import write_png
 from priorscope.diffusion import Denoiser
+from priorscope.diffusion.noise import Noise
 from priorscope_depth.sensor.codec import LogDepth
 from priorscope_depth.sensor.data import SensorFeed, SensorPair, drawn_scans, folder_scans
 from priorscope_depth.sensor.judge import compare_scans, fitted_sigma, gaussian_scans
@@ -104,6 +105,25 @@ def test_a_network_that_knows_gives_the_scan(pairs, method):
     found = simulator(pairs[1].clean, steps=7)[0]
     expected = np.where(simulator.codec.is_valid(pairs[1].clean), pairs[1].scan, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_rare_state_stays_rare():
+    """Maps that are 1 or -1 all over, one in ten -1, and the exact answer: of what is generated one in ten is -1, too.
+
+    On a schedule whose noisiest level still shows a map's mean, pure noise would be taken for more of the rare ones: 0.29.
+    """
+    simulator, share = SensorSimulator.new("sampled", Spread(0.001)), 0.9
+    schedule = simulator.denoiser.schedule
+
+    def expected(x, label, clean):
+        alpha, sigma = schedule.coefficients(label, x)
+        odds = math.log(share / (1 - share)) + 2 * (alpha / sigma**2 * x).sum((1, 2, 3), keepdim=True)
+        return torch.tanh(odds / 2).expand_as(x)
+
+    simulator.denoiser = Denoiser(expected, schedule, "sample")
+    clean = torch.ones(4000, 1, 16, 16)
+    scans = simulator.generate(clean, Noise.for_items(0, range(len(clean))), steps=50)
+    assert float((scans == 0).float().mean()) == pytest.approx(1 - share, abs=0.02)
 
 
 def test_energy_score_prefers_the_right_spread():

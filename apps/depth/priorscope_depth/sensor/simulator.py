@@ -83,7 +83,10 @@ class SensorSimulator:
         self.codec = LogDepth()
         self.name = name
         self.device = torch.device(device)
-        self.denoiser = Denoiser(SensorNetwork(unet), VPSchedule.from_betas(), "sample")
+        # nearly every pixel is measured: a schedule whose noisiest level still shows that would, from pure noise, lead
+        # to far too many holes; and v keeps noise that is a signal here, which a network that puts out x0 wears down
+        schedule = VPSchedule.from_betas(zero_terminal_snr=True)
+        self.denoiser = Denoiser(SensorNetwork(unet), schedule, "v" if method == "sampled" else "sample")
         self.geometry = Geometry(0, multiple=PATCH * 2 ** (len(unet.config.block_out_channels) - 1))
 
     @classmethod
