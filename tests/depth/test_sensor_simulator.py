@@ -110,7 +110,7 @@ def test_a_network_that_knows_gives_the_scan(pairs, method):
 def test_a_rare_state_stays_rare():
     """Maps that are 1 or -1 all over, one in ten -1, and the exact answer: of what is generated one in ten is -1, too.
 
-    On a schedule whose noisiest level still shows a map's mean, pure noise would be taken for more of the rare ones: 0.29.
+    On a schedule whose noisiest level still shows a map's mean, pure noise would be taken for far more: 0.29.
     """
     simulator, share = SensorSimulator.new("sampled", Spread(0.001)), 0.9
     schedule = simulator.denoiser.schedule
