@@ -20,7 +20,7 @@ own, was the best without being like it.
 
 One seed, fixed here before the first run. Every result is a row of evidence_depth_extras.jsonl; the same command goes
 on with what is missing, a training from its last checkpoint, and ends after --max-seconds. --table prints the rows as
-markdown and draws figures/evidence_depth_extras.png.
+markdown and draws figures/evidence_depth_edges.png and figures/evidence_depth_sensor.png.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from evidence_depth_extras_figures import draw_edges, draw_scans
 from evidence_rows import EvidenceRows
 from numpy.typing import NDArray
 
 from priorscope.diffusion.condition import Condition
 from priorscope.diffusion.noise import Noise
-from priorscope.evaluation.run_folder import RunFolder
+from priorscope.evaluation.run_folder import RunFolder, read_jsonl
 from priorscope.training.loop import FitResult, fit, make_accelerator
 from priorscope.training.settings import MAY_DIFFER, LoopConfig
 from priorscope_depth.edges.configs import TrainEdgesConfig
@@ -61,7 +62,6 @@ from priorscope_depth.sensor.train import train_sensor
 
 HERE = Path(__file__).parent
 ROWS = HERE / "evidence_depth_extras.jsonl"
-FIGURE = HERE / "figures/evidence_depth_extras.png"
 
 SEED = 0
 SCENES, VALIDATION, TEST = 400, 30, 60
@@ -70,6 +70,7 @@ AUTOENCODER_STEPS, EDGE_STEPS, SENSOR_STEPS = 600, 1200, 1500
 BLURS = (0.0, 1.0, 1.5, 2.0, 3.0)
 #: Other ways to ask the trained diffusion: steps, and how many results are averaged.
 WAYS = {"diffusion-1-step": (1, 1), "diffusion-mean-of-8": (5, 8), "diffusion-1-step-mean-of-8": (1, 8)}
+LEARNT = ("sampled", "one-step", "one-step-mean")
 LOOP = LoopConfig(batch_size=16, lr=1.5e-3, log_every=100, validate_every=10_000, checkpoint_every=50, seed=SEED)
 
 
@@ -205,7 +206,7 @@ class Evidence:
                 return list(gaussian_scans(exact, sigma, SEED, power=power)), {"sigma": round(sigma, 5)}
 
             rows[name] = noisy
-        for method in ("sampled", "one-step", "one-step-mean"):
+        for method in LEARNT:
             rows[method] = lambda method=method: self.simulate(method, exact)  # type: ignore[misc]
         for name, make in rows.items():
             if self.rows.lacks(part="sensor", method=name):
@@ -291,31 +292,35 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
                 print(f"| {row['method']} | {' | '.join(str(row.get(name, '')) for name in names)} |")
 
 
-def draw(options: argparse.Namespace) -> None:
-    """Three test scenes: image, exact edges, and what was generated."""
-    from priorscope.data.images import write_png
-    from priorscope.evaluation.figures import Panel, figure_to_image, side_by_side
-
-    files = {name: options.out / f"edges-{name}.npz" for name in ("regression", "diffusion")}
-    if not all(path.exists() for path in files.values()):
-        return
-    pairs = drawn_pairs(options.out / "edge-scenes", range(FIRST_TEST, FIRST_TEST + 3))
-    panels = []
-    for index, pair in enumerate(pairs):
-        shown = {"exact": pair.edges.astype(np.float32), "sobel": sobel(pair, 1.0)}
-        shown |= {name: np.load(path)[f"arr_{index}"] for name, path in files.items()}
-        panels.append(Panel(pair.rgb, pair.key))
-        for name, values in shown.items():
-            panels.append(Panel((values[..., None].repeat(3, -1) * 255).astype(np.uint8), name))
-    options.figure.parent.mkdir(exist_ok=True)
-    write_png(options.figure, figure_to_image(side_by_side(panels, columns=5, width=10.0), dpi=80), overwrite=True)
+def draw(out: Path, figures: Path) -> None:
+    """What of the two figures OUT has the results for."""
+    figures.mkdir(exist_ok=True)
+    maps = {name: out / f"edges-{name}.npz" for name in ("regression", "diffusion-mean-of-8", "diffusion")}
+    if all(path.exists() for path in maps.values()):
+        pairs = drawn_pairs(out / "edge-scenes", range(FIRST_TEST, FIRST_TEST + 3))
+        found = {"sobel": [sobel(pair, 0.0) for pair in pairs]}
+        for name, path in maps.items():
+            with np.load(path) as file:
+                found[name] = [file[f"arr_{index}"] for index in range(len(pairs))]
+        draw_edges(pairs, found, figures / "evidence_depth_edges.png")
+    models = {name: out / f"sensor-{name}/model" for name in LEARNT}
+    if all(path.exists() for path in models.values()):
+        sensor, seeds = StructuredLight(), range(FIRST_TEST, FIRST_TEST + 2)
+        pairs, other = (drawn_scans(out / "sensor-scenes", seeds, sensor, scan=number) for number in range(2))
+        exact = [pair.clean for pair in pairs]
+        scans = {"the sensor": [pair.scan for pair in pairs], "the sensor again": [pair.scan for pair in other]}
+        for name, path in models.items():
+            scans[name] = list(SensorSimulator.from_pretrained(path, device="cpu")(exact, seed=SEED))
+        row = next(one for one in read_jsonl(ROWS) if one["method"] == "gaussian-z2")
+        scans["gaussian-z2"] = list(gaussian_scans(exact, row["sigma"], SEED, power=2.0))
+        draw_scans(exact, scans, figures / "evidence_depth_sensor.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/evidence-depth-extras"), help="scenes and trainings")
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--figures", type=Path, default=HERE / "figures", help="folder")
     parser.add_argument("--only", choices=("edges", "sensor"))
     parser.add_argument("--max-seconds", type=float, default=1e9)
     parser.add_argument("--table", action="store_true", help="print what is there, and draw the figure")
@@ -327,7 +332,7 @@ def main() -> None:
             if options.only in (None, part):
                 getattr(evidence, part)()
     print_table(evidence.rows.rows)
-    draw(options)
+    draw(options.out, options.figures)
 
 
 if __name__ == "__main__":
