@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pyarrow
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.io.votable import parse as parse_votable
 from astropy.table import MaskedColumn, QTable
@@ -305,7 +306,7 @@ def test_a_parquet_file_alone(zoobot, tmp_path):
     parquet.write_table(parquet.read_table(path).append_column("kind", pyarrow.array(["ring"])), alone)
     assert read_galaxies(alone).images is None
     assert read_galaxies(alone, label_column="kind").labels == ("ring",)
-    with pytest.raises(InputError, match="the column 'kind' of classes is asked for"):
+    with pytest.raises(InputError, match="--class-column kind is of a table, and galaxy-datasets have"):
         read_galaxies(zoobot, label_column="kind")
 
 
@@ -799,6 +800,51 @@ def test_tables_with_gaps_in_columns_of_any_type(tmp_path):
     words = pyarrow.array(["x", None, "x"]).dictionary_encode()
     parquet.write_table(pyarrow.table({"id": ["a", "b", "c"], "word": words}), tmp_path / "a.parquet")
     assert read_catalogue(tmp_path / "a.parquet")["word"].tolist() == ["x", None, "x"]
+
+
+@pytest.mark.parametrize("suffix", ["fits", "ecsv", "vot"])
+def test_positions_are_degrees_whatever_their_unit_and_name(tmp_path, suffix):
+    """A catalogue in hours or radians would else put one galaxy, under two ids, into two splits."""
+    ra, dec = [12.5, 12.5, 180.0], [-3.25, -3.25, 45.0]
+    for names, units in [
+        (("ra", "dec"), (u.rad if suffix == "fits" else u.hourangle, u.rad)),  # FITS knows no hours
+        (("RA", "DEC"), (u.deg, u.deg)),
+        (("RAJ2000", "DEJ2000"), (u.deg, u.arcmin)),
+        (("Ra", "Dec"), (None, None)),
+    ]:
+        pairs = zip((ra, dec), units, strict=True)
+        values = [place if unit is None else (place * u.deg).to(unit) for place, unit in pairs]
+        table = QTable({"object_id": [1, 2, 3], "kind": list("aab"), names[0]: values[0], names[1]: values[1]})
+        write_catalogue(table, tmp_path / f"a.{suffix}", overwrite=True)
+        columns = read_galaxies(tmp_path / f"a.{suffix}", label_column="kind").columns
+        np.testing.assert_allclose(columns["ra"], ra, rtol=1e-12)
+        np.testing.assert_allclose(columns["dec"], dec, rtol=1e-12)
+        assert sky_groups(columns["ra"], columns["dec"]).tolist() == [0, 0, 2]
+
+
+def test_positions_that_are_none(tmp_path, gz2):
+    table = QTable({"object_id": [1, 2], "kind": ["a", "b"], "ra": [1.0, 2.0] * u.Jy, "dec": [1.0, 2.0]})
+    write_catalogue(table, tmp_path / "a.ecsv")
+    with pytest.raises(InputError, match=r"a.ecsv: its column ra is in Jy. Positions are in degrees"):
+        read_galaxies(tmp_path / "a.ecsv", label_column="kind")
+    (tmp_path / "a.csv").write_text("object_id,kind,ra,dec\n1,a,15h17m13.4s,-3d\n2,b,1h2m3s,4d\n")
+    with pytest.raises(InputError, match=r"its column ra does not hold numbers, such as '15h17m13.4s'"):
+        read_galaxies(tmp_path / "a.csv", label_column="kind")
+    text = read_catalogue(gz2 / "gz2_hart16.csv")
+    text["ra"] = text["rastring"].astype(str)
+    write_catalogue(text, gz2 / "gz2_hart16.csv", overwrite=True)
+    with pytest.raises(InputError, match=r"its column ra does not hold numbers, such as '00:40:00"):
+        read_gz2(gz2)
+    with pytest.raises(InputError, match="ra and dec are no numbers"):
+        sky_groups(np.array(["1", "2"]), np.array(["1", "2"]))
+
+
+def test_a_column_of_coordinates_is_read(tmp_path):
+    places = SkyCoord([12.5, 180.0] * u.deg, [-3.25, 45.0] * u.deg)
+    QTable({"object_id": [1, 2], "kind": ["a", "b"], "place": places}).write(tmp_path / "a.ecsv")
+    columns = read_galaxies(tmp_path / "a.ecsv", label_column="kind").columns
+    np.testing.assert_allclose(columns["ra"], [12.5, 180.0])
+    np.testing.assert_allclose(columns["dec"], [-3.25, 45.0])
 
 
 def test_a_broken_table_is_named_without_its_bytes(tmp_path):

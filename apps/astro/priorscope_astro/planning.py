@@ -56,6 +56,8 @@ def plan(config: PlanConfig) -> int:
     made.is_there(config.out, overwrite=config.overwrite)  # refused before the splits are written
     cuts = Cuts.read(config.cuts)
     notes = [] if cuts.verified else [f"the cuts {cuts.name} are not verified: {cuts.source}"]
+    if config.sky_radius and not {"ra", "dec"} <= set(galaxies.columns):
+        notes.append("no positions (ra, dec): whether one galaxy has two ids is not looked for")
     for note in (*galaxies.notes, *notes):
         print(note)
     print_table(balance(galaxies, splits, _drawn(made)), number=".2%")

@@ -9,7 +9,7 @@ from typing import Literal
 from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.conditions.votes import GALAXY_DATASETS, VoteTable
-from priorscope_astro.data.catalogue import column_text, column_values, read_catalogue
+from priorscope_astro.data.catalogue import column_text, positions_of, read_catalogue
 from priorscope_astro.data.fits_stamps import read_fits_stamps
 from priorscope_astro.data.galaxies import GalaxySet, hdf5_file
 from priorscope_astro.data.galaxy10 import read_galaxy10
@@ -177,8 +177,7 @@ def _from_table(path: Path, label_column: str, ids: str) -> GalaxySet:
     if label_column:
         id_column(table.colnames, label_column, path=path)  # says which is missing
         labels = tuple(name.strip() for name in column_text(table[label_column]))
-    positions = {key: column_values(table[key]) for key in ("ra", "dec") if key in table.colnames}
-    galaxies = GalaxySet(names, labels=labels, columns=positions)
+    galaxies = GalaxySet(names, labels=labels, columns=positions_of(table, path=path))
     if not has_votes:
         return galaxies
     columns = {column: table[column] for column in table.colnames}

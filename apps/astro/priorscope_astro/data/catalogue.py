@@ -40,6 +40,9 @@ UCDS: dict[str, str] = {
     "class_name": "src.morph.type",
 }
 
+#: Columns of positions, in lower case; the first that is there counts.
+_POSITIONS = {"ra": ("ra", "raj2000", "_raj2000"), "dec": ("dec", "dej2000", "_dej2000", "decj2000")}
+
 
 def catalogue_format(path: str | PathLike[str]) -> str:
     """Format of a catalogue, by its suffix (before .gz): csv, ecsv, fits, votable, parquet.
@@ -103,7 +106,11 @@ def read_catalogue(path: str | PathLike[str], *, columns: Sequence[str] | None =
         raise InputError(f"cannot be read as {kind} ({said[:150]})", path=path, remedy="Is it whole?") from error
     if not isinstance(table, Table) or not len(table):
         raise InputError("has no rows", path=path)
+    whole = [name for name in table.colnames if not hasattr(table[name], "dtype")]  # such as SkyCoord
+    others = {name: table.columns.pop(name) for name in whole}
     table.convert_bytestring_to_unicode()
+    for name, column in others.items():
+        table[name] = column
     if columns is not None:
         table = table[[name for name in columns if name in table.colnames]]
     return QTable(table)
@@ -171,6 +178,45 @@ def column_values(column: Any) -> NDArray[Any]:
     missing = np.asarray(getattr(values, "mask", False))
     array = np.asarray(getattr(values, "unmasked", values))
     return np.where(missing, np.nan, array) if missing.any() and array.dtype.kind in "iuf" else array
+
+
+def positions_of(table: Any, *, path: str | PathLike[str] | None = None) -> dict[str, NDArray[np.float64]]:
+    """Right ascension and declination of a table's rows, degrees: ``ra`` and ``dec``, those that it has.
+
+    Columns are found in upper and lower case, under their VizieR names (RAJ2000, DEJ2000), or in one of coordinates.
+    A column without a unit is in degrees; NaN where a value is missing.
+
+    Raises
+    ------
+    InputError
+        A unit that is no angle, or a column that does not hold numbers (``10:12:45.3``).
+    """
+    import astropy.units as u
+
+    found: dict[str, NDArray[np.float64]] = {}
+    names = {name.lower(): name for name in reversed(table.colnames)}
+    for key, known in _POSITIONS.items():
+        name = next((names[other] for other in known if other in names), None)
+        if name is None:
+            continue
+        values, unit = column_values(table[name]), getattr(table[name], "unit", None)
+        said = "" if unit is None else str(unit)
+        if values.dtype.kind not in "iuf":
+            raise InputError(
+                f"its column {name} does not hold numbers, such as {str(values.flat[0])[:40]!r}",
+                path=path,
+                remedy="Positions are decimal degrees.",
+            )
+        if said and not said.lower().startswith("deg"):  # some write degrees, which is no unit of FITS
+            if not u.Unit(unit).is_equivalent(u.deg):
+                raise InputError(f"its column {name} is in {said}", path=path, remedy="Positions are in degrees.")
+            values = values * u.Unit(unit).to(u.deg)
+        found[key] = values.astype(np.float64)
+    if not found:
+        places = [table[name] for name in table.colnames if hasattr(table[name], "icrs")]
+        if len(places) == 1:
+            found = {"ra": places[0].icrs.ra.deg, "dec": places[0].icrs.dec.deg}
+    return found
 
 
 def write_catalogue(

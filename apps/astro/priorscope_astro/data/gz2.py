@@ -19,14 +19,14 @@ from priorscope.errors import InputError
 from priorscope_astro.conditions.condition import VoteKind
 from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.conditions.votes import VoteTable
-from priorscope_astro.data.catalogue import column_text, column_values, read_catalogue
+from priorscope_astro.data.catalogue import column_text, column_values, positions_of, read_catalogue
 from priorscope_astro.data.galaxies import GalaxySet, MemberPictures
 from priorscope_astro.data.ids import ID_COLUMNS, id_column, object_ids
 
 _VOTES = ("gz2_hart16.csv", "gz2_hart16.csv.gz")
 _MAPPINGS = ("gz2_filename_mapping.csv", "gz2_filename_mapping.csv.gz")
 _IMAGES = ("images_gz2.zip", "images", "images_gz2")
-_OTHERS = ("ra", "dec", "gz2_class", "total_classifications", "total_votes", "redshift")
+_OTHERS = ("gz2_class", "total_classifications", "total_votes", "redshift")
 
 
 def read_gz2(
@@ -76,7 +76,7 @@ def read_gz2(
     root = Path(root)
     folder = root if root.is_dir() else root.parent
     table_path = Path(votes) if votes is not None else root if root.is_file() else _first(folder, _VOTES, "vote table")
-    wanted = [*ID_COLUMNS, "sample", *_OTHERS, *more, *([label_column] if label_column else [])]
+    wanted = [*ID_COLUMNS, "sample", "ra", "dec", *_OTHERS, *more, *([label_column] if label_column else [])]
     wanted += [f"{answer}_{part}" for answer in ANSWERS for part in ("count", kind)]
     table = read_catalogue(table_path, columns=wanted)
     for name in (*more, *([label_column] if label_column else [])):
@@ -87,7 +87,8 @@ def read_gz2(
     galaxies = GalaxySet(
         ids,
         labels=tuple(name.strip() for name in column_text(table[label_column])) if label_column else None,
-        columns={key: column_values(table[key]) for key in (*_OTHERS, *more) if key in table.colnames},
+        columns={key: column_values(table[key]) for key in (*_OTHERS, *more) if key in table.colnames}
+        | positions_of(table, path=table_path),
     ).with_votes(VoteTable.from_columns(columns, kind=kind, path=table_path, ids=ids, tolerate=tolerate))
     if not pictures:
         return galaxies

@@ -213,6 +213,8 @@ def sky_groups(ra: NDArray[Any], dec: NDArray[Any], *, radius: float = 2.0) -> N
 
     if not 0 < radius < 3600 * 180:
         raise InputError(f"a radius of {radius:g} arcsec", remedy="Use more than 0, up to 180 degrees.")
+    if any(np.asarray(place).dtype.kind not in "iuf" for place in (ra, dec)):
+        raise InputError("ra and dec are no numbers", remedy="Give decimal degrees. Without positions: --sky-radius 0.")
     ra, dec = np.asarray(ra, np.float64), np.asarray(dec, np.float64)
     if ra.shape != dec.shape or ra.ndim != 1 or not (np.isfinite(ra) & np.isfinite(dec)).all() or (abs(dec) > 90).any():
         raise InputError(
