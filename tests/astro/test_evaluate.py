@@ -19,9 +19,9 @@ from priorscope_astro.conditions.condition import Condition
 from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.data.anything import holds_flux
 from priorscope_astro.data.catalogue import read_catalogue, write_catalogue
-from priorscope_astro.data.splits import make_splits
+from priorscope_astro.data.splits import Splits, make_splits
 from priorscope_astro.data.stamps import write_stamps
-from priorscope_astro.evaluate import _alike, _note_scale, check_inputs, read_splits
+from priorscope_astro.evaluate import _alike, _ask_classifiers, _note_scale, check_inputs, read_splits
 from priorscope_astro.evaluation import arms, classifying
 from priorscope_astro.evaluation.distances import OVERALL, distances, equal_rows, own_features
 from priorscope_astro.evaluation.look import look_from, look_of, pictures_of, values_of
@@ -523,6 +523,61 @@ def test_a_classifier_of_votes_needs_a_rule_for_each_class(simulated_survey, tmp
     with pytest.raises(InputError, match=r"votes: is a classifier of votes, and no rule .* make a 'barred'.*--classes"):
         check_inputs(replace(config, classes=str(path)), generated, real, splits)
     check_inputs(replace(config, classes=str(path)), generated, real, None)  # nothing is searched for
+
+
+def test_a_class_that_no_compared_galaxy_has_is_refused_with_its_reason(simulated_survey, tmp_path):
+    """Of a rare class all galaxies may be in the training split: then no option about classes helps."""
+    survey = read_survey(simulated_survey)
+    described = {"ids": list("abc"), "flux": survey.flux[:3], "bands": "gri", "unit": "nmgy"}
+    write_stamps(tmp_path / "a.npz", **described, labels=["dust_lane"] * 3)
+    write_stamps(tmp_path / "b.npz", **described, labels=["quasar"] * 3)
+    config = EvaluateConfig(tmp_path / "a.npz", simulated_survey)
+    generated, _ = read_generated(config)
+    real = read_real(config, generated)
+    rare = np.array(real.galaxies.labels) == "dust_lane"
+    splits = Splits({name: "train" if one else "test" for name, one in zip(real.galaxies.ids, rare, strict=True)})
+    words = rf"none of the {(~rare).sum()} galaxies that are compared \(held-out\) .*dust_lane.* the other {rare.sum()}"
+    with pytest.raises(InputError, match=words):
+        check_inputs(config, generated, real, splits)
+    check_inputs(replace(config, against="all"), generated, real, splits)
+    config = EvaluateConfig(tmp_path / "b.npz", simulated_survey)
+    with pytest.raises(InputError, match=r"no real galaxy is of a generated class \(quasar\).*--class-column"):
+        check_inputs(config, read_generated(config)[0], real, splits)
+
+
+@pytest.mark.parametrize("lacks", ["validation", "test"])
+def test_a_search_without_a_threshold_says_why(simulated_survey, monkeypatch, lacks):
+    config = EvaluateConfig(simulated_survey, simulated_survey)
+    generated, _ = read_generated(config)
+    real = read_real(config, generated)
+    rare = np.array(real.galaxies.labels) == "dust_lane"
+    rows = {"validation": np.arange(0, len(rare), 2), "test": np.arange(1, len(rare), 2)}
+    rows[lacks] = rows[lacks][~rare[rows[lacks]]]
+    monkeypatch.setattr(
+        classifying,
+        "class_scores",
+        lambda model, pictures, classes, rules: np.tile(np.arange(float(len(classes))), (len(pictures), 1)),
+    )
+    findings = SimpleNamespace(
+        classifier="", rare="dust_lane", notes=[], look=look_of(real), real=generated, class_rows={}, rare_rows=[]
+    )
+    _ask_classifiers(config, findings, real, rows, {"one": None, "two": None})
+    assert findings.notes == [f"Completeness at a purity of 90% is not given: no {lacks} galaxy is a dust_lane."]
+    assert [row["classifier"] for row in findings.rare_rows] == ["one", "two"]
+    assert not any("completeness" in row for row in findings.rare_rows)
+
+
+def test_generated_stamps_of_several_units_are_refused(simulated_survey, tmp_path):
+    from astropy.table import QTable
+
+    flux = read_survey(simulated_survey).flux[:2]
+    for place, (unit, bands) in enumerate([("nmgy", "gri"), ("Jy", "gri")]):
+        write_stamp_fits(tmp_path / f"{place}.fits", flux[place], bands=tuple(bands), unit=unit)
+    names = ["0.fits", "1.fits"]
+    table = QTable({"object_id": ["a", "b"], "class_name": ["round"] * 2, "image": names})
+    write_catalogue(table, tmp_path / "catalogue.ecsv")
+    with pytest.raises(InputError, match=r"1.fits: is g, r, i in Jy, the first image g, r, i in nmgy"):
+        read_generated(EvaluateConfig(tmp_path, simulated_survey))
 
 
 def test_pictures_and_flux_are_not_compared(drawn, simulated_survey, tmp_path, capsys):

@@ -347,6 +347,7 @@ def test_other_splits_are_refused(trained, planned, tmp_path, capsys):
         (["--batch-size", "0"], "--batch-size 0"),
         (["--limit", "-1"], "--limit -1"),
         (["--cache", "-1"], "--cache -1"),
+        (["--cache", "1"], "--cache 1. Use 0, or 2 or more"),
         (["--steps", "0"], "--steps 0"),
         (["--steps", "5000"], "--steps 5000"),
         (["--guidance", "nan"], "--guidance nan"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def check_inputs(
     """
     labels = real.galaxies.labels or ()
     rows = _rows_of_splits(real, splits, learnt, config)
+    _refuse_other_classes(config, generated, labels, [labels[row] for row in rows["compared"]])
     _rare(config, generated, labels)
     classifying.natural_shares([name for name in labels if name], shares(config.prevalence))
     if config.train_classifiers:
@@ -175,14 +177,7 @@ def evaluate(
     rows = _rows_of_splits(real, splits, learnt, config)
     compared = chosen_rows([labels[row] for row in rows["compared"]], config.per_class, config.seed)
     beside = real.sample(rows["compared"][compared])
-    common = set(beside.labels) & set(generated.labels)
-    if not common:
-        raise InputError(
-            f"no real galaxy is of a generated class ({', '.join(sorted(set(generated.labels)))}); there are "
-            f"{', '.join(sorted(set(beside.labels)))[:200]}",
-            path=config.real,
-            remedy="Name --class-column or --classes as the plan had them.",
-        )
+    _refuse_other_classes(config, generated, labels, beside.labels)
     look = look_of(real) if generated.mode == "flux" else None
     findings = Findings(
         generated,
@@ -208,6 +203,27 @@ def evaluate(
         findings.notes.append("No classifier was given (--classifier, or --train-classifiers): nothing is classified.")
     _distances(config, findings, models)
     return findings
+
+
+def _refuse_other_classes(
+    config: EvaluateConfig, generated: Sample, labels: Sequence[str], compared: Sequence[str]
+) -> None:
+    """Raise where none of the real galaxies that are compared is of a generated class."""
+    asked = set(generated.labels)
+    if asked & set(compared):
+        return
+    elsewhere = sum(name in asked for name in labels)
+    if elsewhere:
+        fact = f"none of the {len(compared)} galaxies that are compared ({config.against}) is of a generated class"
+        remedy = f"Give more real galaxies; --against all compares the other {elsewhere}."
+    else:
+        fact = "no real galaxy is of a generated class"
+        remedy = "Name --class-column or --classes as the plan had them."
+    raise InputError(
+        f"{fact} ({', '.join(sorted(asked))}); there are {', '.join(sorted(set(compared)))[:200]}",
+        path=config.real,
+        remedy=remedy,
+    )
 
 
 def _against(config: EvaluateConfig, splits: Splits | None, rows: dict[str, NDArray[np.int64]]) -> str:
@@ -427,6 +443,11 @@ def _ask_classifiers(
     if not scored["test"]:
         findings.notes.append("No test galaxy has a class: completeness and purity are not measured.")
         return
+    split = next((some for some in rows if findings.rare not in {labels[row] for row in rows[some]}), "")
+    if split and findings.rare in classes:
+        findings.notes.append(
+            f"Completeness at a purity of {config.purity:.0%} is not given: no {split} galaxy is a {findings.rare}."
+        )
     for name, test in scored["test"].items():
         findings.class_rows[name] = classifying.class_figures(test, classes)
         column = classes.index(findings.rare) if findings.rare in classes else -1

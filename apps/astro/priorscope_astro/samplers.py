@@ -217,9 +217,9 @@ def _options(config: GenerateConfig, steps: int, guidance: float, solver: str) -
 
 
 def _cache(interval: int) -> Any:
-    if interval in (0, 1):
+    if interval == 0:
         return None
-    if interval < 0:
+    if interval < 2:
         raise InputError(f"--cache {interval}", remedy="Use 0, or 2 or more.")
     from priorscope.caching.branch import DeepCache
 

@@ -14,7 +14,6 @@ from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.data.anything import holds_flux, read_flux, read_galaxies, refuse_columns
 from priorscope_astro.data.catalogue import read_catalogue
-from priorscope_astro.data.fits_stamps import FitsPictures
 from priorscope_astro.data.galaxies import GalaxySet, Mode
 from priorscope_astro.data.stamps import Stamps
 from priorscope_astro.diffusion.scaling import cut_stamp, display_values
@@ -222,8 +221,18 @@ def read_images(files: Sequence[Path], side: int = 0) -> tuple[NDArray[Any], Mod
     if kinds == {".fits"}:
         from priorscope_astro.imaging.fits import read_stamp_fits
 
-        stored = FitsPictures(tuple(files), read_stamp_fits(files[0]).bands)
-        stamps = [stored[row] for row in range(len(stored))]
+        stamps: list[NDArray[np.float32]] = []
+        first: tuple[tuple[str, ...], str] | None = None
+        for file in files:
+            stamp = read_stamp_fits(file)
+            first = first or (stamp.bands, stamp.unit)
+            if (stamp.bands, stamp.unit) != first:
+                raise InputError(
+                    f"is {', '.join(stamp.bands)} in {stamp.unit}, the first image {', '.join(first[0])} in {first[1]}",
+                    path=file,
+                    remedy="Stamps of one set agree in bands and units.",
+                )
+            stamps.append(np.asarray(stamp.flux, np.float32))
         if len({stamp.shape for stamp in stamps}) > 1:
             raise InputError(f"stamps of {len({stamp.shape for stamp in stamps})} sizes", path=files[0].parent)
         return np.stack(stamps), "flux"
