@@ -280,6 +280,11 @@ def test_no_coordinates_without_scale_and_place(place):
         stamp_wcs((8, 8), *place)
 
 
+def test_the_centre_of_a_stamp_that_is_no_square():
+    wcs = stamp_wcs((10, 31), 0.396, 184.9511, -0.8754)  # rows, columns
+    assert wcs.pixel_to_world_values(15, 4.5) == pytest.approx([184.9511, -0.8754], abs=1e-10)
+
+
 def test_noise_of_the_sky():
     rng = np.random.default_rng(0)
     sky = rng.normal(0, [[[0.5]], [[2.0]]], (2, 96, 96))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from priorscope.errors import InputError
+from priorscope_astro import memorisation as whole
 from priorscope_astro.diffusion.symmetry import COUNT, turned
 from priorscope_astro.memorisation import memorisation, nearest_training_image
 
@@ -25,9 +26,11 @@ def test_a_copy_is_found_however_turned_and_scaled():
             np.testing.assert_allclose(turned(copy[row], int(found.turn[row])), 1.3 * training[place] + 0.2, atol=1e-5)
 
 
-def test_distance_is_the_root_mean_square_difference():
+@pytest.mark.parametrize("block", [4096, 4])
+def test_distance_is_the_root_mean_square_difference(monkeypatch, block):
     """By the definition, over all turns and all training images; blocks and averaging do not change it."""
-    first, training = images(3, 1, 8), images(6, 2, 8)
+    monkeypatch.setattr(whole, "_BLOCK", block)
+    first, training = images(3, 1, 8), images(10, 2, 8)
     found = nearest_training_image(first, training)
 
     def normal(image):
@@ -48,7 +51,9 @@ def test_distance_is_the_root_mean_square_difference():
     )
 
 
-def test_an_image_is_not_its_own_neighbour():
+@pytest.mark.parametrize("block", [4096, 4])
+def test_an_image_is_not_its_own_neighbour(monkeypatch, block):
+    monkeypatch.setattr(whole, "_BLOCK", block)
     training = images(10, 3)
     found = nearest_training_image(training, training, same=True)
     assert (found.index != np.arange(10)).all()
