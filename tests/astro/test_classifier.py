@@ -240,6 +240,7 @@ def test_wrong_settings_are_named_before_a_folder_is_made(tmp_path):
     for config, learnt, held, message in (
         (replace(plain, widths=(12,)), one, None, "widths"),
         (replace(plain, shift=-1), one, None, "shift"),
+        (replace(plain, shift=8), one, None, "shift 8 of pictures of 16 pixels"),
         (replace(plain, head="votes", loss="focal"), one, None, "votes"),
         (replace(plain, head="votes"), replace(one, counts=None), None, "no votes"),
         (plain, replace(one, labels=None), None, "no labels"),

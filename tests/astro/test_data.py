@@ -450,6 +450,9 @@ def test_units_of_flux():
     assert u.Unit(flux_unit("electron / s")) == u.electron / u.s
     for name in ("Jy", "uJy", "adu", "ct", "MJy / sr", "DN"):
         flux_unit(name)
+    for name in ("3", "1e-9", "%"):
+        with pytest.raises(InputError, match="is a number"):
+            flux_unit(name)
 
 
 def test_what_is_no_stamp(shared_data):

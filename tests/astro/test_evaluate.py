@@ -233,9 +233,11 @@ def test_a_search_is_measured_at_natural_prevalence():
     assert row["low"] < row["completeness"] < row["high"]
     assert "purity of the best 100" not in row
     assert row["right among the 1 surest"] == 1
-    # the first of twenty galaxies of nature: 0.02 of them are the rare ones above, the next is the false one's
-    assert row["purity of the best 1"] == pytest.approx(0.02 * above + 0, abs=0.2)
+    # the first of twenty galaxies of nature: 0.02 of one for each rare one above, the rest is the false one's
+    assert row["purity of the best 1"] == pytest.approx(0.02 * above + 0.01, abs=0.011)
     unweighted = classifying.Scored(labels, np.ones(20), scores)
+    loose = classifying.rare_figures(unweighted, test, 1, "rare", **options)  # takes the false one for one of eleven
+    assert (loose["completeness"], loose["purity"]) == (1, pytest.approx(0.2 / (0.2 + 1.98)))
     assert classifying.rare_figures(unweighted, unweighted, 1, "rare", **options)["completeness"] == 1
     assert "completeness" not in classifying.rare_figures(None, test, 1, "rare", **options)
     figures = {row["class"]: row for row in classifying.class_figures(test, ("other", "rare"))}

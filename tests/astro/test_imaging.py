@@ -280,6 +280,42 @@ def test_no_coordinates_without_scale_and_place(place):
         stamp_wcs((8, 8), *place)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PSF", None, "HDU PSF is no image"),
+        ("PSF", np.full((5, 5), np.nan), "HDU PSF is no image"),
+        ("PSF", np.ones(5), "HDU PSF is no image"),
+        ("PIXSCALE", -0.4, "PIXSCALE is -0.4"),
+        ("BUNIT", 3, "'3' is a number"),
+    ],
+)
+def test_headers_and_psfs_that_cannot_be(tmp_path, name, value, words):
+    band = fits.ImageHDU(galaxy(1)[0], name="R")
+    band.header["BUNIT"] = "nmgy"
+    units = [fits.PrimaryHDU(), band]
+    if name == "PSF":
+        units.append(fits.ImageHDU(value, name="PSF"))
+    else:
+        band.header[name] = value
+    fits.HDUList(units).writeto(tmp_path / "a.fits")
+    with pytest.raises(InputError, match=words):
+        read_stamp_fits(tmp_path / "a.fits")
+
+
+def test_a_table_is_no_psf_and_text_is_no_truth(tmp_path):
+    band = fits.ImageHDU(galaxy(1)[0], name="R")
+    band.header["BUNIT"] = "nmgy"
+    first = fits.PrimaryHDU()
+    first.header["SYNTH"] = "F"
+    fits.HDUList([first, band]).writeto(tmp_path / "a.fits")
+    assert read_stamp_fits(tmp_path / "a.fits").provenance is None
+    column = fits.Column("a", "E", array=[1.0, 2.0])
+    fits.HDUList([first, band, fits.BinTableHDU.from_columns([column], name="PSF")]).writeto(tmp_path / "b.fits")
+    with pytest.raises(InputError, match="HDU PSF is no image"):
+        read_stamp_fits(tmp_path / "b.fits")
+
+
 def test_the_centre_of_a_stamp_that_is_no_square():
     wcs = stamp_wcs((10, 31), 0.396, 184.9511, -0.8754)  # rows, columns
     assert wcs.pixel_to_world_values(15, 4.5) == pytest.approx([184.9511, -0.8754], abs=1e-10)

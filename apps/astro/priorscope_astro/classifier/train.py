@@ -109,6 +109,11 @@ def train_classifier(
         For settings that make no sense, examples that do not fit them, a common object, or what the loop raises.
     """
     config.check()
+    if 2 * config.shift >= examples.images.shape[-1]:
+        raise InputError(
+            f"shift {config.shift} of pictures of {examples.images.shape[-1]} pixels",
+            remedy="The galaxy would leave them: use a few pixels.",
+        )
     for part, name in ((examples, "the examples"), (held_out, "the held-out examples")):
         if part is not None and (part.labels if config.head == "classes" else part.counts) is None:
             raise InputError(f"{name} have no {'labels' if config.head == 'classes' else 'votes'}")

@@ -117,6 +117,8 @@ def flux_unit(text: str, *, path: str | PathLike[str] | None = None) -> str:
     if isinstance(unit, u.function.FunctionUnitBase) or unit == u.mag:
         raise InputError(f"the unit {text!r} is a magnitude", path=path, remedy="Linear flux is needed.")
     one = u.dimensionless_unscaled
+    if unit.is_equivalent(one) and unit != one:
+        raise InputError(f"the unit {text!r} is a number", path=path, remedy="For SDSS nmgy; else Jy, adu, electron.")
     for right in (photometric.maggy, u.Jy, u.Jy / u.sr, u.ct, u.adu, u.electron, u.photon, one, u.DN):
         if unit.is_equivalent(right) or (unit * u.s).is_equivalent(right):
             return unit.to_string()

@@ -264,7 +264,7 @@ def _stamp(units: Any, path: Path, *, calibrated: bool) -> StampFile:
     if len(flux) != expected:
         raise InputError(f"is damaged: {len(flux)} of {expected} bands", path=path, remedy="Write or fetch it again.")
     flux = flux.astype(flux.dtype.newbyteorder("=") if flux.dtype.kind == "f" else np.float32)
-    check_stamp(flux, what=str(path), generated=bool(units[0].header.get("SYNTH", False)))
+    check_stamp(flux, what=str(path), generated=units[0].header.get("SYNTH") is True)
     texts = {str(header.get("BUNIT", "")).strip() for header in headers}
     if len(texts) > 1:
         raise InputError(f"has bands in the units {sorted(texts)}", path=path, remedy="Write all bands in one unit.")
@@ -275,16 +275,26 @@ def _stamp(units: Any, path: Path, *, calibrated: bool) -> StampFile:
         )
     unit = flux_unit(text, path=path) if calibrated else text
     scale = first.get("PIXSCALE")
+    if scale is not None and not 0 < float(scale) < np.inf:
+        raise InputError(f"its PIXSCALE is {scale}", path=path, remedy="It is above 0, in arcsec; or leave it out.")
     return StampFile(
         flux,
         bands,
         unit,
-        units["PSF"].data.astype(np.float64) if "PSF" in units else None,
+        _psf(units["PSF"], path) if "PSF" in units else None,
         _celestial(first),
         None if scale is None else float(scale),
         tuple(float(one) for one in sigma) if all(one is not None for one in sigma) else None,
         _provenance(units[0].header),
     )
+
+
+def _psf(unit: Any, path: Path) -> NDArray[np.float64]:
+    if not unit.is_image or np.ndim(unit.data) not in (2, 3) or not np.isfinite(unit.data).all():
+        raise InputError(
+            "its HDU PSF is no image of finite values", path=path, remedy="It is [y, x] or [bands, y, x]; or drop it."
+        )
+    return np.asarray(unit.data, np.float64)
 
 
 def _coordinates(wcs: Any, path: str | PathLike[str]) -> Any:
@@ -308,7 +318,7 @@ def _celestial(header: Any) -> Any:
 
 
 def _provenance(header: Any) -> Provenance | None:
-    if not header.get("SYNTH", False):
+    if header.get("SYNTH") is not True:  # text, such as 'F', is no word of ours
         return None
     kinds = {field.name: field.type for field in fields(Provenance)}
     values: dict[str, Any] = {}
