@@ -191,6 +191,8 @@ def test_a_saved_model_draws_the_same(model, tmp_path):
     np.testing.assert_array_equal(full.generate(answers, [1], steps=4), model.generate(answers, [1], steps=4))
     np.testing.assert_array_equal(full.psf, psf)
     assert full.spec == model.spec
+    full.save(tmp_path / "again")
+    assert str(tmp_path) not in (tmp_path / "again/unet/config.json").read_text()  # nobody else's business
     half = load_galaxy_model(tmp_path / "half", device="cpu")
     difference = half.generate(answers, [1], steps=4).astype(int) - model.generate(answers, [1], steps=4)
     assert np.abs(difference).mean() < 2
@@ -262,3 +264,13 @@ def test_a_draw_that_is_no_galaxy_is_looked_at_all_the_same():
     shown = preview(SimpleNamespace(spec=spec, scaling=Scaling(spec)), flux)
     assert shown[6, 2].tolist() == [0, 0, 255]
     assert shown.sum() == 255
+
+
+def test_a_model_is_loaded_by_its_name_or_run_folder_as_the_commands_take_it(tmp_path):
+    from priorscope_astro.demo_config import BUNDLED_FOLDER
+
+    bundled = load_galaxy_model("tiny-galaxies", device="cpu")
+    assert bundled.spec.side == 48
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model").symlink_to(BUNDLED_FOLDER)
+    assert load_galaxy_model(tmp_path / "run", device="cpu").spec == bundled.spec

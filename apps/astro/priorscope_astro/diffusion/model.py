@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from priorscope.backbones.latents import PatchSpace
+from priorscope.backbones.loading import save_component
 from priorscope.backbones.stable_diffusion import load_schedule, load_unet
 from priorscope.data.weights_file import save_file
 from priorscope.device import Precision, inference_layout, resolve_device, resolve_dtype
@@ -29,7 +30,7 @@ from priorscope_astro.conditions.condition import CONDITION_SIZE
 from priorscope_astro.data.learnt import Learnt
 from priorscope_astro.diffusion.network import SCHEDULER, AnswersNetwork, new_unet, schedule
 from priorscope_astro.diffusion.scaling import Scaling
-from priorscope_astro.diffusion.spec import FILE, ModelSpec
+from priorscope_astro.diffusion.spec import FILE, ModelSpec, model_folder
 from priorscope_astro.model_files import all_files, part_files
 
 STEPS, GUIDANCE, SOLVER = 20, 1.5, "dpmpp-2m"
@@ -154,11 +155,7 @@ class GalaxyModel:
         half : bool
             Weights as float16, half the size.
         """
-        (folder / "unet").mkdir(parents=True)
-        self.unet.save_config(folder / "unet")
-        dtype = torch.float16 if half else torch.float32
-        state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in self.unet.state_dict().items()}
-        save_file(state, folder / _WEIGHTS, metadata={"format": "pt"})
+        save_component(self.unet, folder / "unet", dtype=torch.float16 if half else torch.float32)
         (folder / "scheduler").mkdir()
         (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
         if self.psf is not None:
@@ -187,14 +184,23 @@ def new_model(
 
 
 def load_galaxy_model(folder: str | Path, *, device: str = "auto", precision: Precision = "auto") -> GalaxyModel:
-    """Load a model folder, in evaluation mode, without gradients.
+    """Load a model, in evaluation mode, without gradients.
+
+    Parameters
+    ----------
+    folder : path-like
+        A model folder, a run folder that holds one, or ``tiny-galaxies``, which is bundled.
+    device : str
+        auto, cpu, cuda, cuda:N.
+    precision : {"auto", "float32", "bfloat16", "float16"}
+        auto is bfloat16 on a GPU and float32 on the CPU.
 
     Raises
     ------
     InputError
         A part is missing, damaged, or does not fit.
     """
-    folder = Path(folder)
+    folder = model_folder(folder)
     spec = ModelSpec.read(folder)
     where = resolve_device(device)
     kind, predicts = load_schedule(folder / "scheduler")

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from priorscope.backbones.latents import AutoencoderSpace
+from priorscope.backbones.loading import save_component
 from priorscope.backbones.stable_diffusion import UNetNetwork
 from priorscope.data.weights_file import save_file
 from priorscope.diffusion.condition import Condition
@@ -175,19 +176,16 @@ class GalaxySDTask(Task):
         latents, tokenizer = self._fixed
         dtype = torch.float16 if self._save_half else torch.float32
 
-        def write(name: str, network: Any, file: str, prefix: str = "") -> None:
-            (folder / name).mkdir(parents=True)
-            state = {f"{prefix}{key}": v.detach().to("cpu", dtype).contiguous() for key, v in network.items()}
-            save_file(state, folder / name / file, metadata={"format": "pt"})
-
-        unet, encoder = self._networks.unet, self._networks.text_encoder
-        write("unet", unet.state_dict(), "diffusion_pytorch_model.safetensors")
-        unet.save_config(folder / "unet")
-        write("text_encoder", encoder.state_dict(), "model.safetensors", "text_model.")
+        save_component(self._networks.unet, folder / "unet", dtype=dtype)
+        encoder = self._networks.text_encoder
+        state = {
+            f"text_model.{key}": v.detach().to("cpu", dtype).contiguous() for key, v in encoder.state_dict().items()
+        }
+        (folder / "text_encoder").mkdir()
+        save_file(state, folder / "text_encoder/model.safetensors", metadata={"format": "pt"})
         encoder.config.to_json_file(folder / "text_encoder/config.json")
         assert isinstance(latents, AutoencoderSpace)
-        write("vae", latents.vae.state_dict(), "diffusion_pytorch_model.safetensors")
-        latents.vae.save_config(folder / "vae")
+        save_component(latents.vae, folder / "vae", dtype=dtype)
         tokenizer.save_pretrained(folder / "tokenizer")
         (folder / "scheduler").mkdir()
         (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
