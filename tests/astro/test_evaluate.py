@@ -13,6 +13,7 @@ import pytest
 from priorscope.cli import main
 from priorscope.data.images import write_png
 from priorscope.errors import InputError
+from priorscope_astro import acceptance
 from priorscope_astro.accept_config import AcceptConfig
 from priorscope_astro.acceptance import Gate
 from priorscope_astro.conditions.condition import Condition
@@ -304,6 +305,16 @@ class TestAcceptance:
         assert found["centre_offset"][1] == pytest.approx(8 / 48, abs=0.01)
         assert np.isnan(found["agreement"]).all()
         assert np.isnan(found["nearest_training_distance"]).all()
+
+    def test_what_is_at_a_limit_is_accepted(self, monkeypatch):
+        flags, offsets = np.array([0, 1, 2, 4, 0, 0]), np.array([0, 0, 0, 0, 0.1, 0.11])
+        monkeypatch.setattr(acceptance, "measure_shapes", lambda sample, survey, look: Shapes({}, flags, offsets))
+        for worst, accepted in (
+            (1, [True, True, False, False, True, False]),
+            (0, [True] + [False] * 3 + [True, False]),
+        ):
+            gate = Gate(AcceptConfig(worst_flag=worst), {"bands": "gri", "unit": "nmgy", "sky_sigma": (0.01,) * 3})
+            assert gate.of(galaxies(6))["accepted"].tolist() == accepted
 
     def test_copies_of_training_galaxies(self, simulated_survey):
         survey = read_survey(simulated_survey)
