@@ -272,6 +272,25 @@ def test_titles_stand_within_the_figure():
     assert all(box.y1 <= figure.bbox.y1 for box in boxes)
 
 
+@pytest.mark.parametrize("columns", [2, 4])
+def test_pictures_stand_as_high_as_the_maps_beside_them(columns):
+    """A picture has no colour bar, and one map's bar no label; the room below is the same for all."""
+    maps = [Panel(np.eye(20), "a", label="m"), Panel(np.eye(20), "b"), Panel(np.eye(20), "c", label="|p - g| / g")]
+    figure = side_by_side([Panel(np.zeros((20, 20, 3), np.uint8), "photograph"), *maps], columns=columns)
+    figure.canvas.draw()
+    shown = [axes for axes in figure.axes if axes.get_title()]
+    heights = [axes.get_window_extent().y0 for axes in shown]
+    for row in range(0, 4, columns):
+        assert np.ptp(heights[row : row + columns]) < 0.5
+    assert all(axes.title.get_window_extent().y1 <= figure.bbox.y1 for axes in shown)
+    drawn = figure_to_image(figure, dpi=100).astype(int)
+    end = len(drawn) // (4 // columns)  # of the first row
+    below = drawn[end - 40 : end - 14, : 2 * (drawn.shape[1] // columns)]
+    picture, beside = np.array_split(below, 2, axis=1)
+    assert picture.min() == 255  # nothing is seen of the picture's bar
+    assert beside.min() < 255
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to run the viewer's script")
 def test_the_viewer_draws_turns_and_zooms(tmp_path):
     """In a browser: the cloud is drawn, changes when dragged and zoomed, and comes back on a double click."""

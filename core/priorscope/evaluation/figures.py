@@ -121,25 +121,35 @@ def side_by_side(panels: Sequence[Panel], *, columns: int | None = None, width: 
     columns = columns or min(len(panels), 4)
     rows = math.ceil(len(panels) / columns)
     aspect = max(panel.image.shape[0] / panel.image.shape[1] for panel in panels)
-    beside = 0.95 if any(panel.image.ndim == 2 for panel in panels) else 0.55  # inches of title and colour bar
+    bars = any(panel.image.ndim == 2 for panel in panels)
+    beside = 0.95 if bars else 0.55  # inches of title and colour bar
     figure = Figure(figsize=(width, rows * (width / columns * min(aspect, 3.0) + beside)), layout="constrained")
     FigureCanvasAgg(figure)
     for index, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
         axes.set_title(panel.title, fontsize=10)
         axes.set_axis_off()
-        if panel.image.ndim == 3:
+        picture = panel.image.ndim == 3
+        if picture:
+            lo, hi = 0.0, 1.0
             axes.imshow(panel.image, interpolation="nearest")
-            continue
-        values = np.asarray(panel.image, np.float64)
-        lo, hi = _limits(values, _shown(values, panel.valid), panel.lo, panel.hi)
-        axes.imshow(colourise(values, panel.cmap, lo, hi, valid=panel.valid), interpolation="nearest")
+            if not bars:
+                continue
+        else:
+            values = np.asarray(panel.image, np.float64)
+            lo, hi = _limits(values, _shown(values, panel.valid), panel.lo, panel.hi)
+            axes.imshow(colourise(values, panel.cmap, lo, hi, valid=panel.valid), interpolation="nearest")
         bar = figure.colorbar(
             ScalarMappable(Normalize(lo, hi), panel.cmap), ax=axes, location="bottom", fraction=0.06, pad=0.03
         )
         bar.ax.tick_params(labelsize=8)
         bar.outline.set_visible(False)
-        bar.set_label(panel.label, fontsize=8)
+        bar.set_label(panel.label or " ", fontsize=8)
+        if picture:  # the bar is not seen and keeps its room, so that pictures stand as high as maps
+            for colours in bar.ax.collections:
+                colours.set_visible(False)
+            bar.ax.tick_params(colors="none")
+            bar.set_label(" ", fontsize=8)
     return figure
 
 
