@@ -117,6 +117,7 @@ def test_figures_of_known_detections(streets, oracle, tmp_path):
     assert found["half", "3m 3deg 0ms"]["ap_bev_0.5"] > much["ap_bev_0.5"]
     assert ("noisy", "0m 0deg 200ms") in found
     report = (tmp_path / "run/report.html").read_text()
+    assert f"Detection on {streets}" in report  # what was asked for, and not the last folder's name
     assert "10 or more points" in report
     for words in ("Robustness", "By range", "By visibility", "What is sent", "half", "legacy"):
         assert words in report

@@ -289,7 +289,9 @@ def test_a_training_is_resumed_with_the_same_losses(streets, detector_run, tmp_p
         return [{name: row[name] for name in ("step", "loss", "classes", "boxes", "grad_norm")} for row in rows]
 
     assert told(tmp_path / "run") == told(detector_run)
-    assert "not finished" not in (tmp_path / "run/report.html").read_text()
+    report = (tmp_path / "run/report.html").read_text()
+    assert "not finished" not in report
+    assert f"A detector trained on {streets}" in report  # "of train", the folder's name alone, says something else
     model, other = load_detector(tmp_path / "run/model"), load_detector(detector_run / "model")
     assert model.trained_on == "train"
     for name, value in model.network.state_dict().items():

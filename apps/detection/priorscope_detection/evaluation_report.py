@@ -37,7 +37,7 @@ def write_report(
     at_base = [each for each in found if each.setting == base.setting]
     chosen = chosen_frames(frames, config)
     report = Report(
-        f"Detection on {frames.title}",
+        f"Detection on {config.data}",
         f"{len(chosen)} frames; pose noise {base.how.position:g} m and {base.how.yaw:g} degrees "
         f"({base.how.distribution}), delay {base.how.delay:g} ms.",
     )

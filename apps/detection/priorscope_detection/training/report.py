@@ -21,7 +21,7 @@ def write_report(
     """Write ``report.html`` from metrics.jsonl; an earlier one of this run is replaced."""
     spec = detector.spec
     report = Report(
-        f"A detector of {detector.trained_on or config.data}",
+        f"A detector trained on {config.data}",
         f"Stage {config.stage}, fusion {spec.fusion}; {learnt} frames, {result.step} optimiser steps.",
     )
     if not result.finished:
