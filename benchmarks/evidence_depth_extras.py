@@ -5,10 +5,11 @@
 Edges (DiffusionEdge): an autoencoder of edge maps, then two ways to use the same U-Net in its latents, with the same
 images, crops, optimiser and steps: ``diffusion`` (the decoupled process, five steps and a short one) and ``regression``
 (one call on zeros, squared plus absolute error of the latent). After its first figures the diffusion was also asked for
-one step and for the mean of eight results (``diffusion-1-step``, ...). Beside them ``sobel`` and ``canny`` of scikit-
-image on the grey image; the blur of each is chosen on validation scenes, and ODS takes the best threshold of the test
-scenes for every method alike. ``autoencoder`` is the truth through the autoencoder: no method in its latents does
-better. ODS and OIS are after non-maximum suppression and thinning ("standard"), and of the maps as they are ("crisp").
+one step and for the mean of eight results (``diffusion-1-step``, ...), and both were trained four times as long
+(``-longer``). Beside them ``sobel`` and ``canny`` of scikit-image on the grey image; the blur of each is chosen on
+validation scenes, and ODS takes the best threshold of the test scenes for every method alike. ``autoencoder`` is the
+truth through the autoencoder: no method in its latents does better. ODS and OIS are after non-maximum suppression and
+thinning ("standard"), and of the maps as they are ("crisp").
 
 Sensor (Stable-Sim2Real, stage one): drawn rooms and clutter through our structured-light model are the "real" scans.
 ``sampled`` (50 steps of DDIM), ``one-step`` (energy score) and ``one-step-mean`` (Lotus' one-step loss) are trained on
@@ -26,7 +27,9 @@ markdown and draws figures/evidence_depth_edges.png and figures/evidence_depth_s
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -66,7 +69,9 @@ ROWS = HERE / "evidence_depth_extras.jsonl"
 SEED = 0
 SCENES, VALIDATION, TEST = 400, 30, 60
 FIRST_VALIDATION, FIRST_TEST = HELD_OUT_SEED + 40_000, HELD_OUT_SEED + 41_000
-AUTOENCODER_STEPS, EDGE_STEPS, SENSOR_STEPS = 600, 1200, 1500
+AUTOENCODER_STEPS, SENSOR_STEPS = 600, 1500
+#: Steps of diffusion and regression alike, by what their names end in.
+TRAININGS = {"": 1200, "-longer": 4800}
 BLURS = (0.0, 1.0, 1.5, 2.0, 3.0)
 #: Other ways to ask the trained diffusion: steps, and how many results are averaged.
 WAYS = {"diffusion-1-step": (1, 1), "diffusion-mean-of-8": (5, 8), "diffusion-1-step-mean-of-8": (1, 8)}
@@ -131,36 +136,46 @@ class Evidence:
                 self.rows.seconds_left()
                 blur = max(BLURS, key=lambda blur, m=method: score([m(p, blur) for p in validation], validation)["ods"])
                 self.write_edges(name, [method(pair, blur) for pair in test], test, blur=blur)
-        if any(self.rows.lacks(part="edges", method=name) for name in ("diffusion", *WAYS)):
-            config = TrainEdgesConfig(
-                out=self.out / "edges",
-                data=data,
-                scenes=SCENES,
-                held_out=8,
-                autoencoder_steps=AUTOENCODER_STEPS,
-                loop=self.loop(EDGE_STEPS),
-            )
-            seconds = self.train(lambda: train_edges(config), self.out / "edges")
-            predictor = EdgePredictor.from_pretrained(self.out / "edges/diffusion/model", device="cpu")
-            if self.rows.lacks(part="edges", method="autoencoder"):
-                self.write_edges("autoencoder", [rebuilt_edges(predictor, pair) for pair in test], test)
-            if self.rows.lacks(part="edges", method="diffusion"):
-                self.generate("diffusion", predictor, test, train_cpu_seconds=seconds)
-            for name, (steps, ensemble) in WAYS.items():
-                if self.rows.lacks(part="edges", method=name):
-                    self.rows.seconds_left()
-                    self.generate(name, predictor, test, steps, ensemble)
-        if self.rows.lacks(part="edges", method="regression"):
-            # its U-Net is as it was made, and as the diffusion's began
-            start = EdgePredictor.from_pretrained(self.out / "edges/autoencoder/model", device="cpu")
-            feed = EdgeFeed(train, crop=96, batch_size=LOOP.batch_size, seed=SEED)
-            out = self.out / "edge-regression"
-            seconds = self.train(lambda: self.fit_regression(RegressionTask(start), feed, out), out)
-            trained = RegressionPredictor.from_pretrained(out / "model", device="cpu")
-            self.generate("regression", trained, test, train_cpu_seconds=seconds)
+        for longer, steps in TRAININGS.items():
+            self.diffusion(data, longer, steps, test)
+            if self.rows.lacks(part="edges", method=f"regression{longer}"):
+                # its U-Net is as it was made, and as the diffusion's began
+                start = EdgePredictor.from_pretrained(self.out / "edges/autoencoder/model", device="cpu")
+                feed = EdgeFeed(train, crop=96, batch_size=LOOP.batch_size, seed=SEED)
+                task, out = RegressionTask(start), self.out / f"edge-regression{longer}"
+                run = functools.partial(self.fit_regression, task, feed, out, steps)
+                seconds = self.train(run, out)
+                trained = RegressionPredictor.from_pretrained(out / "model", device="cpu")
+                self.generate(f"regression{longer}", trained, test, train_cpu_seconds=seconds)
 
-    def fit_regression(self, task: RegressionTask, feed: EdgeFeed, out: Path) -> FitResult:
-        config = self.loop(EDGE_STEPS)
+    def diffusion(self, data: Path, longer: str, steps: int, test: Sequence[EdgePair]) -> None:
+        """Train with the first training's autoencoder, and ask in all ways."""
+        names = [name.replace("diffusion", f"diffusion{longer}", 1) for name in ("diffusion", *WAYS)]
+        if not any(self.rows.lacks(part="edges", method=name) for name in names):
+            return
+        out = self.out / f"edges{longer}"
+        if not (out / "autoencoder").exists() and longer:
+            shutil.copytree(self.out / "edges/autoencoder", out / "autoencoder")
+        config = TrainEdgesConfig(
+            out=out,
+            data=data,
+            scenes=SCENES,
+            held_out=8,
+            autoencoder_steps=AUTOENCODER_STEPS,
+            loop=self.loop(steps),
+        )
+        seconds = self.train(lambda: train_edges(config), out)
+        predictor = EdgePredictor.from_pretrained(out / "diffusion/model", device="cpu")
+        if self.rows.lacks(part="edges", method="autoencoder"):
+            self.write_edges("autoencoder", [rebuilt_edges(predictor, pair) for pair in test], test)
+        for name, (calls, ensemble) in zip(names, ((5, 1), *WAYS.values()), strict=True):
+            if self.rows.lacks(part="edges", method=name):
+                self.rows.seconds_left()
+                more = {} if calls != 5 or ensemble != 1 else {"train_cpu_seconds": seconds}
+                self.generate(name, predictor, test, calls, ensemble, **more)
+
+    def fit_regression(self, task: RegressionTask, feed: EdgeFeed, out: Path, steps: int) -> FitResult:
+        config = self.loop(steps)
         run = RunFolder.create(out, config, resume=True, may_differ=MAY_DIFFER)
         return fit(task, feed, config, run, make_accelerator(config))
 
@@ -295,7 +310,10 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 def draw(out: Path, figures: Path) -> None:
     """What of the two figures OUT has the results for."""
     figures.mkdir(exist_ok=True)
-    maps = {name: out / f"edges-{name}.npz" for name in ("regression", "diffusion-mean-of-8", "diffusion")}
+    maps = {
+        name: out / f"edges-{name}.npz"
+        for name in ("regression-longer", "diffusion-longer-mean-of-8", "diffusion-longer")
+    }
     if all(path.exists() for path in maps.values()):
         pairs = drawn_pairs(out / "edge-scenes", range(FIRST_TEST, FIRST_TEST + 3))
         found = {"sobel": [sobel(pair, 0.0) for pair in pairs]}
