@@ -490,6 +490,7 @@ def test_flux_with_classifiers_trained_on_the_spot(drawn, simulated_survey, tmp_
         (["--features", "os:nothing"], "has no attribute 'nothing'"),
         (["--features", "os:sep"], "os:sep is a str, no function"),
         (["--accepted-only"], "no catalogue"),
+        (["--device", "tpu"], "device 'tpu'"),
         (["--class-column", "gz2_class"], "stamps have their own"),
         (["--id-column", "objid"], "stamps have their own"),
         (["--cuts", "willett13"], "--cuts willett13 changes nothing: the data says the classes"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from priorscope.device import resolve_device
 from priorscope.errors import InputError
 from priorscope.evaluation.processes import process_index_and_count
 from priorscope.evaluation.run_folder import RunFolder, read_yaml
@@ -120,6 +121,7 @@ def check_inputs(
         name, test galaxies that the model or a classifier has learnt or would learn, a classifier that has learnt
         generated galaxies or stamps of another side, or whose votes make no class, ``--classes`` that changes nothing.
     """
+    resolve_device(config.device)  # also where nothing will be classified
     labels = real.galaxies.labels or ()
     rows = _rows_of_splits(real, splits, learnt, config)
     _refuse_other_classes(config, generated, labels, [labels[row] for row in rows["compared"]])
