@@ -177,7 +177,7 @@ class Data:
         """Generate what is missing; gives how many there are after each piece."""
         labels, conditions, seeds = self.asked()
         for first in range(0, len(labels), piece):
-            path = self._generated(first)
+            path = self._folder(settings["guidance"]) / f"{first:06d}.npy"
             if not path.exists():
                 self._check_time()
                 part = slice(first, first + piece)
@@ -186,16 +186,15 @@ class Data:
                     np.save(file, flux)
             yield min(first + piece, len(labels))
 
-    def _generated(self, first: int) -> Path:
-        folder = self.out / "generated"
+    def _folder(self, guidance: float) -> Path:
+        folder = self.out / f"generated-{guidance:g}"
         folder.mkdir(exist_ok=True)
-        return folder / f"{first:06d}.npy"
+        return folder
 
-    @cached_property
-    def generated(self) -> Galaxies:
+    def generated(self, guidance: float) -> Galaxies:
         """What was drawn, which has to be all."""
         labels, conditions, seeds = self.asked()
-        flux = np.concatenate([np.load(path) for path in sorted((self.out / "generated").glob("*.npy"))])
+        flux = np.concatenate([np.load(path) for path in sorted(self._folder(guidance).glob("*.npy"))])
         if len(flux) != len(labels):
             raise SystemExit(f"{len(flux)} of {len(labels)} galaxies are generated: first --only generate")
         return Galaxies(flux, labels, conditions, tuple(f"generated-{seed}" for seed in seeds))

@@ -27,6 +27,11 @@ def arms_of(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["arm"] for row in rows if row["kind"] == "arm"))
 
 
+def guidances(rows: Rows) -> list[float]:
+    """Of the galaxies that were judged, in that order."""
+    return list(dict.fromkeys(row["guidance"] for row in rows if row["kind"] in ("agreement", "morphology", "memory")))
+
+
 def _interval(found: Sequence[float]) -> str:
     """Mean of the seeds times 100, and the 95 % interval of the mean."""
     one = mean_interval(list(found))
@@ -39,10 +44,12 @@ def print_tables(rows: Rows) -> None:
     _print_data(rows)
     _print_arms(rows)
     _print_guidance(rows)
-    _print_judgement(rows)
-    _print_morphology(rows)
-    for row in rows:
-        if row["kind"] == "memory":
+    for guidance in guidances(rows):
+        print(f"\nGalaxies drawn with guidance {guidance:g}:")
+        own = [row for row in rows if row.get("guidance") == guidance]
+        _print_judgement(own)
+        _print_morphology(own)
+        for row in (one for one in own if one["kind"] == "memory"):
             print(
                 f"\n{row['class']}: {100 * row['copies']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}] of "
                 f"the generated ones are nearer to one of {row['training']} training galaxies than "
@@ -145,11 +152,12 @@ def _print_morphology(rows: Rows) -> None:
 
 
 def draw(rows: Rows, path: Path) -> None:
-    """Completeness of the arms, every seed a dot; morphology's distances by class."""
+    """Completeness of the arms, every seed a dot; morphology's distances by class, of the guidance judged last."""
     from matplotlib.figure import Figure
 
     arms = arms_of(rows)
-    shaped = [row for row in rows if row["kind"] == "morphology"]
+    last = guidances(rows)[-1:]
+    shaped = [row for row in rows if row["kind"] == "morphology" and row["guidance"] in last]
     panels = bool(arms) + bool(shaped)
     if not panels:
         return
