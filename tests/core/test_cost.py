@@ -42,7 +42,7 @@ def test_a_row_a_call(tmp_path):
     assert not network._forward_pre_hooks
     sentence = cost.sentence()
     assert sentence.startswith("3 images took ")
-    assert "9 rows of the network an image in 5 passes; " in sentence
+    assert "5 passes of the network, in which each image was computed 9 times; " in sentence
 
 
 def test_passes_that_taps_leave_count(tmp_path):

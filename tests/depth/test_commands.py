@@ -57,7 +57,7 @@ def test_evaluate_scenes(untrained, tmp_path, capsys):
     costs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["images"] for row in costs] == [2, 1]  # not those that the report draws again
     assert [row["network_passes"] for row in costs] == [1, 1]
-    assert "rows of the network an image" in (out / "report.html").read_text()
+    assert "passes of the network, in which each image" in (out / "report.html").read_text()
     assert main(words) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0

@@ -379,7 +379,7 @@ def test_evaluate(small, scene, tmp_path, capsys):
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "16 images, segmentation" in printed
-    assert "rows of the network an image" in printed
+    assert "passes of the network, in which each image" in printed
     costs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert sum(row["images"] for row in costs) == 16
     assert all(row["network_passes"] >= 1 and row["seconds"] > 0 for row in costs)

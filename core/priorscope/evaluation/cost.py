@@ -70,7 +70,8 @@ class CostLog:
         seconds, items = (sum(row[name] for row in rows) / images for name in ("seconds", "network_items"))
         steps = [row["seconds_per_step"] for row in rows if "seconds_per_step" in row]
         step = f"; {statistics.median(steps):.3g} s from one pass to the next" if steps else ""
+        passes = sum(row["network_passes"] for row in rows)
         return (
-            f"{images} images took {seconds:.3g} s each, {items:.3g} rows of the network an image in "
-            f"{sum(row['network_passes'] for row in rows)} passes{step} (metrics.jsonl)."
+            f"{images} images took {seconds:.3g} s each: {passes} passes of the network, in which each image "
+            f"was computed {items:.3g} times{step} (metrics.jsonl)."
         )
