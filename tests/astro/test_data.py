@@ -805,6 +805,16 @@ def test_tables_with_gaps_in_columns_of_any_type(tmp_path):
     assert read_catalogue(tmp_path / "a.parquet")["word"].tolist() == ["x", None, "x"]
 
 
+def test_ids_keep_their_leading_zeros(tmp_path):
+    """As numbers, 007 and 7 would be one galaxy, and no picture is called 7.jpg."""
+    (tmp_path / "a.csv").write_text("object_id,other_id,count\n007,5,010\n7,6,020\n")
+    table = read_catalogue(tmp_path / "a.csv")
+    assert table["object_id"].tolist() == ["007", "7"]
+    assert table["other_id"].tolist() == [5, 6]
+    assert table["count"].tolist() == [10, 20]
+    assert read_catalogue(tmp_path / "a.csv", columns=["object_id"])["object_id"].tolist() == ["007", "7"]
+
+
 @pytest.mark.parametrize("suffix", ["fits", "ecsv", "vot"])
 def test_positions_are_degrees_whatever_their_unit_and_name(tmp_path, suffix):
     """A catalogue in hours or radians would else put one galaxy, under two ids, into two splits."""

@@ -125,7 +125,7 @@ def _from_arrow(path: Path, kind: str, columns: Sequence[str] | None) -> QTable:
         if columns is not None:
             with csv.open_csv(path) as head:
                 options.include_columns = [name for name in columns if name in head.schema.names]
-        arrow = csv.read_csv(path, convert_options=options)
+        arrow = _with_whole_ids(path, csv.read_csv(path, convert_options=options))
     else:
         there = parquet.read_schema(path).names
         arrow = parquet.read_table(path, columns=None if columns is None else [c for c in columns if c in there])
@@ -148,6 +148,22 @@ def _from_arrow(path: Path, kind: str, columns: Sequence[str] | None) -> QTable:
         values = values.astype(str) if text else values
         table[name] = MaskedColumn(values, mask=missing) if missing.any() else values
     return table
+
+
+def _with_whole_ids(path: Path, arrow: Any) -> Any:
+    """The table with ids as text where one begins with 0: as a number ``007`` would be the galaxy ``7``."""
+    from pyarrow import compute, csv, string, types
+
+    fields = [one for one in arrow.schema if types.is_integer(one.type) and one.name.lower().endswith(("id", "name"))]
+    if not fields:
+        return arrow
+    names = [one.name for one in fields]
+    options = csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, string()))
+    text = csv.read_csv(path, convert_options=options)
+    for name in names:
+        if compute.any(compute.match_substring_regex(text[name], "^0[0-9]")).as_py():
+            arrow = arrow.set_column(arrow.column_names.index(name), name, text[name])
+    return arrow
 
 
 def _text_types() -> tuple[Any, ...]:
