@@ -42,7 +42,17 @@ def test_a_row_a_call(tmp_path):
     assert not network._forward_pre_hooks
     sentence = cost.sentence()
     assert sentence.startswith("3 images took ")
-    assert "5 passes of the network, in which each image was computed 9 times; " in sentence
+    assert "5 passes of the network, in which each image was computed 9 times on average; " in sentence  # 12 and 3
+
+
+@pytest.mark.parametrize(("rows", "words"), [(2, "computed once"), (8, "computed 4 times")])
+def test_images_that_all_cost_as_much(tmp_path, rows, words):
+    run, network = RunFolder.create(tmp_path / "run", {"seed": 0}), Slow()
+    cost = CostLog(run, network)
+    for share in (1, 2):  # the last batch is smaller
+        with cost.call(images=2 // share):
+            network(torch.zeros(rows // share, 1, 2, 2))
+    assert f"2 passes of the network, in which each image was {words} (metrics.jsonl)." in cost.sentence()
 
 
 def test_passes_that_taps_leave_count(tmp_path):

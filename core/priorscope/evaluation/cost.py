@@ -71,7 +71,9 @@ class CostLog:
         steps = [row["seconds_per_step"] for row in rows if "seconds_per_step" in row]
         step = f"; {statistics.median(steps):.3g} s from one pass to the next" if steps else ""
         passes = sum(row["network_passes"] for row in rows)
+        alike = len({row["network_items"] / row["images"] for row in rows}) == 1
+        times = ("once" if items == 1 else f"{items:.3g} times") if alike else f"{items:.3g} times on average"
         return (
             f"{images} images took {seconds:.3g} s each: {passes} passes of the network, in which each image "
-            f"was computed {items:.3g} times{step} (metrics.jsonl)."
+            f"was computed {times}{step} (metrics.jsonl)."
         )
