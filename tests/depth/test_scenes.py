@@ -570,7 +570,10 @@ def test_kept_scenes_are_drawn_once_and_by_each_process_its_share(tmp_path, monk
     assert [seed for seed, _ in drawn] == [4, 6]
 
     def full(path, scene):
+        tried.append(scene.seed)
         raise InputError("no space is left", path=path)
 
+    tried = []
     with pytest.raises(InputError, match=r"scene 8 cannot be drawn: .*no space"):
-        keep(range(7, 9), full)
+        keep(range(7, 13), full)
+    assert tried == [8]  # the others, 10 and 12, would fail alike

@@ -27,7 +27,7 @@ def kept_scenes(
 ) -> list[Path]:
     """Files of scenes of :data:`INDOORS`; those that ``folder`` lacks are drawn, with a progress bar.
 
-    Of several processes each draws its share, and all wait for the rest.
+    Of several processes each draws its share, up to the first that fails, and all wait for the rest.
 
     Parameters
     ----------
@@ -48,12 +48,20 @@ def kept_scenes(
     """
     paths = {seed: folder / f"v{GENERATOR_VERSION}-{height}x{width}" / f"{seed}{suffix}" for seed in seeds}
 
+    wrong: list[Exception] = []
+
     def draw(batch: list[int]) -> list[dict[str, Any]]:
+        if wrong:  # a full disk is full for all: nobody waits for a thousand scenes to be told so
+            raise wrong[0]
         for seed in batch:
             if not paths[seed].exists():
                 kind = INDOORS[seed % len(INDOORS)]
-                scene = render_scene(seed, height=height, width=width, kind=kind, supersample=supersample)
-                write(paths[seed], scene)
+                try:
+                    scene = render_scene(seed, height=height, width=width, kind=kind, supersample=supersample)
+                    write(paths[seed], scene)
+                except Exception as error:
+                    wrong.append(error)
+                    raise
         return [{} for _ in batch]
 
     # all seeds, not those that lack: processes must agree on them while others draw already
