@@ -420,6 +420,10 @@ def test_frames_have_their_videos_caption():
         "a dog",
         "else",
     ]
+    # another picture's is neither that of a frame with its number, nor that of the pictures in a folder of its name
+    captions = Captions("else", {"clip.mp4": "a street", "3.png": "a dog", "pets.jpg": "a cat", "b.png": "a bird"})
+    items = ["clip/3", "3", "a/3", "pets/0", "pets/photo", "a/b"]
+    assert captions.of(torch.zeros(6, 3, 8, 8), items) == ["a street", "a dog", "a dog", "else", "else", "a bird"]
 
 
 def test_states_are_kept(checkpoint, words, monkeypatch, tmp_path):

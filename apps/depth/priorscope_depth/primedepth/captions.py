@@ -123,12 +123,21 @@ class Captions:
     def _by_stem(self) -> dict[str, str]:
         return {_stem(name): caption for name, caption in self.by_name.items()}
 
+    @cached_property
+    def _by_clip(self) -> dict[str, str]:
+        return {_stem(name): text for name, text in self.by_name.items() if not _is_picture(name)}
+
     def _own(self, item: str) -> str | None:
-        exact = next((name for name in (item, Path(item).name) if name in self.by_name), None)
-        if exact is not None:
-            return self.by_name[exact]
-        clip = str(Path(item).parent)  # of a frame
-        return next((self._by_stem[stem] for stem in (_stem(item), _stem(clip)) if stem in self._by_stem), None)
+        if item in self.by_name:
+            return self.by_name[item]
+        clip, _, frame = item.rpartition("/")
+        if frame.isdecimal() and _stem(clip) in self._by_clip:
+            return self._by_clip[_stem(clip)]
+        return self.by_name.get(Path(item).name, self._by_stem.get(_stem(item)))
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _stem(name: str) -> str:
