@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from priorscope_detection.simulator.write import write_opv2v
 from priorscope_detection.train import _check, train
 from priorscope_detection.training.augmentation import Augmentation, transformed
 from priorscope_detection.training.feed import Conditions, FrameFeed
-from priorscope_detection.training.sources import simulated_count, split_sequences
+from priorscope_detection.training.sources import check_split, simulated_count, split_sequences
 
 STREETS = StreetSettings(
     kind="crossing", cars=2, frames=2, spread=15.0, tilt=1.0, lidar=LidarSettings(beams=12, columns=256)
@@ -382,6 +383,26 @@ def test_nobody_learns_from_what_she_measures_by(streets, tmp_path):
     (tmp_path / "opv2v/train").rename(tmp_path / "opv2v/town1")
     (tmp_path / "opv2v/validate").rename(tmp_path / "opv2v/town2")
     train(config_of(tmp_path / "opv2v", tmp_path / "run", steps=1))  # no splits by their names
+
+
+@pytest.mark.parametrize(
+    ("splits", "refused"),
+    [
+        (("test_culver_city", "train"), True),
+        (("train", "val"), True),
+        (("Test", "Training"), True),
+        (("munich", "valencia"), False),  # places, not splits
+        (("testtrack", "town"), False),
+        (("test",), False),
+    ],
+)
+def test_splits_by_their_names(splits, refused):
+    frames = SimpleNamespace(splits=splits)
+    if refused:
+        with pytest.raises(InputError, match="holds several splits"):
+            check_split(frames, "data")
+    else:
+        check_split(frames, "data")
 
 
 @pytest.mark.parametrize("data", ["simulated:", "simulated:0", "simulated:x", "simulated:-3"])
