@@ -49,7 +49,7 @@ class EdgeAutoencoderTask(Task):
         return {"loss": rebuilt + DIVERGENCE * divergence, "rebuilt": rebuilt, "divergence": divergence}
 
     def validate(self, run: RunFolder, step: int) -> dict[str, float]:
-        """ODS of the truth through the autoencoder: no prediction can do better."""
+        """ODS of the truth through the autoencoder: what a network reaches that gets every latent right."""
         if not self.held_out:
             return {}
         maps = [rebuilt_edges(self.predictor, pair) for pair in self.held_out]

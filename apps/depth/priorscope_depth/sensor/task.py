@@ -20,7 +20,7 @@ from priorscope_depth.training.task import item_noise
 
 
 class SensorTask(Task):
-    """x0 at random levels ("sampled"), at the noisiest ("one-step-mean"), or an energy score there ("one-step").
+    """v at random levels ("sampled"), x0 at the noisiest ("one-step-mean"), or an energy score there ("one-step").
 
     Parameters
     ----------
