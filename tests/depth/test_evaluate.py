@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from priorscope.errors import InputError
 from priorscope.evaluation.run_folder import RunFolder
 from priorscope_depth.archives import DepthArchive, DepthSample
-from priorscope_depth.evaluate import evaluate_depth, resized_input
+from priorscope_depth.evaluate import evaluate_depth, in_space, resized_input
 from priorscope_depth.evaluate_normals import compare_normals, evaluate_normals
 from priorscope_depth.metrics import DEPTH_METRICS, NORMAL_THRESHOLDS
 from priorscope_depth.normals_data import NormalsSample
@@ -260,6 +260,14 @@ def test_a_metric_prediction_is_aligned_in_both_spaces(space, compat):
     for alignment in found.alignments():
         assert found.means(alignment)["abs_rel"] < 1e-4
     assert run(Metres(samples, space), samples, alignments=["disparity"]).alignments() == ["disparity"]
+
+
+@pytest.mark.parametrize(("space", "other"), [("depth", "disparity"), ("disparity", "depth")])
+def test_a_metric_prediction_of_nothing_is_not_inverted_to_infinity(space, other):
+    metres = Metres([], space)
+    prediction = np.array([[0, 1e-5, 0.5, 4]], np.float32)
+    np.testing.assert_allclose(in_space(prediction, metres, other), [[1000, 1000, 2, 0.25]], rtol=1e-6)
+    assert in_space(prediction, metres, space) is prediction
 
 
 def test_scores_of_different_conditions_are_not_compared():

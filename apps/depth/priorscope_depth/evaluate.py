@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorscope.errors import InputError
-from priorscope_depth.alignment import SMALLEST_DEPTH, SPACES, Space, check_space, fit_affine
+from priorscope_depth.alignment import SMALLEST_DISPARITY, SPACES, Space, check_space, fit_affine
 from priorscope_depth.archives import DepthSample
 from priorscope_depth.baselines import BASELINES, oracle_baseline
 from priorscope_depth.metrics import depth_metrics
@@ -182,10 +182,14 @@ def is_metric(predictor: EvaluatedPredictor) -> bool:
 
 
 def in_space(prediction: NDArray[np.float32], predictor: EvaluatedPredictor, space: Space) -> NDArray[np.float32]:
-    """A prediction as it is aligned in ``space``: a metric one of the other space inverted, others as they are."""
+    """A prediction as it is aligned in ``space``: a metric one of the other space inverted, others as they are.
+
+    From disparity nothing becomes farther than 1000 m, as where aligned disparities are inverted; from depth, likewise,
+    nothing nearer than 1 mm. Such a pixel would else be the whole of a least-squares fit.
+    """
     if space == predictor.space or not is_metric(predictor):
         return prediction
-    return np.reciprocal(np.maximum(prediction, np.float32(SMALLEST_DEPTH)))
+    return np.reciprocal(np.maximum(prediction, np.float32(SMALLEST_DISPARITY)))
 
 
 def score_image(
