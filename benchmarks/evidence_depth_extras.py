@@ -80,8 +80,13 @@ THRESHOLDS, FINE = 19, 99
 #: Steps of diffusion and regression alike, by what their names end in.
 TRAININGS = {"": 1200, "-longer": 4800}
 BLURS = (0.0, 1.0, 1.5, 2.0, 3.0)
-#: Other ways to ask the trained diffusion: steps, and how many results are averaged.
-WAYS = {"diffusion-1-step": (1, 1), "diffusion-mean-of-8": (5, 8), "diffusion-1-step-mean-of-8": (1, 8)}
+#: Ways to ask the trained diffusion, the published one first: steps, and how many results are averaged.
+WAYS = {
+    "diffusion": (5, 1),
+    "diffusion-1-step": (1, 1),
+    "diffusion-mean-of-8": (5, 8),
+    "diffusion-1-step-mean-of-8": (1, 8),
+}
 LEARNT = ("sampled", "one-step", "one-step-mean")
 LOOP = LoopConfig(batch_size=16, lr=1.5e-3, log_every=100, validate_every=10_000, checkpoint_every=50, seed=SEED)
 
@@ -157,8 +162,8 @@ class Evidence:
 
     def diffusion(self, data: Path, longer: str, steps: int, test: Sequence[EdgePair]) -> None:
         """Train with the first training's autoencoder, and ask in all ways."""
-        names = [name.replace("diffusion", f"diffusion{longer}", 1) for name in ("diffusion", *WAYS)]
-        if not any(self.rows.lacks(part="edges", method=name) for name in names):
+        names = {way: way.replace("diffusion", f"diffusion{longer}", 1) for way in WAYS}
+        if not any(self.rows.lacks(part="edges", method=name) for name in names.values()):
             return
         out = self.out / f"edges{longer}"
         if not (out / "autoencoder").exists() and longer:
@@ -175,11 +180,11 @@ class Evidence:
         predictor = EdgePredictor.from_pretrained(out / "diffusion/model", device="cpu")
         if self.rows.lacks(part="edges", method="autoencoder"):
             self.write_edges("autoencoder", [rebuilt_edges(predictor, pair) for pair in test], test)
-        for name, (calls, ensemble) in zip(names, ((5, 1), *WAYS.values()), strict=True):
-            if self.rows.lacks(part="edges", method=name):
+        for way, (calls, ensemble) in WAYS.items():
+            if self.rows.lacks(part="edges", method=names[way]):
                 self.rows.seconds_left()
-                more = {} if calls != 5 or ensemble != 1 else {"train_cpu_seconds": seconds}
-                self.generate(name, predictor, test, calls, ensemble, **more)
+                more = {"train_cpu_seconds": seconds} if way == "diffusion" else {}
+                self.generate(names[way], predictor, test, calls, ensemble, **more)
 
     def fit_regression(self, task: RegressionTask, feed: EdgeFeed, out: Path, steps: int) -> FitResult:
         config = self.loop(steps)

@@ -590,7 +590,7 @@ def test_generated_stamps_of_several_units_are_refused(simulated_survey, tmp_pat
     names = ["0.fits", "1.fits"]
     table = QTable({"object_id": ["a", "b"], "class_name": ["round"] * 2, "image": names})
     write_catalogue(table, tmp_path / "catalogue.ecsv")
-    with pytest.raises(InputError, match=r"1.fits: is g, r, i in Jy, the first image g, r, i in nmgy"):
+    with pytest.raises(InputError, match=r"1.fits: has g, r, i in Jy, the first file g, r, i in nmgy"):
         read_generated(EvaluateConfig(tmp_path, simulated_survey))
 
 

@@ -56,7 +56,7 @@ def plan(config: PlanConfig) -> int:
     made.is_there(config.out, overwrite=config.overwrite)  # refused before the splits are written
     cuts = Cuts.read(config.cuts)
     notes = [] if cuts.verified else [f"the cuts {cuts.name} are not verified: {cuts.source}"]
-    if config.sky_radius and not {"ra", "dec"} <= set(galaxies.columns):
+    if config.sky_radius and not _has_positions(galaxies):
         notes.append("no positions (ra, dec): whether one galaxy has two ids is not looked for")
     for note in (*galaxies.notes, *notes):
         print(note)
@@ -160,7 +160,7 @@ def make_plan(galaxies: GalaxySet, splits: Splits, config: PlanConfig) -> Plan:
         As :func:`how_many`; one place of the sky in two splits; a class of which nothing can be said; or an option that
         changes nothing.
     """
-    if config.sky_radius and {"ra", "dec"} <= set(galaxies.columns):
+    if config.sky_radius and _has_positions(galaxies):
         columns = galaxies.columns
         refuse_sky_leakage(splits, galaxies.ids, columns["ra"], columns["dec"], radius=config.sky_radius)
     order = np.argsort(np.array(galaxies.ids))  # the catalogue's order must not matter
@@ -273,6 +273,10 @@ class _Told:
         return condition, condition.tags(agreement=self.config.agreement)
 
 
+def _has_positions(galaxies: GalaxySet) -> bool:
+    return {"ra", "dec"} <= set(galaxies.columns)
+
+
 def _defining(rule: ClassRule) -> list[str]:
     """The answers of a class that no other answer of it implies: the last ones of each path."""
     implied = {question for answer in rule.answers for question in path_to(ANSWER[answer].question)}
@@ -328,7 +332,7 @@ def _splits(config: PlanConfig, galaxies: GalaxySet, learnt: Learnt | None = Non
     if path.exists():
         return Splits.read(path), path
     groups = None
-    if config.sky_radius and {"ra", "dec"} <= set(galaxies.columns):
+    if config.sky_radius and _has_positions(galaxies):
         places = sky_groups(galaxies.columns["ra"], galaxies.columns["dec"], radius=config.sky_radius)
         groups = [galaxies.ids[place] for place in places]
     made = make_splits(galaxies.ids, validation=config.validation, test=config.test, seed=config.seed, groups=groups)

@@ -76,12 +76,7 @@ def read_fits_stamps(path: str | PathLike[str], *, unit: str = "") -> Stamps:
         measured = flux_unit(stamp.unit or unit, path=file)
         if file == files[0]:
             bands, common = stamp.bands, measured
-        if stamp.bands != bands or measured != common:
-            raise InputError(
-                f"has {', '.join(stamp.bands)} in {measured}, the first file {', '.join(bands)} in {common}",
-                path=file,
-                remedy="Stamps of one set agree in bands and units.",
-            )
+        refuse_other((stamp.bands, measured), (bands, common), path=file)
         psfs += [] if stamp.psf is None else [_per_band(stamp.psf, len(bands), file)]
         sigmas += [] if stamp.sky_sigma is None else [stamp.sky_sigma]
         scale = _scale(stamp)
@@ -96,6 +91,18 @@ def read_fits_stamps(path: str | PathLike[str], *, unit: str = "") -> Stamps:
         np.stack(psfs) if len(psfs) == count and len({psf.shape for psf in psfs}) == 1 else None,
         scales[0] if len(scales) == count and np.allclose(scales, scales[0], rtol=1e-4) else None,
     )
+
+
+def refuse_other(
+    found: tuple[tuple[str, ...], str], first: tuple[tuple[str, ...], str], *, path: str | PathLike[str]
+) -> None:
+    """Raise where a stamp's bands and unit are not those of the first of its set."""
+    if found != first:
+        raise InputError(
+            f"has {', '.join(found[0])} in {found[1]}, the first file {', '.join(first[0])} in {first[1]}",
+            path=path,
+            remedy="Stamps of one set agree in bands and units.",
+        )
 
 
 def _per_band(psf: NDArray[np.floating], bands: int, path: Path) -> NDArray[np.float32]:

@@ -34,7 +34,6 @@ from priorscope_astro.diffusion.spec import FILE, ModelSpec, model_folder
 from priorscope_astro.model_files import all_files, part_files
 
 STEPS, GUIDANCE, SOLVER = 20, 1.5, "dpmpp-2m"
-_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 _PSF = "psf.safetensors"
 
 

@@ -14,6 +14,7 @@ from priorscope.errors import InputError
 from priorscope_astro.conditions.tree import ANSWERS
 from priorscope_astro.data.anything import holds_flux, read_flux, read_galaxies, refuse_columns
 from priorscope_astro.data.catalogue import read_catalogue
+from priorscope_astro.data.fits_stamps import refuse_other
 from priorscope_astro.data.galaxies import GalaxySet, Mode
 from priorscope_astro.data.stamps import Stamps
 from priorscope_astro.diffusion.scaling import cut_stamp, display_values
@@ -226,12 +227,7 @@ def read_images(files: Sequence[Path], side: int = 0) -> tuple[NDArray[Any], Mod
         for file in files:
             stamp = read_stamp_fits(file)
             first = first or (stamp.bands, stamp.unit)
-            if (stamp.bands, stamp.unit) != first:
-                raise InputError(
-                    f"is {', '.join(stamp.bands)} in {stamp.unit}, the first image {', '.join(first[0])} in {first[1]}",
-                    path=file,
-                    remedy="Stamps of one set agree in bands and units.",
-                )
+            refuse_other((stamp.bands, stamp.unit), first, path=file)
             stamps.append(np.asarray(stamp.flux, np.float32))
         if len({stamp.shape for stamp in stamps}) > 1:
             raise InputError(f"stamps of {len({stamp.shape for stamp in stamps})} sizes", path=files[0].parent)
